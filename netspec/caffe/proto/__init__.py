@@ -1,0 +1,1 @@
+"""Caffe's messages under the name that pycaffe gives them."""

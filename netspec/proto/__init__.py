@@ -1,0 +1,1 @@
+"""Caffe's messages, generated from ``protos`` by ``tools/protos.py`` and never edited."""
