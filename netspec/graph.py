@@ -1,0 +1,253 @@
+"""Layers connected: which value each bottom reads, and which learned arrays are one.
+
+A blob's name may be bound several times: an in-place layer reads ``conv1`` and binds ``conv1``
+again. Here every binding is a value of its own with one producer, so nothing is overwritten and
+a blob that several layers read needs no split layer.
+
+Caffe: ``Net::Init``, ``AppendBottom``, ``AppendTop``, ``AppendParam`` in ``net.cpp``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from netspec.errors import GraphError, Place, blame, fail, nearest, require
+from netspec.layers import Layer, create
+from netspec.proto.layers_pb2 import TEST, LayerParameter, ParamSpec
+from netspec.prototxt import NetText
+
+AUTOMATIC = "(automatic)"
+
+
+@dataclass(frozen=True)
+class Value:
+    """One binding of a blob name: top number ``slot`` of node ``producer``."""
+
+    name: str
+    producer: int
+    slot: int
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A layer in its net.
+
+    bottoms, tops: indices into `Graph.values`. in_place: the slots of tops that bind the name of
+    their own bottom again. place: where the layer stands. stops: per bottom, whether
+    ``propagate_down: false`` keeps gradients from it.
+    """
+
+    layer: Layer
+    bottoms: tuple[int, ...]
+    tops: tuple[int, ...]
+    in_place: tuple[int, ...]
+    stops: tuple[bool, ...]
+    place: Place
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.layer.spec.name
+
+    @property
+    def type(self) -> str:
+        """The layer's type, as its prototxt writes it."""
+        return self.layer.spec.type
+
+    @property
+    def who(self) -> str:
+        """How messages name the layer: ``layer "score" (Crop)``."""
+        return who(self.layer.spec)
+
+    def param_spec(self, index: int) -> ParamSpec:
+        """The ``param`` of learned blob ``index``, or the default one."""
+        specs = self.layer.spec.param
+        return specs[index] if index < len(specs) else ParamSpec()
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A connected net: ``nodes`` in the order of the file, and the ``values`` between them.
+
+    shared: (node, blob index) -> the (node, blob index) that owns the array, for blobs that take
+    an earlier one's ``param { name }``. phase: TRAIN or TEST.
+    """
+
+    name: str
+    file: str
+    phase: int
+    force_backward: bool
+    nodes: tuple[Node, ...]
+    values: tuple[Value, ...]
+    shared: Mapping[tuple[int, int], tuple[int, int]]
+
+    @cached_property
+    def blobs(self) -> dict[str, int]:
+        """Blob name -> its last value, in the order in which the names first appear."""
+        return {value.name: i for i, value in enumerate(self.values) if value.name != AUTOMATIC}
+
+    @cached_property
+    def first_blobs(self) -> dict[str, int]:
+        """Blob name -> its first value (what it is before in-place layers)."""
+        first: dict[str, int] = {}
+        for i, value in enumerate(self.values):
+            first.setdefault(value.name, i)
+        return first
+
+    @cached_property
+    def readers(self) -> tuple[tuple[int, ...], ...]:
+        """Per value, the nodes that read it."""
+        readers: list[list[int]] = [[] for _ in self.values]
+        for i, node in enumerate(self.nodes):
+            for bottom in node.bottoms:
+                readers[bottom].append(i)
+        return tuple(map(tuple, readers))
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the blobs that no layer reads, sorted by name as Caffe lists them."""
+        return tuple(sorted(name for name, i in self.blobs.items() if not self.readers[i]))
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the blobs that Input layers make."""
+        return self._tops_of(lambda node: node.type == "Input")
+
+    @cached_property
+    def sources(self) -> tuple[Node, ...]:
+        """The nodes that the host feeds: Input layers and data layers."""
+        return tuple(node for node in self.nodes if node.layer.is_source)
+
+    @cached_property
+    def fed(self) -> tuple[str, ...]:
+        """Names of all blobs that the host feeds."""
+        return self._tops_of(lambda node: node.layer.is_source)
+
+    @cached_property
+    def losses(self) -> tuple[tuple[int, float], ...]:
+        """(value, weight) for each top with a loss weight."""
+        return tuple(
+            (top, weight)
+            for node in self.nodes
+            for top, weight in zip(node.tops, node.layer.loss_weights(), strict=True)
+            if weight
+        )
+
+    def node(self, name: str) -> Node:
+        """The layer of a name; raises GraphError with the nearest name."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        names = [node.name for node in self.nodes]
+        return fail(f'{self.file}: no layer "{name}"{nearest(name, names)}', GraphError)
+
+    def blob(self, name: str) -> int:
+        """The last value of a blob name; raises GraphError with the nearest name."""
+        if name not in self.blobs:
+            fail(f'{self.file}: no blob "{name}"{nearest(name, self.blobs)}', GraphError)
+        return self.blobs[name]
+
+    def _tops_of(self, choose) -> tuple[str, ...]:  # type: ignore[no-untyped-def]
+        return tuple(
+            self.values[top].name for node in self.nodes if choose(node) for top in node.tops
+        )
+
+
+def who(spec: LayerParameter) -> str:
+    """How messages name a layer: ``layer "score" (Crop)``."""
+    return f'layer "{spec.name}" ({spec.type})' if spec.type else f'layer "{spec.name}"'
+
+
+def connect(net: NetText) -> Graph:
+    """Connect the layers of an upgraded, phase-selected net; raises GraphError, LayerError."""
+    phase = net.message.state.phase if net.message.HasField("state") else TEST
+    values: list[Value] = []
+    bound: dict[str, int] = {}
+    nodes: list[Node] = []
+    for spec, place in zip(net.message.layer, net.places, strict=True):
+        with blame(place, who(spec)):
+            layer = create(spec, phase)
+            layer.loss_weights()
+            bottoms = tuple(_bottom(name, bound, net) for name in spec.bottom)
+            tops, in_place = _bind_tops(layer, len(nodes), bound, values)
+            stops = tuple(spec.propagate_down)
+            require(
+                len(stops) in (0, len(bottoms)),
+                f"{len(stops)} propagate_down for {len(bottoms)} bottoms; "
+                "give none, or one for each bottom",
+                GraphError,
+            )
+            stopped = tuple(not down for down in stops) or (False,) * len(bottoms)
+            nodes.append(Node(layer, bottoms, tops, in_place, stopped, place))
+    return Graph(
+        name=net.message.name,
+        file=net.file,
+        phase=phase,
+        force_backward=net.message.force_backward,
+        nodes=tuple(nodes),
+        values=tuple(values),
+        shared=_share(nodes),
+    )
+
+
+def _bottom(name: str, bound: Mapping[str, int], net: NetText) -> int:
+    if name not in bound:
+        hint = nearest(name, bound)
+        if not hint and any(name in layer.top for layer in net.message.layer):
+            hint = "; a layer further down makes it: layers run in the order of the file"
+        fail(f'unknown bottom "{name}"{hint}', GraphError)
+    return bound[name]
+
+
+def _bind_tops(
+    layer: Layer, producer: int, bound: dict[str, int], values: list[Value]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    spec = layer.spec
+    tops, in_place = [], []
+    for slot in range(layer.num_tops):
+        name = spec.top[slot] if slot < len(spec.top) else AUTOMATIC
+        if name != AUTOMATIC and slot < len(spec.bottom) and name == spec.bottom[slot]:
+            in_place.append(slot)
+        elif name in bound:
+            first = values[bound[name]]
+            fail(
+                f'top "{name}" is made by an earlier layer already'
+                if first.producer != producer
+                else f'top "{name}" is named twice',
+                GraphError,
+            )
+        tops.append(len(values))
+        values.append(Value(name, producer, slot))
+        if name != AUTOMATIC:
+            bound[name] = tops[-1]
+    return tuple(tops), tuple(in_place)
+
+
+def _share(nodes: list[Node]) -> dict[tuple[int, int], tuple[int, int]]:
+    """Blobs that share an array by ``param { name }``: each one's owner is the first of its name.
+
+    Their multipliers, where given, must agree; shapes are compared once they are known.
+    """
+    owners: dict[str, tuple[int, int]] = {}
+    multipliers: dict[tuple[str, str], float] = {}
+    shared: dict[tuple[int, int], tuple[int, int]] = {}
+    for n, node in enumerate(nodes):
+        for i, spec in enumerate(node.layer.spec.param):
+            if not spec.name:
+                continue
+            if owners.setdefault(spec.name, (n, i)) != (n, i):
+                shared[n, i] = owners[spec.name]
+            for name in ("lr_mult", "decay_mult"):
+                if spec.HasField(name):
+                    given = getattr(spec, name)
+                    first = multipliers.setdefault((spec.name, name), given)
+                    with blame(node.place, node.who):
+                        require(
+                            given == first,
+                            f'{name} {given:g} of shared param "{spec.name}" disagrees with '
+                            f"{first:g} given before",
+                            GraphError,
+                        )
+    return shared

@@ -1,0 +1,270 @@
+"""What every layer is: one class that says once all that is known about a layer type.
+
+A layer is plain Python on shapes and arrays. It knows its message and its phase, and nothing of
+the graph, of Flax or of other layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from netspec.errors import LayerError, fail, nearest, require
+from netspec.proto.layers_pb2 import TRAIN, FillerParameter, LayerParameter
+
+if TYPE_CHECKING:
+    from netspec.layers.coordinates import CoordMap
+
+Shape = tuple[int, ...]
+Array = jax.Array
+
+
+class Layout(Enum):
+    """Which layouts a layer can compute in; blobs of rank 4 and more are concerned, others are not.
+
+    A run that holds blobs channels-last (N, H, W, C) keeps them so through ``EITHER`` and
+    ``CHANNELS_LAST`` layers, and brings them back to (N, C, H, W) for ``CHANNELS_FIRST`` ones.
+    """
+
+    CHANNELS_FIRST = "only channels-first"
+    EITHER = "whichever its first bottom is in"
+    CHANNELS_LAST = "channels-last where the run prefers it"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A learned array: its shape, and how to fill it before training.
+
+    ``learned`` is False for statistics that the layer keeps itself (`Context.update`).
+    """
+
+    shape: Shape
+    filler: FillerParameter = field(default_factory=FillerParameter)
+    learned: bool = True
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which bottom holds class indices, and which values are allowed there.
+
+    ``bottom`` holds values in [0, ``classes``) or ``ignore``; ``scores`` names the bottom whose
+    channels the classes are.
+    """
+
+    bottom: int
+    scores: int
+    classes: int
+    ignore: int | None
+
+
+@dataclass
+class Context:
+    """What a layer may ask for while it computes.
+
+    blobs: its learned arrays by name, in Caffe's shapes.
+    channels_last: whether bottoms of rank 4 and more arrive as (N, ..., C).
+    run_key, index: the run's random key, and which of the run's layers this is.
+    updates: what the layer has set with `update`.
+    """
+
+    blobs: Mapping[str, Array]
+    channels_last: bool = False
+    run_key: Array | None = None
+    index: int = 0
+    updates: dict[str, Array] = field(default_factory=dict)
+
+    def key(self) -> Array:
+        """This layer's random key for this run; raises LayerError if the run has none."""
+        if self.run_key is None:
+            raise LayerError("draws random numbers, but this run was given no key")
+        return jax.random.fold_in(self.run_key, self.index)
+
+    def update(self, name: str, value: Array) -> None:
+        """Set a running statistic for the runs that follow."""
+        self.updates[name] = value
+
+    def axis(self, axis: int, rank: int) -> int:
+        """Where Caffe's ``axis`` of a blob of ``rank`` axes lies in the arrays of this run."""
+        if not self.channels_last or rank < 4 or axis == 0:
+            return axis
+        return rank - 1 if axis == 1 else axis - 1
+
+    def shape(self, array: Array) -> Shape:
+        """Caffe's shape (N, C, ...) of an array of this run."""
+        return tuple(array.shape[self.axis(i, array.ndim)] for i in range(array.ndim))
+
+
+class Layer:
+    """A layer type, bound to one layer of a net.
+
+    spec: its LayerParameter. param: its own message, e.g. ``spec.crop_param``. phase: TRAIN or
+    TEST. num_tops: how many tops it makes, automatic ones included.
+    """
+
+    family: ClassVar[str] = ""
+    formula: ClassVar[str] = ""
+    layout: ClassVar[Layout] = Layout.CHANNELS_FIRST
+    param_field: ClassVar[str | None] = None
+    num_bottoms: ClassVar[range] = range(1, 2)
+    tops: ClassVar[range] = range(1, 2)
+    auto_top: ClassVar[bool] = False
+    same_count: ClassVar[bool] = False
+    is_source: ClassVar[bool] = False
+    is_loss: ClassVar[bool] = False
+
+    def __init__(self, spec: LayerParameter, phase: int) -> None:
+        self.spec = spec
+        self.param: Any = getattr(spec, self.param_field) if self.param_field else None
+        self.phase = phase
+        self.num_tops = max(len(spec.top), self.tops.start if self.auto_top else 0)
+
+    @property
+    def train(self) -> bool:
+        """Whether this layer is in phase TRAIN."""
+        return self.phase == TRAIN
+
+    def shape(self, *bottoms: Shape) -> Shape | tuple[Shape, ...]:
+        """Top shape, or a tuple of them if there are several; raises LayerError."""
+        return bottoms[0]
+
+    def blobs(self, *bottoms: Shape) -> dict[str, Blob]:
+        """Learned arrays in the order of a .caffemodel."""
+        return {}
+
+    def apply(self, ctx: Context, *bottoms: Array) -> Array | tuple[Array, ...]:
+        """Top array, or a tuple of them if there are several."""
+        raise NotImplementedError
+
+    def coords(self, rank: int) -> CoordMap | None:
+        """How output pixels of a bottom with ``rank`` spatial axes sit on its pixels.
+
+        None where no such map exists.
+        """
+        return None
+
+    def allow_force_backward(self, bottom: int) -> bool:
+        """Whether ``force_backward`` reaches this bottom (it never reaches labels)."""
+        return True
+
+    def labels(self, *bottoms: Shape) -> Labels | None:
+        """Which bottom holds class indices, if one does."""
+        return None
+
+    def loss_weights(self) -> tuple[float, ...]:
+        """The weight of each top in the net's loss (0: not a loss)."""
+        given = tuple(self.spec.loss_weight)
+        if given:
+            require(
+                len(given) == self.num_tops,
+                f"{len(given)} loss_weight for {self.num_tops} tops; "
+                "give none, or one for each top",
+            )
+            return given
+        return (float(self.is_loss),) + (0.0,) * (self.num_tops - 1) if self.num_tops else ()
+
+    def describe(self) -> str:
+        """The settings worth seeing in a drawing, e.g. ``3x3, stride 2``."""
+        return ""
+
+
+AnyLayer = TypeVar("AnyLayer", bound=type[Layer])
+REGISTRY: dict[str, type[Layer]] = {}
+
+
+def register(
+    param: str | None = None,
+    bottoms: int | tuple[int, int | None] = 1,
+    tops: int | tuple[int, int | None] | str = 1,
+    auto_top: bool = False,
+) -> Callable[[AnyLayer], AnyLayer]:
+    """Make a class the layer type of its own name.
+
+    param: the field of LayerParameter that holds its settings. bottoms, tops: how many it takes
+    and makes: a number, or (least, most) with None for no limit; ``tops="bottoms"`` for as many as
+    bottoms. auto_top: tops that the prototxt does not name are made all the same.
+    """
+
+    def enter(cls: AnyLayer) -> AnyLayer:
+        if cls.__name__ in REGISTRY:
+            raise TypeError(f"two layers are called {cls.__name__}")
+        cls.param_field = param
+        cls.num_bottoms = _range(bottoms)
+        cls.same_count = tops == "bottoms"
+        cls.tops = _range(bottoms if isinstance(tops, str) else tops)
+        cls.auto_top = auto_top
+        cls.family = cls.__module__.rsplit(".", 1)[-1]
+        REGISTRY[cls.__name__] = cls
+        return cls
+
+    return enter
+
+
+def _range(count: int | tuple[int, int | None]) -> range:
+    least, most = (count, count) if isinstance(count, int) else count
+    return range(least, 1 << 30 if most is None else most + 1)
+
+
+def create(spec: LayerParameter, phase: int) -> Layer:
+    """The layer that a LayerParameter asks for, its arity checked; raises LayerError."""
+    require(spec.type, "has no type")
+    if spec.type not in REGISTRY:
+        fail(f'unknown layer type "{spec.type}"{nearest(spec.type, REGISTRY)}')
+    cls = REGISTRY[spec.type]
+    layer = cls(spec, spec.phase if spec.HasField("phase") else phase)
+    _check_count("bottom", len(spec.bottom), cls.num_bottoms)
+    _check_count("top", layer.num_tops, cls.tops)
+    if cls.same_count:
+        require(
+            len(spec.bottom) == len(spec.top),
+            f"makes one top a bottom, but has {len(spec.bottom)} bottoms and {len(spec.top)} tops",
+        )
+    return layer
+
+
+def _check_count(noun: str, count: int, allowed: range) -> None:
+    if count not in allowed:
+        least, most = allowed.start, allowed.stop - 1
+        if most == least:
+            need = f"exactly {least}"
+        elif most >= (1 << 30) - 1:
+            need = f"at least {least}"
+        else:
+            need = f"{least} to {most}"
+        fail(f"has {count} {noun}s but needs {need}")
+
+
+def canonical_axis(axis: int, rank: int) -> int:
+    """``axis`` counted from the front; raises LayerError if a blob of ``rank`` axes has no such."""
+    require(-rank <= axis < rank, f"axis {axis} of a blob with {rank} axes")
+    return axis % rank if rank else 0
+
+
+def count(shape: Sequence[int]) -> int:
+    """The number of elements in a shape."""
+    return math.prod(shape)
+
+
+def text(shape: Sequence[int]) -> str:
+    """A shape as people write it: ``1x3x500x500``; ``scalar`` for rank 0."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def same_shape(bottoms: Sequence[Shape]) -> None:
+    """Raise LayerError unless all bottoms have the first one's shape."""
+    for i, bottom in enumerate(bottoms[1:], 1):
+        require(
+            bottom == bottoms[0],
+            f"bottoms must have one shape: bottom 0 is {text(bottoms[0])}, "
+            f"bottom {i} is {text(bottom)}",
+        )
+
+
+def as_labels(array: Array) -> Array:
+    """Class indices held in floats, as integers (truncated, as a cast in C does)."""
+    return array.astype(jnp.int32)

@@ -1,0 +1,212 @@
+"""How windowed arithmetic is computed: the one place that picks an algorithm.
+
+Every function takes arrays in a run's layout: (N, C, ...) or, with ``channels_last``,
+(N, ..., C). Learned arrays have Caffe's shapes throughout. `choose_convolution` decides from
+backend and shape; a better algorithm is a row there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from netspec.layers.base import Array, Shape
+from netspec.layers.window import Window
+
+_SPATIAL = "XYZUVW"
+# Above this many elements the zeros off the diagonal cost more than grouping does.
+_DENSE_LIMIT = 1 << 22
+# Up to this many taps a pooling window is unrolled into shifted slices.
+_UNROLL = 16
+
+
+def channels_last(backend: str) -> bool:
+    """Whether a run on ``backend`` ("cpu", "gpu", "tpu") holds images as (N, H, W, C).
+
+    XLA's CPU convolutions are 1.6 times faster so; tensor cores and TPUs want it too.
+    """
+    return True
+
+
+def choose_convolution(x: Shape, w: Shape, window: Window, groups: int) -> str:
+    """``patches`` or ``direct``, for spatial sizes ``x`` and weights ``w`` (O, I, ...).
+
+    On a CPU a wide kernel over few positions (fully connected layers made convolutional) is
+    several times faster as patches times a matrix.
+    """
+    taps = math.prod(window.kernel)
+    positions = math.prod(window.convolved(x))
+    wide = taps > 9 and w[0] * w[1] >= 1 << 12
+    if jax.default_backend() == "cpu" and groups == 1 and wide and positions <= 1 << 12:
+        return "patches"
+    return "direct"
+
+
+def convolution(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
+    """Cross-correlation of ``x`` with ``w`` (O, I / groups, ...)."""
+    size = x.shape[1:-1] if channels_last else x.shape[2:]
+    if channels_last and choose_convolution(size, w.shape, window, groups) == "patches":
+        return _by_patches(x, w, window)
+    return lax.conv_general_dilated(
+        x,
+        w,
+        window_strides=window.stride,
+        padding=[(p, p) for p in window.pad],
+        rhs_dilation=window.dilation,
+        feature_group_count=groups,
+        dimension_numbers=_dimensions(x.ndim, channels_last, "OI"),
+    )
+
+
+def deconvolution(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
+    """The transpose of `convolution`: ``x`` spread by ``w`` (I, O / groups, ...)."""
+    if groups > 1 and w.size * groups <= _DENSE_LIMIT:
+        w, groups = _dense(w, groups), 1
+    elif groups > 1:
+        split = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
+        w = jnp.moveaxis(split, 0, 1).reshape(split.shape[1], -1, *w.shape[2:])
+    spatial = tuple(range(2, w.ndim))
+    return lax.conv_general_dilated(
+        x,
+        jnp.flip(w, spatial),
+        window_strides=(1,) * len(spatial),
+        padding=[(k - 1 - p, k - 1 - p) for k, p in zip(window.extent, window.pad, strict=True)],
+        lhs_dilation=window.stride,
+        rhs_dilation=window.dilation,
+        feature_group_count=groups,
+        dimension_numbers=_dimensions(x.ndim, channels_last, "IO"),
+    )
+
+
+def _dense(w: Array, groups: int) -> Array:
+    """Grouped weights (I, O / groups, ...) as (I, O, ...), zero between groups."""
+    inputs, outputs, *kernel = w.shape
+    blocks = w.reshape(groups, inputs // groups, 1, outputs, *kernel)
+    diagonal = jnp.eye(groups, dtype=w.dtype).reshape(groups, 1, groups, *(1,) * (w.ndim - 1))
+    return (blocks * diagonal).reshape(inputs, outputs * groups, *kernel)
+
+
+def _by_patches(x: Array, w: Array, window: Window) -> Array:
+    out = window.convolved(x.shape[1:-1])
+    padded = _pad(x, window, out, 0.0, channels_last=True)
+    patches = jnp.concatenate([tap for _, tap in _taps(padded, window, out, True)], axis=-1)
+    matrix = jnp.moveaxis(w, (0, 1), (-1, -2)).reshape(-1, w.shape[0])
+    return patches @ matrix
+
+
+def _dimensions(rank: int, channels_last: bool, weights: str) -> tuple[str, str, str]:
+    axes = _SPATIAL[: rank - 2]
+    image = f"N{axes}C" if channels_last else f"NC{axes}"
+    return image, weights + axes, image
+
+
+def max_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple[Array, Array]:
+    """Maximum of each window and where it lies, as an index h * W + w into the image.
+
+    Of equal maxima the first in row order wins, and takes the whole gradient.
+    """
+    if math.prod(window.kernel) <= _UNROLL:
+        return _max_of_taps(x, window, out, channels_last)
+    return _max_by_index(x, window, out, channels_last)
+
+
+def _max_of_taps(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple[Array, Array]:
+    padded = _pad(x, window, out, -jnp.inf, channels_last)
+    where = _pad(_positions(x, channels_last), window, out, -1, channels_last)
+    taps = list(_taps(padded, window, out, channels_last))
+    indices = [tap for _, tap in _taps(where, window, out, channels_last)]
+    best, index = taps[0][1], jnp.broadcast_to(indices[0], taps[0][1].shape)
+    for (_, tap), here in zip(taps[1:], indices[1:], strict=True):
+        better = tap > best
+        best = jnp.where(better, tap, best)
+        index = jnp.where(better, here, index)
+    return best, index
+
+
+def _max_by_index(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple[Array, Array]:
+    """One pass that carries (value, index) pairs; the gradient goes through a gather."""
+
+    def first_maximum(a, b):  # type: ignore[no-untyped-def]
+        (va, ia), (vb, ib) = a, b
+        keep = (va > vb) | ((va == vb) & (ia <= ib))
+        return jnp.where(keep, va, vb), jnp.where(keep, ia, ib)
+
+    where = jnp.broadcast_to(_positions(x, channels_last), x.shape)
+    size, stride = _full(window.kernel, channels_last), _full(window.stride, channels_last)
+    limit = jnp.iinfo(jnp.int32).max
+    values = _pad(lax.stop_gradient(x), window, out, -jnp.inf, channels_last)
+    _, index = lax.reduce_window(
+        (values, _pad(where, window, out, limit, channels_last)),
+        (jnp.array(-jnp.inf, x.dtype), jnp.array(limit, jnp.int32)),
+        first_maximum,
+        size,
+        stride,
+        "VALID",
+    )
+    flat, picks = (_flat(a, channels_last) for a in (x, index))
+    best = jnp.take_along_axis(flat, picks, axis=1 if channels_last else 2)
+    return best.reshape(index.shape), index
+
+
+def sum_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> Array:
+    """Sum over each window."""
+    return lax.reduce_window(
+        _pad(x, window, out, 0.0, channels_last),
+        x.dtype.type(0),
+        lax.add,
+        _full(window.kernel, channels_last),
+        _full(window.stride, channels_last),
+        "VALID",
+    )
+
+
+def stack_taps(x: Array, window: Window, out: Shape, channels_last: bool) -> Array:
+    """The elements of each window in row order, along a new first axis; padding gives zeros."""
+    padded = _pad(x, window, out, 0.0, channels_last)
+    return jnp.stack([tap for _, tap in _taps(padded, window, out, channels_last)])
+
+
+def _taps(
+    padded: Array, window: Window, out: Shape, channels_last: bool
+) -> Iterator[tuple[Shape, Array]]:
+    """For each offset inside the kernel, the pixels that all windows see there."""
+    for offset in itertools.product(*map(range, window.kernel)):
+        cut = [
+            slice(o * d, o * d + (n - 1) * s + 1, s)
+            for o, d, n, s in zip(offset, window.dilation, out, window.stride, strict=True)
+        ]
+        outer = (slice(None),)
+        yield offset, padded[(*outer, *cut) if channels_last else (*outer, *outer, *cut)]
+
+
+def _pad(x: Array, window: Window, out: Shape, value: float, channels_last: bool) -> Array:
+    """``x`` with padding in front, and cut or filled behind so that ``out`` windows fit exactly."""
+    spatial = x.shape[1:-1] if channels_last else x.shape[2:]
+    edges = [
+        (p, (o - 1) * s + k - n - p, 0)
+        for n, o, s, k, p in zip(
+            spatial, out, window.stride, window.extent, window.pad, strict=True
+        )
+    ]
+    none = (0, 0, 0)
+    config = [none, *edges, none] if channels_last else [none, none, *edges]
+    return lax.pad(x, jnp.array(value, x.dtype), config)
+
+
+def _positions(x: Array, channels_last: bool) -> Array:
+    spatial = x.shape[1:-1] if channels_last else x.shape[2:]
+    index = jnp.arange(math.prod(spatial), dtype=jnp.int32)
+    return index.reshape(1, *spatial, 1) if channels_last else index.reshape(1, 1, *spatial)
+
+
+def _full(window: Shape, channels_last: bool) -> Shape:
+    return (1, *window, 1) if channels_last else (1, 1, *window)
+
+
+def _flat(x: Array, channels_last: bool) -> Array:
+    return x.reshape(x.shape[0], -1, x.shape[-1]) if channels_last else x.reshape(*x.shape[:2], -1)

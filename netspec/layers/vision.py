@@ -1,0 +1,202 @@
+"""Layers over images: convolution, its transpose, and cropping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from netspec.errors import require
+from netspec.layers import lowering
+from netspec.layers.base import (
+    Array,
+    Blob,
+    Context,
+    Layer,
+    Layout,
+    Shape,
+    canonical_axis,
+    count,
+    register,
+    same_shape,
+    text,
+)
+from netspec.layers.coordinates import CoordMap
+from netspec.layers.window import Window, convolution_window
+
+
+class _Convolutional(Layer):
+    """What Convolution and Deconvolution share: one weight and bias for all bottoms."""
+
+    @property
+    def layout(self) -> Layout:  # type: ignore[override]
+        """Channels-last where channels stand on axis 1."""
+        return Layout.CHANNELS_LAST if self.param.axis == 1 else Layout.CHANNELS_FIRST
+
+    def window(self, bottom: Shape) -> tuple[int, Window]:
+        """The channel axis, and the window over the axes after it."""
+        axis = canonical_axis(self.param.axis, len(bottom))
+        return axis, convolution_window(self.param, len(bottom) - axis - 1)
+
+    def check(self, bottoms: tuple[Shape, ...]) -> None:
+        """Raise LayerError unless channels and outputs divide into groups."""
+        same_shape(bottoms)
+        outputs, groups = self.param.num_output, self.param.group
+        channels = bottoms[0][self.window(bottoms[0])[0]]
+        require(outputs > 0, "needs num_output")
+        require(groups > 0, "group must be positive")
+        require(channels % groups == 0, f"{channels} channels do not divide into {groups} groups")
+        require(outputs % groups == 0, f"{outputs} outputs do not divide into {groups} groups")
+
+    def weights(self, first: int, second: int, kernel: Shape) -> dict[str, Blob]:
+        """Weight (first, second / group, kernel...) and bias (num_output)."""
+        weight = Blob((first, second // self.param.group, *kernel), self.param.weight_filler)
+        if not self.param.bias_term:
+            return {"weight": weight}
+        return {"weight": weight, "bias": Blob((self.param.num_output,), self.param.bias_filler)}
+
+    def run(self, ctx: Context, bottom: Array, algorithm: Callable[..., Array]) -> Array:
+        """``algorithm`` on one bottom, whose axes before the channels are one batch axis to it."""
+        axis, window = self.window(ctx.shape(bottom))
+        batch = bottom.shape[:axis]
+        x = bottom.reshape(count(batch), *bottom.shape[axis:])
+        top = algorithm(
+            x,
+            ctx.blobs["weight"],
+            window,
+            self.param.group,
+            ctx.channels_last and bottom.ndim >= 4,
+        )
+        if "bias" in ctx.blobs:
+            channel = ctx.axis(1, top.ndim)
+            top = top + ctx.blobs["bias"].reshape(
+                [-1 if i == channel else 1 for i in range(top.ndim)]
+            )
+        return top.reshape(*batch, *top.shape[1:])
+
+    def describe(self) -> str:
+        """Kernel, stride, pad and groups."""
+        rank = max(2 if self.param.HasField("kernel_h") else 1, len(self.param.kernel_size))
+        rank = 2 if rank == 1 else rank
+        groups = f", group {self.param.group}" if self.param.group > 1 else ""
+        return convolution_window(self.param, rank).describe() + groups
+
+
+@register(param="convolution_param", bottoms=(1, None), tops="bottoms")
+class Convolution(_Convolutional):
+    """Cross-correlation with learned filters, over any number of spatial axes.
+
+    (N, C, H, W) -> (N, num_output, H', W') with
+    H' = floor((H + 2 pad - dilation (kernel - 1) - 1) / stride) + 1.
+    Blobs: weight (num_output, C / group, kernel...), bias (num_output).
+    Caffe: ``conv_layer.cpp``, ``base_conv_layer.cpp``.
+    """
+
+    formula = "y = w * x + b"
+
+    def shape(self, *bottoms: Shape) -> Shape | tuple[Shape, ...]:
+        """(N, C, H, W) -> (N, num_output, H', W')."""
+        self.check(bottoms)
+        axis, window = self.window(bottoms[0])
+        size = window.convolved(bottoms[0][axis + 1 :])
+        return ((*bottoms[0][:axis], self.param.num_output, *size),) * len(bottoms)
+
+    def blobs(self, *bottoms: Shape) -> dict[str, Blob]:
+        """weight (num_output, C / group, kernel...), bias (num_output)."""
+        axis, window = self.window(bottoms[0])
+        return self.weights(self.param.num_output, bottoms[0][axis], window.kernel)
+
+    def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
+        """The same filters over every bottom."""
+        return tuple(self.run(ctx, x, lowering.convolution) for x in bottoms)
+
+    def coords(self, rank: int) -> CoordMap:
+        """Output pixel p sits at stride p + (extent - 1) / 2 - pad."""
+        return convolution_window(self.param, rank).down()
+
+
+@register(param="convolution_param", bottoms=(1, None), tops="bottoms")
+class Deconvolution(_Convolutional):
+    """The transpose of a convolution: upsampling with learned or bilinear filters.
+
+    (N, C, H, W) -> (N, num_output, H', W') with
+    H' = stride (H - 1) + dilation (kernel - 1) + 1 - 2 pad.
+    Blobs: weight (C, num_output / group, kernel...), bias (num_output).
+    Caffe: ``deconv_layer.cpp``.
+    """
+
+    formula = "y = transpose(w) * x + b"
+
+    def shape(self, *bottoms: Shape) -> Shape | tuple[Shape, ...]:
+        """(N, C, H, W) -> (N, num_output, H', W')."""
+        self.check(bottoms)
+        axis, window = self.window(bottoms[0])
+        size = window.deconvolved(bottoms[0][axis + 1 :])
+        return ((*bottoms[0][:axis], self.param.num_output, *size),) * len(bottoms)
+
+    def blobs(self, *bottoms: Shape) -> dict[str, Blob]:
+        """weight (C, num_output / group, kernel...), bias (num_output)."""
+        axis, window = self.window(bottoms[0])
+        return self.weights(bottoms[0][axis], self.param.num_output, window.kernel)
+
+    def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
+        """The same filters over every bottom."""
+        return tuple(self.run(ctx, x, lowering.deconvolution) for x in bottoms)
+
+    def coords(self, rank: int) -> CoordMap:
+        """Output pixel p sits at (p + pad - (extent - 1) / 2) / stride."""
+        return convolution_window(self.param, rank).up()
+
+
+@register(param="crop_param", bottoms=2)
+class Crop(Layer):
+    """Cut ``data`` to the size of ``like``, on ``axis`` and every axis after it.
+
+    (N, C, H, W), (n, c, h, w) -> (N, C, h, w) for the default ``axis: 2``.
+    Caffe: ``crop_layer.cpp``.
+    """
+
+    formula = "y = x[offset : offset + size]"
+    layout = Layout.EITHER
+
+    def starts(self, rank: int) -> Shape:
+        """Where the cut begins on each axis."""
+        axis = canonical_axis(self.param.axis, rank)
+        offsets = tuple(self.param.offset)
+        require(
+            len(offsets) in (0, 1, rank - axis),
+            f"{len(offsets)} offsets for {rank - axis} axes from axis {axis} on; "
+            "give one for all, or one for each",
+        )
+        if len(offsets) != rank - axis:
+            offsets = (offsets or (0,)) * (rank - axis)
+        return (0,) * axis + offsets
+
+    def shape(self, data: Shape, like: Shape) -> Shape:  # type: ignore[override]
+        """The size of ``like`` from ``axis`` on."""
+        require(len(data) == len(like), f"{text(data)} cannot be cropped to {text(like)}: ranks differ")
+        axis = canonical_axis(self.param.axis, len(data))
+        top = data[:axis] + like[axis:]
+        for i, start in enumerate(self.starts(len(data))):
+            require(
+                start + top[i] <= data[i],
+                f"axis {i}: offset {start} + size {top[i]} > {data[i]}",
+            )
+        return top
+
+    def apply(self, ctx: Context, data: Array, like: Array) -> Array:  # type: ignore[override]
+        """Slice every axis."""
+        starts = self.starts(data.ndim)
+        top = self.shape(ctx.shape(data), ctx.shape(like))
+        cut = [slice(None)] * data.ndim
+        for i, (start, size) in enumerate(zip(starts, top, strict=True)):
+            cut[ctx.axis(i, data.ndim)] = slice(start, start + size)
+        return data[tuple(cut)]
+
+    def coords(self, rank: int) -> CoordMap:
+        """Output pixel p sits at p + offset."""
+        starts = tuple(map(Fraction, self.starts(rank + 2)[2:]))
+        return CoordMap.identity(rank)._replace(shift=starts)
+
+    def describe(self) -> str:
+        """The offsets."""
+        return f"offset {', '.join(map(str, self.param.offset)) or 0}"

@@ -1,0 +1,55 @@
+"""The layers that a net keeps in one phase, level and set of stages.
+
+Caffe: ``Net::FilterNet`` and ``Net::StateMeetsRule`` in ``net.cpp``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from netspec.errors import GraphError, blame, require
+from netspec.proto.layers_pb2 import NetState, NetStateRule, Phase
+from netspec.prototxt import NetText
+
+
+def state_of(net: NetText, phase: Phase, level: int = 0, stages: Sequence[str] = ()) -> NetState:
+    """The state to select a net by: ``stages`` add to those that the net itself lists."""
+    state = NetState()
+    state.CopyFrom(net.message.state)
+    state.phase = phase
+    state.level = level
+    state.stage.extend(stages)
+    return state
+
+
+def select(net: NetText, state: NetState) -> NetText:
+    """The net with the layers whose include and exclude rules fit ``state``; raises GraphError."""
+    kept = []
+    for layer, place in zip(net.message.layer, net.places, strict=True):
+        with blame(place, f'layer "{layer.name}" ({layer.type})'):
+            require(
+                not (layer.include and layer.exclude),
+                "has include and exclude rules; give one kind, not both",
+                GraphError,
+            )
+        wanted = (
+            any(meets(state, rule) for rule in layer.include)
+            if layer.include
+            else not any(meets(state, rule) for rule in layer.exclude)
+        )
+        if wanted:
+            kept.append((layer, place))
+    selected = net.with_layers(kept)
+    selected.message.state.CopyFrom(state)
+    return selected
+
+
+def meets(state: NetState, rule: NetStateRule) -> bool:
+    """Whether a state fits everything that a rule asks for."""
+    return (
+        (not rule.HasField("phase") or rule.phase == state.phase)
+        and (not rule.HasField("min_level") or state.level >= rule.min_level)
+        and (not rule.HasField("max_level") or state.level <= rule.max_level)
+        and all(stage in state.stage for stage in rule.stage)
+        and not any(stage in state.stage for stage in rule.not_stage)
+    )

@@ -1,0 +1,146 @@
+"""The shape of every blob, found by asking each layer in turn.
+
+Shapes are Caffe's: (N, C, H, W) for images, whatever layout a run computes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from netspec.errors import GraphError, blame, fail, require
+from netspec.graph import Graph, Node
+from netspec.layers.base import Blob, Shape, count, text
+from netspec.proto.layers_pb2 import ParamSpec
+
+
+class ParamKey(NamedTuple):
+    """Which learned array: the layer that owns it and the blob's name, e.g. conv1, weight."""
+
+    layer: str
+    blob: str
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.blob}"
+
+
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """What `infer` found.
+
+    values: the shape of each of the graph's values. blobs: per node, its learned arrays by name.
+    """
+
+    graph: Graph
+    values: tuple[Shape, ...]
+    blobs: tuple[Mapping[str, Blob], ...]
+
+    def __getitem__(self, name: str) -> Shape:
+        """The shape of a blob by name."""
+        return self.values[self.graph.blob(name)]
+
+    @cached_property
+    def by_name(self) -> dict[str, Shape]:
+        """Blob name -> shape."""
+        return {name: self.values[i] for name, i in self.graph.blobs.items()}
+
+    @cached_property
+    def keys(self) -> tuple[Mapping[str, ParamKey], ...]:
+        """Per node, blob name -> the array that stands behind it, shared arrays resolved."""
+        keys: list[dict[str, ParamKey]] = []
+        for n, blobs in enumerate(self.blobs):
+            mine: dict[str, ParamKey] = {}
+            for i, name in enumerate(blobs):
+                if (n, i) in self.graph.shared:
+                    owner, j = self.graph.shared[n, i]
+                    theirs = mine if owner == n else keys[owner]
+                    mine[name] = theirs[list(self.blobs[owner])[j]]
+                else:
+                    mine[name] = ParamKey(self.graph.nodes[n].name, name)
+            keys.append(mine)
+        return tuple(keys)
+
+    @cached_property
+    def params(self) -> dict[ParamKey, Blob]:
+        """Every learned array once, in the order of the net."""
+        return {
+            keys[name]: blob
+            for n, (keys, blobs) in enumerate(zip(self.keys, self.blobs, strict=True))
+            for i, (name, blob) in enumerate(blobs.items())
+            if (n, i) not in self.graph.shared
+        }
+
+    @cached_property
+    def param_specs(self) -> dict[ParamKey, ParamSpec]:
+        """The merged ``param`` of every learned array: multipliers given by any of its sharers."""
+        specs: dict[ParamKey, ParamSpec] = {}
+        for node, keys in zip(self.graph.nodes, self.keys, strict=True):
+            for i, key in enumerate(keys.values()):
+                specs.setdefault(key, ParamSpec()).MergeFrom(node.param_spec(i))
+        return specs
+
+
+def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Shapes:
+    """Shapes of all blobs and learned arrays of a net.
+
+    given: shapes of blobs that the host feeds; they replace those that an Input layer states.
+    Raises LayerError where bottoms or settings cannot work, with place, layer and numbers.
+    """
+    given = dict(given or {})
+    for name in given:
+        require(
+            name in graph.fed,
+            f'{graph.file}: no input blob "{name}"; the net is fed {", ".join(graph.fed) or "none"}',
+            GraphError,
+        )
+    values: list[Shape] = []
+    blobs: list[Mapping[str, Blob]] = []
+    for n, node in enumerate(graph.nodes):
+        with blame(node.place, node.who):
+            bottoms = [values[i] for i in node.bottoms]
+            values.extend(
+                _source(graph, node, given) if node.layer.is_source else _tops(node, bottoms)
+            )
+            blobs.append(node.layer.blobs(*bottoms))
+            _check_params(graph, n, blobs)
+    return Shapes(graph, tuple(values), tuple(blobs))
+
+
+def _tops(node: Node, bottoms: list[Shape]) -> tuple[Shape, ...]:
+    shape = node.layer.shape(*bottoms)
+    single = not shape or isinstance(shape[0], int)
+    tops = (shape,) if single and node.tops else shape
+    return tuple(tops)  # type: ignore[arg-type]
+
+
+def _source(graph: Graph, node: Node, given: Mapping[str, Shape]) -> tuple[Shape, ...]:
+    names = [graph.values[top].name for top in node.tops]
+    if all(name in given for name in names):
+        return tuple(tuple(given[name]) for name in names)
+    stated = dict(zip(names, _tops(node, []), strict=True))
+    return tuple(tuple(given.get(name, stated[name])) for name in names)
+
+
+def _check_params(graph: Graph, n: int, blobs: list[Mapping[str, Blob]]) -> None:
+    node = graph.nodes[n]
+    require(
+        len(node.layer.spec.param) <= len(blobs[n]),
+        f"{len(node.layer.spec.param)} param given, but the layer learns {len(blobs[n])} blobs",
+    )
+    if blobs[n] and any(graph.nodes[m].name == node.name and blobs[m] for m in range(n)):
+        fail(f'a layer named "{node.name}" learns blobs already; weights are kept by layer name')
+    for i, (name, blob) in enumerate(blobs[n].items()):
+        if (n, i) not in graph.shared:
+            continue
+        owner, j = graph.shared[n, i]
+        theirs = list(blobs[owner].values())[j].shape
+        permissive = node.param_spec(i).share_mode == ParamSpec.PERMISSIVE
+        fits = count(blob.shape) == count(theirs) if permissive else blob.shape == theirs
+        require(
+            fits,
+            f'{name} {text(blob.shape)} cannot share param "{node.param_spec(i).name}" with '
+            f'layer "{graph.nodes[owner].name}", whose is {text(theirs)}'
+            + ("" if permissive else "; share_mode: PERMISSIVE asks for equal counts only"),
+        )
