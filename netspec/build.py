@@ -1,0 +1,59 @@
+"""The compiler's table of contents: a prototxt becomes a net, a line a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from netspec.graph import Graph, connect
+from netspec.layers.base import Shape
+from netspec.module import Net
+from netspec.phase import select, state_of
+from netspec.proto.layers_pb2 import NetState, Phase
+from netspec.prototxt import NetText, read_net
+from netspec.shapes import infer
+from netspec.sources.feed import shapes_of_sources
+from netspec.upgrade import upgrade
+from netspec.weights import copy_into, read_weights
+
+
+def load(
+    prototxt: str | Path,
+    caffemodel: str | Path | None = None,
+    phase: str = "test",
+    shapes: Mapping[str, Shape] | None = None,
+    level: int = 0,
+    stages: Sequence[str] = (),
+    seed: int = 0,
+) -> Net:
+    """A net from its prototxt, with weights if a .caffemodel (or .h5) is named.
+
+    phase: "train" or "test". shapes: blob name -> (N, C, H, W) of inputs, where the prototxt does
+    not state them or states others; a data layer without one is opened to see. seed: for the
+    fillers. Raises a NetSpecError that says where and what.
+    """
+    net = compile_net(graph(prototxt, phase, level, stages), shapes, seed)
+    if caffemodel is not None:
+        copy_into(net, read_weights(caffemodel))
+    return net
+
+
+def graph(
+    path: str | Path, phase: str = "test", level: int = 0, stages: Sequence[str] = ()
+) -> Graph:
+    """The connected layers of a prototxt file in one phase, "train" or "test"."""
+    text = read_net(path)
+    return graph_of(text, state_of(text, Phase.Value(phase.upper()), level, stages))
+
+
+def graph_of(text: NetText, state: NetState) -> Graph:
+    """The connected layers of a parsed net in one state."""
+    current = upgrade(text)
+    selected = select(current, state)
+    return connect(selected)
+
+
+def compile_net(graph: Graph, shapes: Mapping[str, Shape] | None = None, seed: int = 0) -> Net:
+    """The module of a connected net, its learned arrays filled."""
+    given = shapes_of_sources(graph, shapes or {})
+    return Net(infer(graph, given), seed)

@@ -1,0 +1,192 @@
+"""A net as a Flax module, for people who live in JAX.
+
+Learned arrays keep Caffe's shapes (a convolution's weight is (O, I, H, W)); which layout a run
+computes in is the runner's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from netspec.errors import GraphError, blame, fail, nearest, require
+from netspec.fillers import fill
+from netspec.graph import Graph
+from netspec.layers.base import Array, Shape, text
+from netspec.proto.layers_pb2 import TRAIN
+from netspec.runner import Params, run
+from netspec.shapes import ParamKey, Shapes, infer
+
+
+class LayerParams(nnx.Module):
+    """The learned arrays of one layer, by index as in a .caffemodel, or by name."""
+
+    def __init__(self, blobs: Mapping[str, nnx.Variable]) -> None:
+        self._names = tuple(blobs)
+        for name, variable in blobs.items():
+            setattr(self, name, variable)
+
+    def __getitem__(self, which: int | str) -> nnx.Variable:
+        name = self._names[which] if isinstance(which, int) else which
+        if name not in self._names:
+            raise KeyError(f'no blob "{name}"{nearest(name, self._names)}')
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[nnx.Variable]:
+        return (self[name] for name in self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def items(self) -> list[tuple[str, nnx.Variable]]:
+        """(name, variable) of each blob, in Caffe's order."""
+        return [(name, self[name]) for name in self._names]
+
+
+class NetParams(nnx.Module):
+    """The learned arrays of a net: layer name -> `LayerParams`, in the order of the net."""
+
+    def __init__(self, layers: Mapping[str, LayerParams]) -> None:
+        self._order = tuple(layers)
+        self._layers = nnx.data(dict(layers))
+
+    def __getitem__(self, layer: str) -> LayerParams:
+        if layer not in self._layers:
+            raise KeyError(f'no layer "{layer}" with learned blobs{nearest(layer, self._order)}')
+        return self._layers[layer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __contains__(self, layer: object) -> bool:
+        return layer in self._layers
+
+    def items(self) -> list[tuple[str, LayerParams]]:
+        """(layer name, its arrays), in the order of the net."""
+        return [(layer, self[layer]) for layer in self._order]
+
+
+class Net(nnx.Module):
+    """A compiled net: ``net(**inputs) -> {blob: array}``.
+
+    Use it as any NNX module, with ``nnx.jit``, ``nnx.grad`` and an optax optimiser. Learned arrays
+    are ``nnx.Param``, running statistics ``nnx.BatchStat``; a shared array is one variable that
+    stands in several layers.
+    """
+
+    def __init__(self, shapes: Shapes, seed: int = 0) -> None:
+        self.shapes = nnx.static(shapes)
+        self.rngs = nnx.Rngs(seed) if shapes.graph.phase == TRAIN else None
+        variables = {
+            key: (nnx.Param if shapes.params[key].learned else nnx.BatchStat)(array)
+            for key, array in initial(shapes, seed).items()
+        }
+        self.params = NetParams(
+            {
+                node.name: LayerParams({name: variables[key] for name, key in keys.items()})
+                for node, keys in zip(self.graph.nodes, shapes.keys, strict=True)
+                if keys
+            }
+        )
+
+    @property
+    def graph(self) -> Graph:
+        """The layers and how they are connected."""
+        return self.shapes.graph
+
+    def __call__(self, **inputs: Any) -> dict[str, Array]:
+        """Run the net; returns every blob by name, in Caffe's layout.
+
+        inputs: one array for each fed blob. Images may have another size than the prototxt says,
+        if the net can work at it. Raises GraphError or LayerError.
+        """
+        return self.forward(inputs)
+
+    def forward(
+        self, inputs: Mapping[str, Any], wanted: tuple[str, ...] | None = None
+    ) -> dict[str, Array]:
+        """Like a call, for ``inputs`` in a mapping; only the ``wanted`` blobs are kept."""
+        for name in wanted or ():
+            self.graph.blob(name)
+        feeds = {name: jnp.asarray(array, jnp.float32) for name, array in inputs.items()}
+        self._check_names(feeds)
+        shapes = self.shapes_for({name: array.shape for name, array in feeds.items()})
+        key = self.rngs() if self.rngs is not None else None
+        wanted = tuple(self.graph.blobs) if wanted is None else wanted
+        blobs, updates = _forward(shapes, wanted, self.arrays(), feeds, key)
+        self.assign(updates)
+        return blobs
+
+    def arrays(self) -> dict[ParamKey, Array]:
+        """Every learned array, shared ones once, under their owner."""
+        return {key: self.params[key.layer][key.blob][...] for key in self.shapes.params}
+
+    def assign(self, arrays: Params) -> None:
+        """Set some of the learned arrays that `arrays` gives."""
+        for key, array in arrays.items():
+            self.params[key.layer][key.blob].set_value(array)
+
+    def shapes_for(self, given: Mapping[str, Shape]) -> Shapes:
+        """All shapes for fed blobs of these shapes; raises LayerError where the net cannot."""
+        if all(self.shapes[name] == shape for name, shape in given.items()):
+            return self.shapes
+        return _shapes_like(self.shapes, tuple(sorted(given.items())))
+
+    def _check_names(self, feeds: Mapping[str, Array]) -> None:
+        fed = self.graph.fed
+        for name in feeds:
+            if name not in fed:
+                fail(f'{self.graph.file}: no input "{name}"{nearest(name, fed)}', GraphError)
+        missing = [name for name in fed if name not in feeds]
+        require(
+            not missing,
+            f"{self.graph.file}: the net is fed {', '.join(fed)}; missing: {', '.join(missing)}",
+            GraphError,
+        )
+
+
+@lru_cache(maxsize=1024)
+def _shapes_like(shapes: Shapes, given: tuple[tuple[str, Shape], ...]) -> Shapes:
+    """Shapes for other inputs, with the same learned arrays."""
+    other = infer(shapes.graph, dict(given))
+    for node, old, new in zip(shapes.graph.nodes, shapes.blobs, other.blobs, strict=True):
+        for name in old:
+            with blame(node.place, node.who):
+                require(
+                    old[name].shape == new[name].shape,
+                    f"its {name} is {text(old[name].shape)}, but this input needs "
+                    f"{text(new[name].shape)}; the layer cannot work at this size",
+                )
+    return other
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _forward(
+    shapes: Shapes,
+    wanted: tuple[str, ...],
+    params: Params,
+    feeds: Mapping[str, Array],
+    key: Array | None,
+) -> tuple[dict[str, Array], dict[ParamKey, Array]]:
+    blobs = shapes.graph.blobs
+    made = run(shapes, params, {shapes.graph.first_blobs[n]: a for n, a in feeds.items()}, key)
+    return {name: made.value(blobs[name]) for name in wanted}, made.updates
+
+
+def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
+    """Every learned array of a net as its filler makes it."""
+    root = jax.random.key(seed)
+    nodes = {node.name: node for node in shapes.graph.nodes}
+    arrays = {}
+    for i, (key, blob) in enumerate(shapes.params.items()):
+        with blame(nodes[key.layer].place, nodes[key.layer].who):
+            arrays[key] = fill(blob.filler, blob.shape, jax.random.fold_in(root, i))
+    return arrays

@@ -1,0 +1,135 @@
+"""A net as a pure function: arrays in, one array per value out.
+
+The run holds images channels-last where the backend computes faster so; layers say which layouts
+they take, and a blob is transposed only where two layers disagree. What goes in and comes out has
+Caffe's layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+
+from netspec.errors import blame
+from netspec.graph import Node
+from netspec.layers import lowering
+from netspec.layers.base import Array, Context, Layout
+from netspec.shapes import ParamKey, Shapes
+
+Params = Mapping[ParamKey, Array]
+
+
+@dataclass
+class Held:
+    """An array in a run, in one layout or in both."""
+
+    first: Array | None = None
+    last: Array | None = None
+
+    @property
+    def rank(self) -> int:
+        """How many axes it has."""
+        array = self.first if self.first is not None else self.last
+        return array.ndim  # type: ignore[union-attr]
+
+    def channels_first(self) -> Array:
+        """As (N, C, ...)."""
+        if self.first is None:
+            self.first = jnp.moveaxis(self.last, -1, 1)  # type: ignore[arg-type]
+        return self.first
+
+    def channels_last(self) -> Array:
+        """As (N, ..., C) if it has 4 axes or more; smaller ones have one layout only."""
+        if self.rank < 4:
+            return self.channels_first()
+        if self.last is None:
+            self.last = jnp.moveaxis(self.first, 1, -1)  # type: ignore[arg-type]
+        return self.last
+
+
+@dataclass
+class Run:
+    """What a run made: ``values`` by the graph's value index, new statistics by learned array."""
+
+    shapes: Shapes
+    values: dict[int, Held] = field(default_factory=dict)
+    updates: dict[ParamKey, Array] = field(default_factory=dict)
+
+    def value(self, index: int) -> Array:
+        """A value in Caffe's layout."""
+        return self.values[index].channels_first()
+
+    def blobs(self) -> dict[str, Array]:
+        """Blob name -> its last binding, in Caffe's layout."""
+        blobs = self.shapes.graph.blobs
+        return {name: self.value(i) for name, i in blobs.items() if i in self.values}
+
+    def loss(self) -> Array:
+        """The sum of all tops with a loss weight, each times its weight."""
+        terms = [
+            weight * jnp.sum(self.value(i))
+            for i, weight in self.shapes.graph.losses
+            if i in self.values
+        ]
+        return sum(terms, start=jnp.zeros((), jnp.float32))
+
+
+def run(
+    shapes: Shapes,
+    params: Params,
+    given: Mapping[int, Array],
+    key: Array | None = None,
+    nodes: Iterable[int] | None = None,
+    nudges: Mapping[int, Array] | None = None,
+) -> Run:
+    """Run a net, or some of its layers.
+
+    params: every learned array, shared ones once. given: arrays of the values
+    that the run starts from (fed blobs; for a partial run, what earlier layers made). key: for
+    layers that draw random numbers. nodes: which layers to run, in order; all by default.
+    nudges: arrays added to the values of these indices as they are made, so that gradients with
+    respect to a nudge are gradients with respect to the value.
+    """
+    graph = shapes.graph
+    nudges = nudges or {}
+    last = lowering.channels_last(jax.default_backend())
+    made = Run(shapes)
+    for i, array in given.items():
+        made.values[i] = Held(array + nudges[i] if i in nudges else array)
+    for n in range(len(graph.nodes)) if nodes is None else nodes:
+        node = graph.nodes[n]
+        if node.layer.is_source:
+            continue
+        blobs = {name: params[k] for name, k in shapes.keys[n].items()}
+        bottoms = [made.values[i] for i in node.bottoms]
+        with blame(node.place, node.who):
+            ctx = Context(blobs, _channels_last(node, bottoms, last), key, n)
+            tops = node.layer.apply(ctx, *_arrays(node, bottoms, ctx.channels_last))
+        for i, top in zip(node.tops, tops if isinstance(tops, tuple) else (tops,), strict=True):
+            held = _hold(top, ctx.channels_last)
+            made.values[i] = Held(held.channels_first() + nudges[i]) if i in nudges else held
+        for name, array in ctx.updates.items():
+            made.updates[shapes.keys[n][name]] = array
+    return made
+
+
+def _channels_last(node: Node, bottoms: list[Held], preferred: bool) -> bool:
+    """Whether a layer computes channels-last in this run."""
+    if node.layer.layout is Layout.CHANNELS_LAST:
+        return preferred
+    if node.layer.layout is Layout.EITHER:
+        return bool(bottoms) and bottoms[0].last is not None
+    return False
+
+
+def _arrays(node: Node, bottoms: list[Held], channels_last: bool) -> list[Array]:
+    arrays = [b.channels_last() if channels_last else b.channels_first() for b in bottoms]
+    stops = zip(arrays, node.stops, strict=True)
+    return [jax.lax.stop_gradient(a) if stop else a for a, stop in stops]
+
+
+def _hold(top: Array, channels_last: bool) -> Held:
+    return Held(last=top) if channels_last and top.ndim >= 4 else Held(first=top)

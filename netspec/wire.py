@@ -1,0 +1,195 @@
+"""Protobuf's wire format, as far as weight files need it: big arrays without copies.
+
+A .caffemodel is half a gigabyte of floats in messages whose other fields differ from fork to
+fork. Reading only the fields that are the same everywhere, straight from a mapped file, takes no
+memory and cannot trip over the rest. https://protobuf.dev/programming-guides/encoding
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from netspec.errors import WeightsError, require
+from netspec.layers.base import Shape, count, text
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+# BlobProto's fields.
+_LEGACY, _DATA, _DIFF, _SHAPE, _DOUBLES = (1, 2, 3, 4), 5, 6, 7, 8
+_RAW_TYPE, _RAW = 10, 12
+_RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """An array as a BlobProto holds it; ``legacy`` if its shape was four fixed numbers."""
+
+    array: np.ndarray
+    legacy: bool
+
+    def fits(self, shape: Shape) -> bool:
+        """Whether the array may stand for ``shape``.
+
+        A legacy one has leading axes of 1 that newer nets leave out. Caffe: ``Blob::ShapeEquals``.
+        """
+        if self.legacy:
+            return len(shape) <= 4 and self.array.shape == (1,) * (4 - len(shape)) + shape
+        return self.array.shape == shape
+
+
+def fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+    """(field number, wire type, value) of each field; raises WeightsError where it breaks off."""
+    at, end = 0, len(message)
+    while at < end:
+        tag, at = _varint(message, at)
+        number, kind = tag >> 3, tag & 7
+        if kind == VARINT:
+            value, at = _varint(message, at)
+            yield number, kind, value
+            continue
+        if kind == BYTES:
+            size, at = _varint(message, at)
+        else:
+            require(kind in (FIXED64, FIXED32) and number, "is not protobuf", WeightsError)
+            size = 8 if kind == FIXED64 else 4
+        require(
+            at + size <= end,
+            f"is truncated: a field of {size} bytes has only {end - at} left",
+            WeightsError,
+        )
+        yield number, kind, message[at : at + size]
+        at += size
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        require(at < len(message), "is truncated in the middle of a number", WeightsError)
+        require(shift < 70, "is not protobuf", WeightsError)
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def string(value: int | memoryview) -> str:
+    """A string field's text."""
+    require(isinstance(value, memoryview), "is not a weight file: a name is no text", WeightsError)
+    try:
+        return str(value, "utf-8")  # type: ignore[arg-type]
+    except UnicodeDecodeError:
+        raise WeightsError("is damaged: a name is no text") from None
+
+
+def blob(message: memoryview) -> StoredBlob:
+    """The array of a BlobProto, as a view of its bytes where its floats stand packed.
+
+    Reads floats, doubles, and the ``raw_data`` of NVCaffe and OpenCV (fp16 and others).
+    """
+    legacy: dict[int, int] = {}
+    shape: list[int] | None = None
+    parts: list[np.ndarray] = []
+    raw_type, raw = 1, None
+    for number, kind, value in fields(message):
+        if number in _LEGACY and isinstance(value, int):
+            legacy[number] = value
+        elif number == _SHAPE and isinstance(value, memoryview):
+            shape = _dims(value)
+        elif number in (_DATA, _DOUBLES) and isinstance(value, memoryview):
+            parts.append(_floats(value, "<f4" if number == _DATA else "<f8"))
+        elif number == _RAW_TYPE and isinstance(value, int):
+            raw_type = value
+        elif number == _RAW and isinstance(value, memoryview):
+            raw = value
+    if raw is not None and not parts:
+        require(raw_type in _RAW_TYPES, f"has raw_data of unknown type {raw_type}", WeightsError)
+        parts = [_floats(raw, _RAW_TYPES[raw_type])]
+    flat = parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, "<f4")])
+    dims = tuple(legacy.get(i, 0) for i in _LEGACY) if legacy else tuple(shape or ())
+    require(
+        count(dims) == flat.size,
+        f"is damaged: a blob of shape {text(dims)} holds {flat.size} numbers",
+        WeightsError,
+    )
+    return StoredBlob(flat.reshape(dims), bool(legacy))
+
+
+def _floats(data: memoryview, kind: str) -> np.ndarray:
+    require(
+        len(data) % np.dtype(kind).itemsize == 0,
+        f"is damaged: {len(data)} bytes are no whole number of floats",
+        WeightsError,
+    )
+    return np.frombuffer(data, kind)
+
+
+def _dims(message: memoryview) -> list[int]:
+    dims: list[int] = []
+    for number, _, value in fields(message):
+        if number == 1 and isinstance(value, int):
+            dims.append(value)
+        elif number == 1 and isinstance(value, memoryview):
+            at = 0
+            while at < len(value):
+                dim, at = _varint(value, at)
+                dims.append(dim)
+    return dims
+
+
+def number(field: int, value: int) -> bytes:
+    """An encoded integer field."""
+    return _encode(field << 3 | VARINT) + _encode(value)
+
+
+def header(field: int, size: int) -> bytes:
+    """What stands before a field of ``size`` bytes."""
+    return _encode(field << 3 | BYTES) + _encode(size)
+
+
+def write_blob(
+    file: BinaryIO, field: int, array: np.ndarray, diff: np.ndarray | None = None
+) -> None:
+    """Write a BlobProto field: shape and packed floats, never two copies in memory."""
+    head, parts = _blob_parts(array, diff)
+    file.write(header(field, blob_size(array, diff)))
+    file.write(head)
+    for before, floats in parts:
+        file.write(before)
+        file.write(np.ascontiguousarray(floats, "<f4").data)
+
+
+def blob_size(array: np.ndarray, diff: np.ndarray | None = None) -> int:
+    """How many bytes `write_blob` writes behind its header."""
+    head, parts = _blob_parts(array, diff)
+    return len(head) + sum(len(before) + 4 * floats.size for before, floats in parts)
+
+
+def _blob_parts(
+    array: np.ndarray, diff: np.ndarray | None
+) -> tuple[bytes, list[tuple[bytes, np.ndarray]]]:
+    dims = b"".join(map(_encode, array.shape))
+    shape = header(1, len(dims)) + dims
+    arrays = [(_DATA, array)] + ([(_DIFF, diff)] if diff is not None else [])
+    return header(_SHAPE, len(shape)) + shape, [(header(f, 4 * a.size), a) for f, a in arrays]
+
+
+def _encode(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def mapped(path: str | Path) -> memoryview:
+    """A file's bytes, mapped read-only; raises WeightsError for an empty one."""
+    require(Path(path).stat().st_size > 0, "is empty", WeightsError)
+    return memoryview(np.memmap(path, np.uint8, mode="r"))  # type: ignore[arg-type]
