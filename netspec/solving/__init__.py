@@ -1,0 +1,1 @@
+"""Training: learning-rate schedules, update rules, the loop and its snapshots."""

@@ -1,0 +1,114 @@
+"""The other half of a snapshot: .solverstate and .solverstate.h5.
+
+Caffe: ``SGDSolver::SnapshotSolverState``, ``RestoreSolverStateFromBinaryProto`` and ``...HDF5``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import jax
+import numpy as np
+
+from netspec import wire
+from netspec.errors import Place, WeightsError, blame, require, unreadable
+from netspec.files import whole
+
+_ITER, _LEARNED_NET, _HISTORY, _CURRENT_STEP = 1, 2, 3, 4
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands: updates made, the weight file that goes with it, and the history.
+
+    history: one array a learned array, in the order of the net; rules that keep two arrays list
+    all first ones, then all second ones. current_step: how many ``stepvalue`` are behind.
+    """
+
+    iteration: int
+    learned_net: str
+    history: tuple[np.ndarray | jax.Array, ...]
+    current_step: int = 0
+
+
+def read_state(path: str | Path) -> State:
+    """Read a .solverstate or, by its ending, a .h5; raises WeightsError."""
+    path = Path(path)
+    with blame(Place(str(path))):
+        try:
+            return _read_hdf5(path) if path.suffix == ".h5" else _read_binary(path)
+        except OSError as error:
+            raise WeightsError(unreadable("cannot read", error)) from None
+
+
+def write_state(path: str | Path, state: State) -> None:
+    """Write a state whole or not at all; a path that ends in .h5 becomes HDF5. Raises OSError."""
+    with whole(path) as part:
+        (_write_hdf5 if str(path).endswith(".h5") else _write_binary)(part, state)
+
+
+def find_weights(state: State, path: str | Path) -> Path:
+    """The weight file that goes with a state: where it says, or beside it; raises WeightsError."""
+    named = Path(state.learned_net)
+    beside = Path(path).parent / named.name
+    with blame(Place(str(path))):
+        require(state.learned_net, "does not name its weight file", WeightsError)
+        require(
+            named.exists() or beside.exists(),
+            f"its weights {named} are neither there nor beside it",
+            WeightsError,
+        )
+    return named if named.exists() else beside
+
+
+def _read_binary(path: Path) -> State:
+    numbers = {_ITER: 0, _CURRENT_STEP: 0}
+    learned_net = ""
+    history = []
+    for number, kind, value in wire.fields(wire.mapped(path)):
+        if number in numbers and isinstance(value, int):
+            numbers[number] = value
+        elif number == _LEARNED_NET and kind == wire.BYTES:
+            learned_net = wire.string(value)
+        elif number == _HISTORY and isinstance(value, memoryview):
+            history.append(wire.blob(value).array)
+    require(history, "holds no history; is it a .solverstate?", WeightsError)
+    return State(numbers[_ITER], learned_net, tuple(history), numbers[_CURRENT_STEP])
+
+
+def _read_hdf5(path: Path) -> State:
+    try:
+        with h5py.File(path, "r") as file:
+            group = file["history"]
+            return State(
+                int(np.ravel(file["iter"][()])[0]),
+                file["learned_net"].asstr()[()],
+                tuple(np.asarray(group[str(i)]) for i in range(len(group))),
+                int(np.ravel(file["current_step"][()])[0]),
+            )
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError):
+        raise WeightsError("is damaged, or no .solverstate.h5") from None
+
+
+def _write_binary(path: Path, state: State) -> None:
+    name = state.learned_net.encode()
+    with open(path, "wb") as file:
+        file.write(wire.number(_ITER, state.iteration))
+        file.write(wire.header(_LEARNED_NET, len(name)) + name)
+        for array in state.history:
+            wire.write_blob(file, _HISTORY, np.asarray(array))
+        file.write(wire.number(_CURRENT_STEP, state.current_step))
+
+
+def _write_hdf5(path: Path, state: State) -> None:
+    with h5py.File(path, "w") as file:
+        file["iter"] = np.array([state.iteration], np.int32)
+        file["learned_net"] = state.learned_net
+        file["current_step"] = np.array([state.current_step], np.int32)
+        group = file.create_group("history")
+        for i, array in enumerate(state.history):
+            group[str(i)] = np.asarray(array)

@@ -1,0 +1,147 @@
+"""Caffe's update rules as optax transformations.
+
+The learning rate goes into the history, not onto it: after a change of rate, momentum still
+carries the old one. A chain is: clip, average over ``iter_size``, decay weights, the rule. Its
+state maps one-to-one onto the history blobs of a .solverstate.
+
+Caffe: ``sgd_solver.cpp`` and its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from netspec.errors import SolverError, fail, nearest, require
+from netspec.layers.base import Array
+from netspec.proto.layers_pb2 import ParamSpec
+from netspec.proto.solver_pb2 import SolverParameter
+from netspec.shapes import ParamKey
+from netspec.solving.schedules import Schedule, schedule
+
+Tree = dict[ParamKey, Array]
+
+
+class RuleState(NamedTuple):
+    """``count``: updates made so far. ``history``: per slot, one array a learned array."""
+
+    count: Array
+    history: tuple[Tree, ...]
+
+
+class Rule(NamedTuple):
+    """One array's update: (gradient, histories, rate, t) -> (step, histories), t from 1.
+
+    slots: how many history arrays it keeps for each learned array.
+    """
+
+    slots: int
+    apply: Callable[[Array, tuple[Array, ...], Array, Array], tuple[Array, tuple[Array, ...]]]
+
+
+def transformation(
+    solver: SolverParameter, specs: Mapping[ParamKey, ParamSpec]
+) -> optax.GradientTransformation:
+    """The whole chain for arrays with these multipliers; raises SolverError.
+
+    Updates are what `optax.apply_updates` adds, so minus Caffe's.
+    """
+    return optax.chain(
+        clip(solver.clip_gradients),
+        optax.scale(1 / solver.iter_size) if solver.iter_size > 1 else optax.identity(),
+        decay_weights(solver, {key: spec.decay_mult for key, spec in specs.items()}),
+        update_by(rule(solver), schedule(solver), {k: s.lr_mult for k, s in specs.items()}),
+    )
+
+
+def rule_state(state: optax.OptState) -> RuleState:
+    """The history inside the chain's state."""
+    return state[-1]  # type: ignore[index,no-any-return]
+
+
+def with_rule_state(state: optax.OptState, new: RuleState) -> optax.OptState:
+    """The chain's state with another history."""
+    return (*state[:-1], new)  # type: ignore[index]
+
+
+def clip(limit: float) -> optax.GradientTransformation:
+    """Scale all gradients down to a common L2 norm of ``limit``; a negative limit means none."""
+    return optax.clip_by_global_norm(limit) if limit >= 0 else optax.identity()
+
+
+def decay_weights(
+    solver: SolverParameter, multipliers: Mapping[ParamKey, float]
+) -> optax.GradientTransformation:
+    """Add ``weight_decay`` times ``decay_mult`` times the weight (L2) or its sign (L1)."""
+    kinds = {"L2": lambda weight: weight, "L1": jnp.sign}
+    kind = solver.regularization_type
+    if kind not in kinds:
+        fail(f'unknown regularization_type "{kind}"{nearest(kind, kinds)}', SolverError)
+
+    def update(gradients: Tree, state: optax.EmptyState, weights: Tree) -> tuple[Tree, optax.EmptyState]:
+        decayed = {
+            key: gradient + solver.weight_decay * multipliers[key] * kinds[kind](weights[key])
+            if solver.weight_decay * multipliers[key]
+            else gradient
+            for key, gradient in gradients.items()
+        }
+        return decayed, state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)  # type: ignore[arg-type]
+
+
+def update_by(
+    rule: Rule, rate: Schedule, multipliers: Mapping[ParamKey, float]
+) -> optax.GradientTransformation:
+    """Steps by ``rule`` at ``rate(count)`` times each array's ``lr_mult``."""
+
+    def init(weights: Tree) -> RuleState:
+        zeros = [jax.tree.map(jnp.zeros_like, weights) for _ in range(rule.slots)]
+        return RuleState(jnp.zeros((), jnp.int32), tuple(zeros))
+
+    def update(
+        gradients: Tree, state: RuleState, weights: Tree | None = None
+    ) -> tuple[Tree, RuleState]:
+        now = rate(state.count)
+        t = (state.count + 1).astype(jnp.float32)
+        steps, history = {}, [dict(slot) for slot in state.history]
+        for key, gradient in gradients.items():
+            slots = tuple(slot[key] for slot in state.history)
+            step, slots = rule.apply(gradient, slots, now * multipliers[key], t)
+            steps[key] = -step
+            for slot, array in zip(history, slots, strict=True):
+                slot[key] = array
+        return steps, RuleState(state.count + 1, tuple(history))
+
+    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
+
+
+def rule(solver: SolverParameter) -> Rule:
+    """The rule of a solver's ``type``; raises SolverError."""
+    if solver.type not in RULES:
+        fail(f'unknown solver type "{solver.type}"{nearest(solver.type, RULES)}', SolverError)
+    return RULES[solver.type](solver)
+
+
+def sgd(solver: SolverParameter) -> Rule:
+    """h = rate g + momentum h; step h. Caffe: ``sgd_solver.cpp``."""
+
+    def apply(g: Array, h: tuple[Array, ...], rate: Array, t: Array):  # type: ignore[no-untyped-def]
+        moved = rate * g + solver.momentum * h[0]
+        return moved, (moved,)
+
+    return Rule(1, apply)
+
+
+RULES: dict[str, Callable[[SolverParameter], Rule]] = {"SGD": sgd}
+
+
+def check_positive(solver: SolverParameter) -> None:
+    """Raise SolverError for counts that make no sense."""
+    for name in ("iter_size", "average_loss"):
+        value = getattr(solver, name)
+        require(value > 0, f"{name} {value} must be at least 1", SolverError)

@@ -1,0 +1,106 @@
+"""All sources of one net together: what it is fed at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from netspec.errors import blame
+from netspec.graph import Graph, Node
+from netspec.layers.base import Labels, Shape
+from netspec.shapes import Shapes
+from netspec.sources.base import Batch, Source, open_source
+from netspec.sources.checks import check_labels
+from netspec.sources.prefetch import Prefetch
+
+
+class Feed:
+    """The data layers of a net, opened; each runs ahead in a thread of its own.
+
+    Input layers are not part of it: whoever runs the net hands those blobs in.
+    """
+
+    def __init__(self, graph: Graph, seed: int | None = None, depth: int = 2) -> None:
+        """Open every data layer; raises SourceError. depth: batches read ahead."""
+        self.graph = graph
+        self.sources: dict[str, Source] = {}
+        try:
+            for node in _data_layers(graph):
+                source = open_source(node.layer.spec, node.layer.phase, seed, node.place)
+                self.sources[node.name] = Prefetch(source, depth)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def tops(self) -> dict[str, Shape]:
+        """Blob name -> shape, in the batch that `next` hands out next."""
+        return {name: shape for s in self.sources.values() for name, shape in s.tops.items()}
+
+    def next(self, shapes: Shapes | None = None) -> Batch:
+        """The next batch of every source, blob by blob; raises SourceError.
+
+        shapes: of the net that takes the batch; labels outside its classes are refused.
+        """
+        batch: Batch = {}
+        for source in self.sources.values():
+            batch.update(source.next())
+        if shapes is not None:
+            self._check_labels(shapes, batch)
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        """Where every source stands, by layer name."""
+        return {name: source.state() for name, source in self.sources.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        for name, source in self.sources.items():
+            source.restore(state[name])
+
+    def close(self) -> None:
+        """Stop the threads."""
+        for source in self.sources.values():
+            source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_labels(self, shapes: Shapes, batch: Batch) -> None:
+        for node, labels, name in label_blobs(shapes):
+            if name in batch:
+                with blame(node.place, node.who):
+                    check_labels(batch[name], labels, self._file_behind(name) or f'blob "{name}"')
+
+    def _file_behind(self, blob: str) -> str:
+        for node in _data_layers(self.graph):
+            if blob in node.layer.spec.top:
+                return self.sources[node.name].current
+        return ""
+
+
+def label_blobs(shapes: Shapes) -> list[tuple[Node, Labels, str]]:
+    """Each layer that reads class indices, what it allows, and the name of the blob it reads."""
+    found = []
+    for node in shapes.graph.nodes:
+        labels = node.layer.labels(*(shapes.values[i] for i in node.bottoms))
+        if labels is not None:
+            found.append((node, labels, shapes.graph.values[node.bottoms[labels.bottom]].name))
+    return found
+
+
+def shapes_of_sources(graph: Graph, given: Mapping[str, Shape]) -> dict[str, Shape]:
+    """``given``, and the shapes that data layers have in their first batch where it lacks them."""
+    shapes = dict(given)
+    for node in _data_layers(graph):
+        if not all(top in shapes for top in node.layer.spec.top):
+            with open_source(node.layer.spec, node.layer.phase, 0, node.place) as source:
+                shapes = {**source.tops, **shapes}
+    return shapes
+
+
+def _data_layers(graph: Graph) -> list[Node]:
+    return [node for node in graph.sources if node.type != "Input"]
