@@ -9,7 +9,7 @@ from netspec.errors import blame
 from netspec.graph import Graph, Node
 from netspec.layers.base import Labels, Shape
 from netspec.shapes import Shapes
-from netspec.sources.base import Batch, Source, open_source
+from netspec.sources.base import Batch, Source, open_source, require_keys
 from netspec.sources.checks import check_labels
 from netspec.sources.prefetch import Prefetch
 
@@ -37,6 +37,11 @@ class Feed:
         """Blob name -> shape, in the batch that `next` hands out next."""
         return {name: shape for s in self.sources.values() for name, shape in s.tops.items()}
 
+    @property
+    def batches(self) -> int:
+        """How many batches one pass over the largest source takes."""
+        return max((source.batches for source in self.sources.values()), default=1)
+
     def next(self, shapes: Shapes | None = None) -> Batch:
         """The next batch of every source, blob by blob; raises SourceError.
 
@@ -54,7 +59,8 @@ class Feed:
         return {name: source.state() for name, source in self.sources.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Go on where `state` was taken; raises SourceError if it is of other data layers."""
+        require_keys(state, self.sources)
         for name, source in self.sources.items():
             source.restore(state[name])
 

@@ -1,0 +1,1 @@
+"""What semantic segmentation needs around a net: colours, scores, predictions, a practice set."""

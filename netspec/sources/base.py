@@ -1,0 +1,159 @@
+"""What every source is: it feeds one data layer, a batch at a time.
+
+A source class is found by the layer's type, or for a Python layer by its ``module.layer``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netspec.errors import Place, SourceError, blame, fail, nearest, require
+from netspec.graph import who
+from netspec.layers.base import Shape
+from netspec.proto.layers_pb2 import LayerParameter
+
+Batch = dict[str, NDArray[np.float32]]
+
+
+class Source(ABC):
+    """A stream of batches for one data layer.
+
+    current: the file behind the batch last handed out, for messages; empty before the first.
+    """
+
+    current: str = ""
+
+    @property
+    @abstractmethod
+    def tops(self) -> dict[str, Shape]:
+        """Blob name -> its shape in the batch that `next` hands out next."""
+
+    @abstractmethod
+    def next(self) -> Batch:
+        """The next batch: blob name -> a C-contiguous array of its own; raises SourceError."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands after the batch last handed out, in JSON's types."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was taken; raises SourceError if it is another source's."""
+
+    @property
+    @abstractmethod
+    def batches(self) -> int:
+        """How many batches hand out every sample once, if they come in turn."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line: what, how many samples, from where."""
+
+    def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
+        """Let go of files and threads."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class LayerSource(Source):
+    """A source bound to its layer: what classes in the registry derive from.
+
+    seed: what randomness starts from where the layer names no seed of its own; None: anything.
+    """
+
+    def __init__(self, spec: LayerParameter, phase: int, seed: int | None, place: Place) -> None:
+        self.spec = spec
+        self.phase = phase
+        self.seed = seed
+        self.place = place
+        require(
+            not spec.bottom, f"feeds the net: {len(spec.bottom)} bottoms, needs none", SourceError
+        )
+
+    def blamed(self) -> AbstractContextManager[None]:
+        """Add this layer and its place to errors raised inside."""
+        return blame(self.place, who(self.spec))
+
+    def locate(self, path: str) -> Path:
+        """A path that the layer names: see `locate`."""
+        return locate(path, self.place.file)
+
+
+AnySource = TypeVar("AnySource", bound=type[LayerSource])
+REGISTRY: dict[str, type[LayerSource]] = {}
+
+
+def register(name: str) -> Callable[[AnySource], AnySource]:
+    """Make a class the source of a layer type, or of the Python layer ``module.layer``."""
+
+    def enter(cls: AnySource) -> AnySource:
+        if name in REGISTRY:
+            raise TypeError(f"two sources are called {name}")
+        REGISTRY[name] = cls
+        return cls
+
+    return enter
+
+
+def open_source(spec: LayerParameter, phase: int, seed: int | None, place: Place) -> Source:
+    """Open the source of a data layer; its first sample is read and its files are looked for.
+
+    phase: TRAIN or TEST. seed: the solver's. place: where the layer stands. Raises SourceError.
+    """
+    with blame(place, who(spec)):
+        return _find(spec)(spec, phase, seed, place)
+
+
+def _find(spec: LayerParameter) -> type[LayerSource]:
+    if spec.type == "Python":
+        return _find_python(f"{spec.python_param.module}.{spec.python_param.layer}")
+    known = [name for name in REGISTRY if "." not in name]
+    if spec.type not in known:
+        fail(f"no source feeds this type (those that are fed: {', '.join(known)})", SourceError)
+    return REGISTRY[spec.type]
+
+
+def _find_python(name: str) -> type[LayerSource]:
+    if name not in REGISTRY:
+        known = [built_in for built_in in REGISTRY if "." in built_in]
+        fail(
+            f'"{name}" is not built in (those that are: {", ".join(known)}){nearest(name, known)}',
+            SourceError,
+        )
+    return REGISTRY[name]
+
+
+def locate(path: str, named_in: str) -> Path:
+    """Where a path leads: from the current folder or, if nothing is there, from ``named_in``'s.
+
+    named_in: the file that names ``path``. Caffe looks from the current folder only.
+    """
+    beside = Path(named_in).parent / path
+    return beside if beside.exists() and not Path(path).exists() else Path(path)
+
+
+def require_keys(state: Mapping[str, Any], keys: Collection[str]) -> None:
+    """Raise SourceError unless a restored state has exactly these keys."""
+    require(
+        state.keys() == set(keys),
+        f"the state is another source's: it has {', '.join(sorted(state)) or 'nothing'}; "
+        f"needed are {', '.join(sorted(keys))}",
+        SourceError,
+    )

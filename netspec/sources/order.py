@@ -1,0 +1,68 @@
+"""Which sample comes next, resumable."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from netspec.errors import SourceError, require
+from netspec.sources.base import require_keys
+
+
+def settle_seed(*candidates: int | None) -> int:
+    """The first seed that is given; if none is, a new one, so that even then a run can resume."""
+    given = [seed for seed in candidates if seed is not None]
+    return given[0] if given else random.SystemRandom().getrandbits(32)
+
+
+def require_same_kind(seed: int | None, own: int | None) -> None:
+    """Raise SourceError if one order is random (it has a seed) and the other is not."""
+    was, now = ("in turn" if kind is None else "at random" for kind in (seed, own))
+    require(was == now, f"the state is of samples {was}, but they come {now}", SourceError)
+
+
+class Order:
+    """An endless order of ``count`` samples: in turn, or each drawn anew if there is a seed.
+
+    Draws are those of ``random.seed(seed)`` and one ``random.randint(0, count - 1)`` a sample,
+    so the position alone says where the stream stands.
+    """
+
+    def __init__(self, count: int, seed: int | None) -> None:
+        self.count = count
+        self._start(seed, 0)
+
+    def _start(self, seed: int | None, position: int) -> None:
+        self.seed = seed
+        self._position = position
+        self._random = None if seed is None else random.Random(seed)
+        if self._random:
+            for _ in range(position):
+                self._random.randint(0, self.count - 1)
+        self.index = self._draw()
+
+    def _draw(self) -> int:
+        if self._random:
+            return self._random.randint(0, self.count - 1)
+        return self._position % self.count
+
+    def step(self) -> None:
+        """Set ``index`` to the next sample."""
+        self._position += 1
+        self.index = self._draw()
+
+    def state(self) -> dict[str, Any]:
+        """Seed and position, and the count that they belong to."""
+        return {"samples": self.count, "seed": self.seed, "position": self._position}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go to where ``state`` was taken; raises SourceError if it is of other samples."""
+        require_keys(state, self.state())
+        require(
+            state["samples"] == self.count,
+            f"the state is of {state['samples']} samples, but there are {self.count}",
+            SourceError,
+        )
+        require_same_kind(state["seed"], self.seed)
+        self._start(state["seed"], state["position"])
