@@ -8,12 +8,14 @@ from pathlib import Path
 from netspec.graph import Graph, connect
 from netspec.layers.base import Shape
 from netspec.module import Net
+from netspec.errors import NetSpecError, SourceError, unreadable
+from netspec.files import whole
 from netspec.phase import select, state_of
 from netspec.proto.layers_pb2 import NetState, Phase
-from netspec.prototxt import NetText, read_net
-from netspec.shapes import infer
+from netspec.prototxt import NetText, is_solver, read_net, read_solver, write
+from netspec.shapes import Shapes, infer
 from netspec.sources.feed import shapes_of_sources
-from netspec.upgrade import upgrade
+from netspec.upgrade import upgrade, upgrade_solver_type
 from netspec.weights import copy_into, read_weights
 
 
@@ -57,3 +59,23 @@ def compile_net(graph: Graph, shapes: Mapping[str, Shape] | None = None, seed: i
     """The module of a connected net, its learned arrays filled."""
     given = shapes_of_sources(graph, shapes or {})
     return Net(infer(graph, given), seed)
+
+
+def shapes_or_none(graph: Graph, given: Mapping[str, Shape]) -> Shapes | None:
+    """All shapes of a net, or None where they hang on data that is not here."""
+    try:
+        return infer(graph, shapes_of_sources(graph, given))
+    except SourceError:
+        return None
+
+
+def upgrade_file(old: str | Path, new: str | Path) -> None:
+    """Write a net's or a solver's prototxt in the current schema; raises ParseError, GraphError."""
+    message = (
+        upgrade_solver_type(read_solver(old)) if is_solver(old) else upgrade(read_net(old))
+    ).message
+    try:
+        with whole(new) as part:
+            part.write_text(write(message), encoding="utf-8")
+    except OSError as error:
+        raise NetSpecError(unreadable(new, error)) from None

@@ -16,7 +16,6 @@ from google.protobuf.message import Message
 
 from netspec.errors import ParseError, Place, nearest, unreadable
 from netspec.proto.layers_pb2 import LayerParameter
-from netspec.proto.legacy_pb2 import V0LayerParameter, V1LayerParameter
 from netspec.proto.net_pb2 import NetParameter
 from netspec.proto.solver_pb2 import SolverParameter
 
@@ -82,6 +81,15 @@ def read_solver(path: str | Path) -> SolverText:
         at = ("test_net_param", i)
         nets[at] = NetText(net, file, tuple(places.get(at, ())))
     return SolverText(message, file, nets)
+
+
+def is_solver(path: str | Path) -> bool:
+    """Whether a prototxt file is a solver's rather than a net's, by the fields it sets."""
+    text = _TOKEN.sub(lambda token: " " if token["skip"] else token.group(), _read(path))
+    outermost = re.split(r"[{<]", text, maxsplit=1)[0]
+    known = SolverParameter.DESCRIPTOR.fields_by_name
+    names = re.findall(r"[A-Za-z_]\w*(?=\s*:)", outermost)
+    return any(name in known for name in names if name not in NetParameter.DESCRIPTOR.fields_by_name)
 
 
 def write(message: Message) -> str:
@@ -162,16 +170,3 @@ def _layer_lines(text: str) -> Iterator[tuple[tuple[tuple[str, int], ...], int]]
             counts[name] = counts.get(name, 0) + 1
         elif kind == "close" and path:
             path.pop()
-
-
-def fields_set(message: Message) -> list[str]:
-    """The names of the fields that a message sets."""
-    return [descriptor.name for descriptor, _ in message.ListFields()]
-
-
-def layer_fields() -> list[str]:
-    """The names of LayerParameter's fields, with those of the forms before it."""
-    names: dict[str, None] = {}
-    for kind in (LayerParameter, V1LayerParameter, V0LayerParameter):
-        names.update(dict.fromkeys(kind.DESCRIPTOR.fields_by_name))
-    return list(names)

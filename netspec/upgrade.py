@@ -122,10 +122,21 @@ def upgrade(net: NetText) -> NetText:
 
 
 def upgrade_solver(solver: SolverText) -> SolverText:
-    """``solver_type: NESTEROV`` as ``type: "Nesterov"``, and a ``snapshot_prefix`` where none is.
+    """A solver in the current schema, and with a ``snapshot_prefix`` where it names none.
 
     An absent prefix becomes the solver's path without its ending, a folder gets the solver's name.
     """
+    solver = upgrade_solver_type(solver)
+    stem = Path(solver.file).with_suffix("")
+    if not solver.message.HasField("snapshot_prefix"):
+        solver.message.snapshot_prefix = str(stem)
+    elif Path(solver.message.snapshot_prefix).is_dir():
+        solver.message.snapshot_prefix = str(Path(solver.message.snapshot_prefix) / stem.name)
+    return solver
+
+
+def upgrade_solver_type(solver: SolverText) -> SolverText:
+    """A copy with ``solver_type: NESTEROV`` as ``type: "Nesterov"``; raises SolverError."""
     message = type(solver.message)()
     message.CopyFrom(solver.message)
     if message.HasField("solver_type"):
@@ -138,11 +149,6 @@ def upgrade_solver(solver: SolverText) -> SolverText:
         names = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
         message.type = names[message.solver_type]
         message.ClearField("solver_type")
-    stem = Path(solver.file).with_suffix("")
-    if not message.HasField("snapshot_prefix"):
-        message.snapshot_prefix = str(stem)
-    elif Path(message.snapshot_prefix).is_dir():
-        message.snapshot_prefix = str(Path(message.snapshot_prefix) / stem.name)
     return SolverText(message, solver.file, solver.nets)
 
 

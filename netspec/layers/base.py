@@ -168,6 +168,10 @@ class Layer:
             return given
         return (float(self.is_loss),) + (0.0,) * (self.num_tops - 1) if self.num_tops else ()
 
+    def scaling(self, *bottoms: Shape) -> str:
+        """What a loss is divided by, in words; empty for other layers."""
+        return ""
+
     def describe(self) -> str:
         """The settings worth seeing in a drawing, e.g. ``3x3, stride 2``."""
         return ""

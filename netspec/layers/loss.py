@@ -47,21 +47,25 @@ class Loss(Layer):
         loss = self.spec.loss_param
         return loss.ignore_label if loss.HasField("ignore_label") else None
 
+    @property
+    def normalization(self) -> int:
+        """The mode asked for; the older ``normalize`` counts where ``normalization`` is absent."""
+        loss = self.spec.loss_param
+        if loss.HasField("normalize") and not loss.HasField("normalization"):
+            return LossParameter.VALID if loss.normalize else LossParameter.BATCH_SIZE
+        return loss.normalization
+
     def normalizer(self, outer: int, inner: int, valid: Array | int) -> Array:
         """What the summed loss is divided by, at least 1.
 
         outer: items in the batch. inner: predictions an item. valid: predictions that count.
         """
-        loss = self.spec.loss_param
-        mode = loss.normalization
-        if loss.HasField("normalize") and not loss.HasField("normalization"):
-            mode = LossParameter.VALID if loss.normalize else LossParameter.BATCH_SIZE
         divisor = {
             LossParameter.FULL: outer * inner,
             LossParameter.VALID: valid,
             LossParameter.BATCH_SIZE: outer,
             LossParameter.NONE: 1,
-        }[mode]
+        }[self.normalization]
         return jnp.maximum(jnp.asarray(divisor, jnp.float32), 1.0)
 
 
@@ -144,6 +148,20 @@ class SoftmaxWithLoss(_Classified, Loss):
     def labels(self, scores: Shape, labels: Shape) -> Labels:  # type: ignore[override]
         """Labels are channels of the scores, or the ignored one."""
         return Labels(1, 0, scores[self.class_axis(len(scores))], self.ignore_label)
+
+    def scaling(self, scores: Shape, labels: Shape) -> str:  # type: ignore[override]
+        """How many predictions the loss sums, and what divides the sum."""
+        outer, inner = self.split(scores, labels)
+        divisor = {
+            LossParameter.FULL: f"all {outer * inner:,} predictions",
+            LossParameter.VALID: "the predictions whose label counts",
+            LossParameter.BATCH_SIZE: f"the batch size {outer}",
+            LossParameter.NONE: "nothing",
+        }[self.normalization]
+        ignored = "" if self.ignore_label is None else f", label {self.ignore_label} ignored"
+        weight = self.loss_weights()[0]
+        weighted = "" if weight == 1 else f", times loss_weight {weight:g}"
+        return f"sum over {outer * inner:,} predictions / {divisor}{ignored}{weighted}"
 
     def describe(self) -> str:
         """The ignored label and the normaliser."""

@@ -1,0 +1,175 @@
+"""The command line: a function a verb, each a few lines.
+
+JAX takes seconds to import, so verbs import what they need when they run.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from netspec.errors import NetSpecError, Place, SolverError, fail
+
+
+class Verbs(click.Group):
+    """Commands whose mistakes are told in one message and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except NetSpecError as error:
+            click.echo(f"netspec: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="netspec")
+def main() -> None:
+    """Compile Caffe's nets to JAX: train them, test them, use them, look at them."""
+
+
+@main.command()
+@click.argument("solver")
+@click.option("--weights", help="Start from these .caffemodel files, by layer name: a[,b...].")
+@click.option("--snapshot", help="Go on from this .solverstate.")
+@click.option("--max-iter", type=int, help="Stop here instead of the solver's max_iter.")
+def solve(solver: str, weights: str | None, snapshot: str | None, max_iter: int | None) -> None:
+    """Train the net of SOLVER, a solver prototxt."""
+    from rich.console import Console
+
+    from netspec.report import Report, plan
+    from netspec.solving.loop import Solver
+
+    if weights and snapshot:
+        fail("--weights starts a run and --snapshot goes on with one; give one", SolverError)
+    loop = Solver.from_file(solver)
+    until = loop.param.max_iter if max_iter is None else max_iter
+    if until <= 0:
+        raise SolverError("needs max_iter, or --max-iter", Place(solver))
+    copied = loop.load_weights(weights) if weights else []
+    if snapshot:
+        loop.restore(snapshot)
+    with Report(Console(), until) as report:
+        for line in plan(loop, until, copied):
+            report.say(line)
+        loop.listener = report
+        _finish_on_signal(loop, report)
+        loop.solve(until)
+        report.say("Stopped." if loop.stopping else "Optimization Done.")
+    loop.close()
+
+
+def _finish_on_signal(loop: Any, report: Any) -> None:
+    """Ctrl-C and SIGTERM end the run after the step under way, with a snapshot; twice is at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if loop.stopping:
+            sys.exit(130)
+        loop.stopping = True
+        report.say("Stopping after this step, with a snapshot (once more: at once).")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+@main.command()
+@click.argument("net")
+@click.argument("weights", required=False)
+@click.option("--iterations", type=int, help="Batches to run; by default, the data once.")
+def test(net: str, weights: str | None, iterations: int | None) -> None:
+    """Run NET on its test data: the mean of its outputs, and metrics where it segments."""
+    from netspec.build import compile_net, graph
+    from netspec.report import evaluation_lines
+    from netspec.solving.evaluation import evaluate
+    from netspec.sources.feed import Feed
+    from netspec.weights import copy_into, read_weights
+
+    connected = graph(net)
+    with Feed(connected) as feed:
+        compiled = compile_net(connected, feed.tops)
+        if weights:
+            click.echo(copy_into(compiled, read_weights(weights)))
+        found = evaluate(compiled, feed, iterations or feed.batches)
+    click.echo(f"{found.batches} batches, loss {found.loss:.6g}")
+    for line in evaluation_lines(found, "    Test net output"):
+        click.echo(line)
+    for blob, metrics in found.metrics.items():
+        click.echo(f"\n{blob}\n{metrics.table()}")
+
+
+@main.command()
+@click.argument("net")
+@click.argument("weights")
+@click.argument("images", nargs=-1, required=True)
+@click.option("-o", "--out", default="segmented", show_default=True, help="The folder to write to.")
+def segment(net: str, weights: str, images: tuple[str, ...], out: str) -> None:
+    """Label every pixel of IMAGES: a palette PNG and an overlay for each."""
+    from netspec.build import load
+    from netspec.segmentation.predict import segment as segment_images
+
+    for path in segment_images(load(net, weights), images, out):
+        click.echo(path)
+
+
+@main.command()
+@click.argument("net")
+@click.option("-o", "--out", required=True, help="net.svg, net.png or net.dot.")
+@click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
+@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
+def draw(net: str, out: str, phase: str, shapes: tuple[str, ...]) -> None:
+    """Draw NET: its layers, their windows, the shapes between them."""
+    from netspec.build import graph, shapes_or_none
+    from netspec.inspect.draw import draw as draw_net
+
+    connected = graph(net, phase)
+    known = shapes_or_none(connected, dict(map(_shape, shapes)))
+    draw_net(known or connected, out)
+    if known is None:
+        click.echo("drawn without shapes, as the data is not here; give --shape data=1,3,500,500")
+    click.echo(out)
+
+
+def _shape(option: str) -> tuple[str, tuple[int, ...]]:
+    name, _, dims = option.partition("=")
+    try:
+        return name, tuple(int(dim) for dim in dims.split(","))
+    except ValueError:
+        return fail(f"--shape {option}: write it as data=1,3,500,500", NetSpecError)
+
+
+@main.command()
+@click.argument("old")
+@click.argument("new")
+def upgrade(old: str, new: str) -> None:
+    """Write net (or solver) OLD in the current schema to NEW."""
+    from netspec.build import upgrade_file
+
+    upgrade_file(old, new)
+    click.echo(new)
+
+
+@main.group()
+def data() -> None:
+    """Make and look at data sets."""
+
+
+@data.command()
+@click.argument("folder", default="data/shapes")
+@click.option("--train", default=160, show_default=True, help="Images to train on.")
+@click.option("--val", default=40, show_default=True, help="Images to test on.")
+@click.option("--seed", default=0, show_default=True)
+def shapes(folder: str, train: int, val: int, seed: int) -> None:
+    """Make a small set of textured shapes in PASCAL VOC's layout in FOLDER."""
+    from netspec.segmentation.synthetic import write_dataset
+
+    click.echo(write_dataset(folder, train, val, seed))
+
+
+if __name__ == "__main__":
+    main()
