@@ -1,0 +1,1 @@
+"""Looking at a net without running it: drawings, tables, warnings."""
