@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from google.protobuf import text_format
+import numpy as np
+from google.protobuf import text_encoding, text_format
 from google.protobuf.message import Message
 
-from netspec.errors import ParseError, Place, nearest, unreadable
+from netspec.errors import ParseError, Place, nearest, require, unreadable
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.net_pb2 import NetParameter
 from netspec.proto.solver_pb2 import SolverParameter
@@ -27,11 +28,13 @@ class NetText:
     """A net as read: its message, and for each of its layers the place where it begins.
 
     ``places`` runs parallel to ``message.layer`` (to ``message.layers`` before the upgrade).
+    ``left_out`` names the blobs that layers of other phases make, once a phase is selected.
     """
 
     message: NetParameter
     file: str
     places: tuple[Place, ...]
+    left_out: frozenset[str] = frozenset()
 
     def with_layers(self, layers: list[tuple[LayerParameter, Place]]) -> NetText:
         """The same net with other layers."""
@@ -93,55 +96,138 @@ def is_solver(path: str | Path) -> bool:
 
 
 def write(message: Message) -> str:
-    """A message as prototxt, one field a line."""
-    return text_format.MessageToString(message, use_short_repeated_primitives=False)
+    """A message as prototxt as people write it: small blocks on one line, ``lr_mult: 1``."""
+    return "".join(f"{line}\n" for line in _lines(message))
+
+
+# A block of plain values stays on one line up to this many characters.
+_ONE_LINE = 76
+
+
+def _lines(message: Message) -> Iterator[str]:
+    for descriptor, value in message.ListFields():
+        for one in [value] if isinstance(value, _SINGULAR) else value:
+            if descriptor.message_type is None:
+                yield f"{descriptor.name}: {_value(descriptor, one)}"
+                continue
+            inner = list(_lines(one))
+            whole = " ".join([descriptor.name, "{", *inner, "}"])
+            if len(whole) <= _ONE_LINE and not any(line.endswith("}") for line in inner):
+                yield whole
+            else:
+                yield f"{descriptor.name} {{"
+                yield from (f"  {line}" for line in inner)
+                yield "}"
+
+
+_SINGULAR = (Message, int, float, str, bytes)
+
+
+def _value(descriptor: Any, value: Any) -> str:
+    if descriptor.enum_type is not None:
+        return str(descriptor.enum_type.values_by_number[value].name)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | bytes):
+        # Single quotes need no escape between double ones.
+        return '"' + text_encoding.CEscape(value, as_utf8=True).replace("\\'", "'") + '"'
+    if descriptor.cpp_type == descriptor.CPPTYPE_FLOAT:
+        return str(np.float32(value)).removesuffix(".0")
+    return str(value)
 
 
 def _read(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ParseError(
-            "not a text file; weights (.caffemodel) are given beside the net, not instead of it",
-            Place(str(path)),
-        ) from None
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ParseError(unreadable(path, error)) from None
+    require(
+        b"\0" not in data,
+        f"{path}: not a text file; weights (.caffemodel) are given beside the net, not instead of it",
+        ParseError,
+    )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        # Comments in older encodings are common, and Caffe reads over them.
+        text = data.decode("latin-1")
+    return re.sub("\r\n?", "\n", text)
 
 
 def _parse(text: str, message: AnyMessage, file: str) -> AnyMessage:
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
+        line = error.GetLine() or 0
         what = re.sub(r"^\d+:\d+ : ", "", str(error))
-        raise ParseError(_explain(what), Place(file, error.GetLine() or 0)) from None
+        if line:
+            quoted = text.split("\n")[line - 1]
+            what = what.removeprefix(f"'{quoted}': ")
+        raise ParseError(_explain(what), Place(file, line)) from None
     return message
 
 
-_NO_FIELD = re.compile(r'Message type "([\w.]+)" (?:has|should have) no? ?field named "(\w+)"')
-_NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named (\w+)')
+_NO_FIELD = re.compile(r'Message type "netspec\.(\w+)" has no field named "(.+?)"')
+_NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value (?:named|with number) "?(.+?)"?\.?$')
+_REWORDED = (
+    (r'Expected "([}>])"', r'a "\1" is missing before the end of the file'),
+    (r"Expected identifier or number, got ([}>])", r'a "\1" too many'),
+    (r"Expected identifier or number, got (.*)", r"the name of a field is needed, not \1"),
+    (r"Expected string but found: '([\w.-]+)'", r'a string is needed; write it in quotes: "\1"'),
+    (r"Expected string but found: '(.*)'", r"a string is needed, not \1"),
+    (r"Couldn't parse integer: (.*)", r"an integer is needed, not \1"),
+    (r"Couldn't parse float: (.*)", r"a number is needed, not \1"),
+    (
+        r'Message type "netspec\.(\w+)" should not have multiple "(\w+)" fields',
+        r'"\2" is given twice in \1',
+    ),
+)
 
 
 def _explain(what: str) -> str:
     """Protobuf's complaint in our users' words, with the nearest name that exists."""
     if found := _NO_FIELD.search(what):
         owner, name = found.groups()
-        known = _message_fields(owner.rsplit(".", 1)[-1])
-        return f'unknown field "{name}" in {owner.rsplit(".", 1)[-1]}{nearest(name, known)}'
+        return f'unknown field "{name}" in {owner}{_where_field_belongs(owner, name)}'
     if found := _NO_VALUE.search(what):
         owner, name = found.groups()
         values = [value.name for value in _POOL.FindEnumTypeByName(owner).values]
         short = owner.split(".", 1)[-1]
+        if name in values:
+            return f"{short} {name} is written without quotes"
         listing = f" ({', '.join(values)})" if len(values) <= 8 else ""
         return f'unknown {short} "{name}"{nearest(name, values)}{listing}'
+    what = what.rstrip(".")
+    for pattern, ours in _REWORDED:
+        if found := re.fullmatch(pattern, what):
+            return found.expand(ours)
     return what[:1].lower() + what[1:]
 
 
 _POOL = NetParameter.DESCRIPTOR.file.pool
+_ROOTS = {"NetParameter": ("net", NetParameter), "SolverParameter": ("solver", SolverParameter)}
 
 
-def _message_fields(name: str) -> list[str]:
-    return list(_POOL.FindMessageTypeByName(f"netspec.{name}").fields_by_name)
+def _where_field_belongs(owner: str, name: str) -> str:
+    """What to do about a field that message ``owner`` lacks; empty if nothing comes to mind."""
+    for root, (kind, message) in _ROOTS.items():
+        if owner in _ROOTS and owner != root and name in message.DESCRIPTOR.fields_by_name:
+            return f"; it belongs in a {kind}, but this file is read as a {_ROOTS[owner][0]}"
+    if name in ("layer", "layers") and owner not in _ROOTS:
+        return '; is a "}" missing before it?'
+    if name in LayerParameter.DESCRIPTOR.fields_by_name and owner not in _ROOTS:
+        return '; it belongs in layer: is a "}" missing before it?'
+    fields = _POOL.FindMessageTypeByName(f"netspec.{owner}").fields
+    homes = [
+        field.name
+        for field in fields
+        if field.message_type is not None
+        and field.name != "layers"
+        and name in field.message_type.fields_by_name
+    ]
+    if 0 < len(homes) <= 4:
+        return f"; it belongs in {' or '.join(homes)}"
+    return nearest(name, [field.name for field in fields])
 
 
 _TOKEN = re.compile(
@@ -152,7 +238,7 @@ _TOKEN = re.compile(
 
 def _layer_lines(text: str) -> Iterator[tuple[tuple[tuple[str, int], ...], int]]:
     """For each ``layer`` block: the blocks it lies in (name, how many-th), and its line."""
-    line, name, name_line = 1, "", 1
+    line, name, name_line = 1, "", 0
     path: list[tuple[str, int]] = []
     seen: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
     for token in _TOKEN.finditer(text):
@@ -164,9 +250,10 @@ def _layer_lines(text: str) -> Iterator[tuple[tuple[tuple[str, int], ...], int]]
         elif kind == "open":
             outer = tuple(path)
             if name in ("layer", "layers") and (not path or path[-1][0] not in ("layer", "layers")):
-                yield outer, name_line
+                yield outer, name_line or line
             counts = seen.setdefault(outer, {})
             path.append((name, counts.get(name, 0)))
             counts[name] = counts.get(name, 0) + 1
         elif kind == "close" and path:
-            path.pop()
+            # In a list, `layer [{ ... }, { ... }]`, the next block goes by the same name.
+            name, name_line = path.pop()[0], 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import jax
 import jax.numpy as jnp
 
-from netspec.errors import LayerError, fail, nearest, require
+from netspec.errors import LayerError, counted, fail, nearest, require
 from netspec.proto.layers_pb2 import TRAIN, FillerParameter, LayerParameter
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class Layer:
     same_count: ClassVar[bool] = False
     is_source: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
+    # The bottoms whose shape alone matters.
+    shape_bottoms: ClassVar[frozenset[int]] = frozenset()
 
     def __init__(self, spec: LayerParameter, phase: int) -> None:
         self.spec = spec
@@ -162,7 +164,7 @@ class Layer:
         if given:
             require(
                 len(given) == self.num_tops,
-                f"{len(given)} loss_weight for {self.num_tops} tops; "
+                f"{len(given)} loss_weight for {counted(self.num_tops, 'top')}; "
                 "give none, or one for each top",
             )
             return given
@@ -226,7 +228,8 @@ def create(spec: LayerParameter, phase: int) -> Layer:
     if cls.same_count:
         require(
             len(spec.bottom) == len(spec.top),
-            f"makes one top a bottom, but has {len(spec.bottom)} bottoms and {len(spec.top)} tops",
+            f"makes one top a bottom, but has {counted(len(spec.bottom), 'bottom')} and "
+            f"{counted(len(spec.top), 'top')}",
         )
     return layer
 
@@ -240,7 +243,7 @@ def _check_count(noun: str, count: int, allowed: range) -> None:
             need = f"at least {least}"
         else:
             need = f"{least} to {most}"
-        fail(f"has {count} {noun}s but needs {need}")
+        fail(f"has {counted(count, noun)} but needs {need}")
 
 
 def canonical_axis(axis: int, rank: int) -> int:

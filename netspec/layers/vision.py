@@ -43,7 +43,7 @@ class _Convolutional(Layer):
         outputs, groups = self.param.num_output, self.param.group
         channels = bottoms[0][self.window(bottoms[0])[0]]
         require(outputs > 0, "needs num_output")
-        require(groups > 0, "group must be positive")
+        require(groups > 0, f"group {groups} must be positive")
         require(channels % groups == 0, f"{channels} channels do not divide into {groups} groups")
         require(outputs % groups == 0, f"{outputs} outputs do not divide into {groups} groups")
 
@@ -111,7 +111,8 @@ class Convolution(_Convolutional):
 
     def coords(self, rank: int) -> CoordMap:
         """Output pixel p sits at stride p + (extent - 1) / 2 - pad."""
-        return convolution_window(self.param, rank).down()
+        axis, window = self.window((1,) * (rank + 2))
+        return window.down(axis + 1)
 
 
 @register(param="convolution_param", bottoms=(1, None), tops="bottoms")
@@ -144,7 +145,8 @@ class Deconvolution(_Convolutional):
 
     def coords(self, rank: int) -> CoordMap:
         """Output pixel p sits at (p + pad - (extent - 1) / 2) / stride."""
-        return convolution_window(self.param, rank).up()
+        axis, window = self.window((1,) * (rank + 2))
+        return window.up(axis + 1)
 
 
 @register(param="crop_param", bottoms=2)
@@ -156,6 +158,7 @@ class Crop(Layer):
     """
 
     formula = "y = x[offset : offset + size]"
+    shape_bottoms = frozenset({1})
     layout = Layout.EITHER
 
     def starts(self, rank: int) -> Shape:

@@ -73,7 +73,7 @@ class Window:
             for k, s, p in zip(self.extent, self.stride, self.pad, strict=True)
         )
         extent = tuple(
-            Fraction(-(-k // s)) for k, s in zip(self.extent, self.stride, strict=True)
+            1 + Fraction(k - 1, s) for k, s in zip(self.extent, self.stride, strict=True)
         )
         return CoordMap(axis, scale, shift, extent)
 
@@ -139,6 +139,8 @@ def _repeated(param: Any, plain: str, stem: str, rank: int, default: int | None)
         return _spread(values, plain, rank, default)
     require(not values, f"give {plain}, or {h} and {w}, not both")
     require(rank == 2, f"{h} and {w} speak of 2 spatial axes, but there are {rank}")
+    both = param.HasField(h) and param.HasField(w)
+    require(both or default == 0, f"give both {h} and {w}")
     return getattr(param, h), getattr(param, w)
 
 

@@ -1,0 +1,77 @@
+"""The README tells the truth: its table, its Python, its commands."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from netspec.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+
+
+def load_tool(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_layer_table_is_the_registry():
+    assert load_tool("readme").written(README) == README
+
+
+def test_python_runs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    scope = {}
+    for language, code in BLOCKS:
+        if language == "python":
+            exec(code, scope)
+    assert capsys.readouterr().out.startswith("(1, 6, 64, 64) (16, 3, 3, 3) (16,)")
+    first, *_, last = scope["losses"]
+    assert last < first
+
+
+def test_commands_exist():
+    verbs = re.findall(r"^netspec ((?:data )?\w+)", "\n".join(code for _, code in BLOCKS), re.M)
+    assert {"solve", "test", "segment", "draw", "upgrade", "data shapes"} <= set(verbs)
+    for verb in set(verbs):
+        result = CliRunner().invoke(main, [*verb.split(), "--help"])
+        assert result.exit_code == 0, verb
+
+
+def test_ci_runs_the_test_command():
+    (command,) = re.findall(r"^python3 -m venv .*pytest.*$", README, re.M)
+    steps = [step.strip() for step in command.split("&&")]
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert [step for step in steps if step not in ci] == []
+
+
+def test_tools_the_readme_names_exist():
+    for name in re.findall(r"tools/\w+(?:\.py)?", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_demo_uses_what_the_solver_writes():
+    solver = (ROOT / "solvers" / "shapes-fcn8s.prototxt").read_text()
+    prefix = re.search(r'snapshot_prefix: "(.*)"', solver)[1]
+    iterations = re.search(r"max_iter: (\d+)", solver)[1]
+    demo = (ROOT / "tools" / "demo").read_text()
+    assert f"{prefix}_iter_{iterations}.caffemodel" in demo
+
+
+@pytest.mark.parametrize("shell", [code for language, code in BLOCKS if language == "sh"])
+def test_shell_is_well_formed(shell):
+    plain = re.sub(r"[\[\]|]|\.\.\.", " ", shell)
+    assert subprocess.run(["bash", "-n", "-c", plain], check=False).returncode == 0
+
+
+def test_help_needs_no_jax():
+    code = "import sys; from netspec.cli import main; assert 'jax' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
