@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from netspec.errors import GraphError, NetSpecError, SourceError, require, unreadable
+from netspec.files import whole
 from netspec.graph import Graph, connect
 from netspec.layers.base import Shape
 from netspec.module import Net
-from netspec.errors import NetSpecError, SourceError, unreadable
-from netspec.files import whole
 from netspec.phase import select, state_of
-from netspec.proto.layers_pb2 import NetState, Phase
+from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
 from netspec.prototxt import NetText, is_solver, read_net, read_solver, write
 from netspec.shapes import Shapes, infer
 from netspec.sources.feed import shapes_of_sources
 from netspec.upgrade import upgrade, upgrade_solver_type
 from netspec.weights import copy_into, read_weights
+
+PHASES = {"train": TRAIN, "test": TEST}
 
 
 def load(
@@ -44,8 +46,10 @@ def graph(
     path: str | Path, phase: str = "test", level: int = 0, stages: Sequence[str] = ()
 ) -> Graph:
     """The connected layers of a prototxt file in one phase, "train" or "test"."""
+    known = ", ".join(PHASES)
+    require(phase.lower() in PHASES, f'unknown phase "{phase}" ({known})', GraphError)
     text = read_net(path)
-    return graph_of(text, state_of(text, Phase.Value(phase.upper()), level, stages))
+    return graph_of(text, state_of(text, PHASES[phase.lower()], level, stages))
 
 
 def graph_of(text: NetText, state: NetState) -> Graph:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 
-from netspec.errors import NetSpecError, Place, SolverError, fail
+from netspec.errors import NetSpecError, Place, SolverError, SourceError, fail, require
 
 
 class Verbs(click.Group):
@@ -55,6 +54,12 @@ def solve(solver: str, weights: str | None, snapshot: str | None, max_iter: int 
     copied = loop.load_weights(weights) if weights else []
     if snapshot:
         loop.restore(snapshot)
+        require(
+            loop.iteration < until,
+            f"{snapshot}: is at iteration {loop.iteration}, and the run ends at {until}; "
+            "--max-iter goes further",
+            SolverError,
+        )
     with Report(Console(), until) as report:
         for line in plan(loop, until, copied):
             report.say(line)
@@ -66,7 +71,7 @@ def solve(solver: str, weights: str | None, snapshot: str | None, max_iter: int 
 
 
 def _finish_on_signal(loop: Any, report: Any) -> None:
-    """Ctrl-C and SIGTERM end the run after the step under way, with a snapshot; twice is at once."""
+    """Ctrl-C and SIGTERM end the run after this step, with a snapshot; twice is at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         if loop.stopping:
@@ -91,11 +96,17 @@ def test(net: str, weights: str | None, iterations: int | None) -> None:
     from netspec.weights import copy_into, read_weights
 
     connected = graph(net)
+    require(
+        not connected.inputs,
+        f"{net}: no data layer feeds {', '.join(connected.inputs)}, which an Input layer makes; "
+        "test a net that has data layers",
+        SourceError,
+    )
     with Feed(connected) as feed:
         compiled = compile_net(connected, feed.tops)
         if weights:
             click.echo(copy_into(compiled, read_weights(weights)))
-        found = evaluate(compiled, feed, iterations or feed.batches)
+        found = evaluate(compiled, feed, feed.batches if iterations is None else iterations)
     click.echo(f"{found.batches} batches, loss {found.loss:.6g}")
     for line in evaluation_lines(found, "    Test net output"):
         click.echo(line)

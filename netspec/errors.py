@@ -94,6 +94,11 @@ def fail(message: str, error: type[NetSpecError] = LayerError) -> NoReturn:
     raise error(message)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts: ``1 top``, ``2 tops``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``'; did you mean "conv1"?'`` for the known name nearest to a mistyped one, or nothing."""
     known = list(known)

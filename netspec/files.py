@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files of one kind or another."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,10 @@ def whole(path: str | Path) -> Iterator[Path]:
     The bytes are on disk before the name is: a crash leaves the old file or the new one.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
@@ -25,6 +29,12 @@ def whole(path: str | Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def is_hdf5(path: str | Path) -> bool:
+    """Whether a file is HDF5, by the bytes that it begins with; raises OSError."""
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,13 +9,13 @@ Caffe: ``Net::Init``, ``AppendBottom``, ``AppendTop``, ``AppendParam`` in ``net.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from netspec.errors import GraphError, Place, blame, fail, nearest, require
+from netspec.errors import GraphError, Place, blame, counted, fail, nearest, require
 from netspec.layers import Layer, create
-from netspec.proto.layers_pb2 import TEST, LayerParameter, ParamSpec
+from netspec.proto.layers_pb2 import TEST, LayerParameter, NetState, ParamSpec, Phase
 from netspec.prototxt import NetText
 
 AUTOMATIC = "(automatic)"
@@ -149,7 +149,7 @@ class Graph:
             fail(f'{self.file}: no blob "{name}"{nearest(name, self.blobs)}', GraphError)
         return self.blobs[name]
 
-    def _tops_of(self, choose) -> tuple[str, ...]:  # type: ignore[no-untyped-def]
+    def _tops_of(self, choose: Callable[[Node], bool]) -> tuple[str, ...]:
         return tuple(
             self.values[top].name for node in self.nodes if choose(node) for top in node.tops
         )
@@ -166,16 +166,16 @@ def connect(net: NetText) -> Graph:
     values: list[Value] = []
     bound: dict[str, int] = {}
     nodes: list[Node] = []
-    for spec, place in zip(net.message.layer, net.places, strict=True):
+    for n, (spec, place) in enumerate(zip(net.message.layer, net.places, strict=True)):
         with blame(place, who(spec)):
             layer = create(spec, phase)
             layer.loss_weights()
-            bottoms = tuple(_bottom(name, bound, net) for name in spec.bottom)
-            tops, in_place = _bind_tops(layer, len(nodes), bound, values)
+            bottoms = tuple(_bottom(name, bound, net, n) for name in spec.bottom)
+            tops, in_place = _bind_tops(layer, n, bound, values)
             stops = tuple(spec.propagate_down)
             require(
                 len(stops) in (0, len(bottoms)),
-                f"{len(stops)} propagate_down for {len(bottoms)} bottoms; "
+                f"{len(stops)} propagate_down for {counted(len(bottoms), 'bottom')}; "
                 "give none, or one for each bottom",
                 GraphError,
             )
@@ -192,13 +192,23 @@ def connect(net: NetText) -> Graph:
     )
 
 
-def _bottom(name: str, bound: Mapping[str, int], net: NetText) -> int:
+def _bottom(name: str, bound: Mapping[str, int], net: NetText, reader: int) -> int:
     if name not in bound:
-        hint = nearest(name, bound)
-        if not hint and any(name in layer.top for layer in net.message.layer):
+        if any(name in layer.top for layer in net.message.layer[reader + 1 :]):
             hint = "; a layer further down makes it: layers run in the order of the file"
+        elif name in net.left_out:
+            hint = f"; the layer that makes it is left out in {_text(net.message.state)}"
+        else:
+            hint = nearest(name, bound)
         fail(f'unknown bottom "{name}"{hint}', GraphError)
     return bound[name]
+
+
+def _text(state: NetState) -> str:
+    """A state as messages name it: ``phase TRAIN, level 2, stages a, b``."""
+    level = f", level {state.level}" if state.level else ""
+    stages = f", stages {', '.join(state.stage)}" if state.stage else ""
+    return f"phase {Phase.Name(state.phase)}{level}{stages}"
 
 
 def _bind_tops(

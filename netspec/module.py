@@ -26,24 +26,24 @@ from netspec.shapes import ParamKey, Shapes, infer
 class LayerParams(nnx.Module):
     """The learned arrays of one layer, by index as in a .caffemodel, or by name."""
 
-    def __init__(self, blobs: Mapping[str, nnx.Variable]) -> None:
+    def __init__(self, blobs: Mapping[str, nnx.Variable[Any]]) -> None:
         self._names = tuple(blobs)
         for name, variable in blobs.items():
             setattr(self, name, variable)
 
-    def __getitem__(self, which: int | str) -> nnx.Variable:
+    def __getitem__(self, which: int | str) -> nnx.Variable[Any]:
         name = self._names[which] if isinstance(which, int) else which
         if name not in self._names:
             raise KeyError(f'no blob "{name}"{nearest(name, self._names)}')
         return getattr(self, name)
 
-    def __iter__(self) -> Iterator[nnx.Variable]:
+    def __iter__(self) -> Iterator[nnx.Variable[Any]]:
         return (self[name] for name in self._names)
 
     def __len__(self) -> int:
         return len(self._names)
 
-    def items(self) -> list[tuple[str, nnx.Variable]]:
+    def items(self) -> list[tuple[str, nnx.Variable[Any]]]:
         """(name, variable) of each blob, in Caffe's order."""
         return [(name, self[name]) for name in self._names]
 
@@ -184,9 +184,12 @@ def _forward(
 def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
     """Every learned array of a net as its filler makes it."""
     root = jax.random.key(seed)
-    nodes = {node.name: node for node in shapes.graph.nodes}
+    nodes = {
+        node.name: node for node, keys in zip(shapes.graph.nodes, shapes.keys, strict=True) if keys
+    }
     arrays = {}
     for i, (key, blob) in enumerate(shapes.params.items()):
-        with blame(nodes[key.layer].place, nodes[key.layer].who):
+        node = nodes[key.layer]
+        with blame(node.place, f"{node.who}: {key.blob} filler"):
             arrays[key] = fill(blob.filler, blob.shape, jax.random.fold_in(root, i))
     return arrays

@@ -6,6 +6,7 @@ Caffe: ``Net::FilterNet`` and ``Net::StateMeetsRule`` in ``net.cpp``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from netspec.errors import GraphError, blame, require
 from netspec.proto.layers_pb2 import NetState, NetStateRule, Phase
@@ -18,13 +19,15 @@ def state_of(net: NetText, phase: Phase, level: int = 0, stages: Sequence[str] =
     state.CopyFrom(net.message.state)
     state.phase = phase
     state.level = level
-    state.stage.extend(stages)
+    # A single stage given as a plain string is no sequence of letters.
+    state.stage.extend([stages] if isinstance(stages, str) else stages)
     return state
 
 
 def select(net: NetText, state: NetState) -> NetText:
     """The net with the layers whose include and exclude rules fit ``state``; raises GraphError."""
     kept = []
+    left_out: set[str] = set()
     for layer, place in zip(net.message.layer, net.places, strict=True):
         with blame(place, f'layer "{layer.name}" ({layer.type})'):
             require(
@@ -39,7 +42,9 @@ def select(net: NetText, state: NetState) -> NetText:
         )
         if wanted:
             kept.append((layer, place))
-    selected = net.with_layers(kept)
+        else:
+            left_out.update(layer.top)
+    selected = replace(net.with_layers(kept), left_out=frozenset(left_out))
     selected.message.state.CopyFrom(state)
     return selected
 

@@ -92,7 +92,9 @@ def is_solver(path: str | Path) -> bool:
     outermost = re.split(r"[{<]", text, maxsplit=1)[0]
     known = SolverParameter.DESCRIPTOR.fields_by_name
     names = re.findall(r"[A-Za-z_]\w*(?=\s*:)", outermost)
-    return any(name in known for name in names if name not in NetParameter.DESCRIPTOR.fields_by_name)
+    return any(
+        name in known for name in names if name not in NetParameter.DESCRIPTOR.fields_by_name
+    )
 
 
 def write(message: Message) -> str:
@@ -106,7 +108,8 @@ _ONE_LINE = 76
 
 def _lines(message: Message) -> Iterator[str]:
     for descriptor, value in message.ListFields():
-        for one in [value] if isinstance(value, _SINGULAR) else value:
+        values: Any = [value] if isinstance(value, _SINGULAR) else value
+        for one in values:
             if descriptor.message_type is None:
                 yield f"{descriptor.name}: {_value(descriptor, one)}"
                 continue
@@ -129,8 +132,9 @@ def _value(descriptor: Any, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | bytes):
+        raw = value.encode() if isinstance(value, str) else value
         # Single quotes need no escape between double ones.
-        return '"' + text_encoding.CEscape(value, as_utf8=True).replace("\\'", "'") + '"'
+        return '"' + text_encoding.CEscape(raw, as_utf8=True).replace("\\'", "'") + '"'
     if descriptor.cpp_type == descriptor.CPPTYPE_FLOAT:
         return str(np.float32(value)).removesuffix(".0")
     return str(value)
@@ -143,7 +147,8 @@ def _read(path: str | Path) -> str:
         raise ParseError(unreadable(path, error)) from None
     require(
         b"\0" not in data,
-        f"{path}: not a text file; weights (.caffemodel) are given beside the net, not instead of it",
+        f"{path}: not a text file; weights (.caffemodel) are given beside the net, not instead "
+        "of it",
         ParseError,
     )
     try:
@@ -205,7 +210,10 @@ def _explain(what: str) -> str:
 
 
 _POOL = NetParameter.DESCRIPTOR.file.pool
-_ROOTS = {"NetParameter": ("net", NetParameter), "SolverParameter": ("solver", SolverParameter)}
+_ROOTS: dict[str, tuple[str, type[Message]]] = {
+    "NetParameter": ("net", NetParameter),
+    "SolverParameter": ("solver", SolverParameter),
+}
 
 
 def _where_field_belongs(owner: str, name: str) -> str:
@@ -249,7 +257,7 @@ def _layer_lines(text: str) -> Iterator[tuple[tuple[tuple[str, int], ...], int]]
             name, name_line = token.group(), line
         elif kind == "open":
             outer = tuple(path)
-            if name in ("layer", "layers") and (not path or path[-1][0] not in ("layer", "layers")):
+            if name in ("layer", "layers"):
                 yield outer, name_line or line
             counts = seen.setdefault(outer, {})
             path.append((name, counts.get(name, 0)))

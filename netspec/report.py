@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from netspec.layers.base import text
 from netspec.inspect.summary import mebibytes, summarise
+from netspec.layers.base import text
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.loop import Listener, Solver, Step
 
@@ -150,7 +150,8 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
     fed = ", ".join(f"{name} {text(shapes[name])}" for name in graph.fed)
     lines.append(
         f"memory    about {mebibytes(summary.training_bytes)} at {fed}: "
-        f"blobs {mebibytes(summary.activation_bytes)}, parameters {mebibytes(summary.param_bytes)}, "
+        f"blobs {mebibytes(summary.activation_bytes)}, "
+        f"parameters {mebibytes(summary.param_bytes)}, "
         f"momentum {mebibytes(summary.momentum_bytes)}, and gradients"
     )
     for node in graph.nodes:

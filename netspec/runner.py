@@ -103,7 +103,7 @@ def run(
         node = graph.nodes[n]
         if node.layer.is_source:
             continue
-        blobs = {name: params[k] for name, k in shapes.keys[n].items()}
+        blobs = _blobs(shapes, n, params)
         bottoms = [made.values[i] for i in node.bottoms]
         with blame(node.place, node.who):
             ctx = Context(blobs, _channels_last(node, bottoms, last), key, n)
@@ -112,8 +112,15 @@ def run(
             held = _hold(top, ctx.channels_last)
             made.values[i] = Held(held.channels_first() + nudges[i]) if i in nudges else held
         for name, array in ctx.updates.items():
-            made.updates[shapes.keys[n][name]] = array
+            owner = shapes.keys[n][name]
+            made.updates[owner] = array.reshape(shapes.params[owner].shape)
     return made
+
+
+def _blobs(shapes: Shapes, n: int, params: Params) -> dict[str, Array]:
+    """A node's learned arrays, in its own shapes: PERMISSIVE sharers may see others than owners."""
+    keys = shapes.keys[n]
+    return {name: params[keys[name]].reshape(blob.shape) for name, blob in shapes.blobs[n].items()}
 
 
 def _channels_last(node: Node, bottoms: list[Held], preferred: bool) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from netspec.errors import GraphError, blame, fail, require
+from netspec.errors import GraphError, blame, counted, fail, require
 from netspec.graph import Graph, Node
 from netspec.layers.base import Blob, Shape, count, text
 from netspec.proto.layers_pb2 import ParamSpec
@@ -92,7 +92,8 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Shapes:
     for name in given:
         require(
             name in graph.fed,
-            f'{graph.file}: no input blob "{name}"; the net is fed {", ".join(graph.fed) or "none"}',
+            f'{graph.file}: no input blob "{name}"; the net is fed '
+            f"{', '.join(graph.fed) or 'none'}",
             GraphError,
         )
     values: list[Shape] = []
@@ -100,9 +101,10 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Shapes:
     for n, node in enumerate(graph.nodes):
         with blame(node.place, node.who):
             bottoms = [values[i] for i in node.bottoms]
-            values.extend(
-                _source(graph, node, given) if node.layer.is_source else _tops(node, bottoms)
-            )
+            tops = _source(graph, node, given) if node.layer.is_source else _tops(node, bottoms)
+            for i, shape in zip(node.tops, tops, strict=True):
+                _check_size(f'blob "{graph.values[i].name}"', shape)
+            values.extend(tops)
             blobs.append(node.layer.blobs(*bottoms))
             _check_params(graph, n, blobs)
     return Shapes(graph, tuple(values), tuple(blobs))
@@ -123,11 +125,26 @@ def _source(graph: Graph, node: Node, given: Mapping[str, Shape]) -> tuple[Shape
     return tuple(tuple(given.get(name, stated[name])) for name in names)
 
 
+# Caffe counts in an int, and so do its files.
+_MOST = 2**31 - 1
+
+
+def _check_size(what: str, shape: Shape) -> None:
+    require(min(shape, default=0) >= 0, f"{what} is {text(shape)}; no size can be negative")
+    require(
+        count(shape) <= _MOST,
+        f"{what} is {text(shape)}: {count(shape):,} numbers, but at most {_MOST:,} fit a blob",
+    )
+
+
 def _check_params(graph: Graph, n: int, blobs: list[Mapping[str, Blob]]) -> None:
     node = graph.nodes[n]
+    for name, blob in blobs[n].items():
+        _check_size(f"its {name}", blob.shape)
     require(
         len(node.layer.spec.param) <= len(blobs[n]),
-        f"{len(node.layer.spec.param)} param given, but the layer learns {len(blobs[n])} blobs",
+        f"{len(node.layer.spec.param)} param given, but the layer learns "
+        f"{counted(len(blobs[n]), 'blob')}",
     )
     if blobs[n] and any(graph.nodes[m].name == node.name and blobs[m] for m in range(n)):
         fail(f'a layer named "{node.name}" learns blobs already; weights are kept by layer name')
@@ -136,11 +153,11 @@ def _check_params(graph: Graph, n: int, blobs: list[Mapping[str, Blob]]) -> None
             continue
         owner, j = graph.shared[n, i]
         theirs = list(blobs[owner].values())[j].shape
+        alike = count(blob.shape) == count(theirs)
         permissive = node.param_spec(i).share_mode == ParamSpec.PERMISSIVE
-        fits = count(blob.shape) == count(theirs) if permissive else blob.shape == theirs
         require(
-            fits,
+            blob.shape == theirs or (permissive and alike),
             f'{name} {text(blob.shape)} cannot share param "{node.param_spec(i).name}" with '
             f'layer "{graph.nodes[owner].name}", whose is {text(theirs)}'
-            + ("" if permissive else "; share_mode: PERMISSIVE asks for equal counts only"),
+            + ("; share_mode: PERMISSIVE asks for equal counts only" if alike else ""),
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from netspec.errors import GraphError, Place, SolverError, blame, nearest, require
+from netspec.errors import GraphError, Place, SolverError, blame, counted, nearest, require
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.legacy_pb2 import V0LayerParameter, V1LayerParameter
 from netspec.proto.net_pb2 import NetParameter
@@ -114,11 +114,20 @@ def upgrade(net: NetText) -> NetText:
         net = _from_v1(net)
     if net.message.input:
         net = _input_layer(net)
-    for layer in net.message.layer:
-        if layer.type == "BatchNorm" and len(layer.param) == 3:
-            for param in layer.param:
-                param.lr_mult = param.decay_mult = 0
-    return net
+    return net.with_layers(
+        [(_fixed(layer), place) for layer, place in zip(net.message.layer, net.places, strict=True)]
+    )
+
+
+def _fixed(layer: LayerParameter) -> LayerParameter:
+    """A BatchNorm layer with its three statistics kept from training; others as they are."""
+    if layer.type != "BatchNorm" or len(layer.param) != 3:
+        return layer
+    fixed = LayerParameter()
+    fixed.CopyFrom(layer)
+    for param in fixed.param:
+        param.lr_mult = param.decay_mult = 0
+    return fixed
 
 
 def upgrade_solver(solver: SolverText) -> SolverText:
@@ -212,16 +221,15 @@ def _without_padding(net: NetText, layers: list[V1]) -> list[V1]:
 
 
 def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
+    require(old.HasField("layer"), "mixes a V1 layer into a V0 net", GraphError)
     new = V1LayerParameter(bottom=old.bottom, top=old.top)
-    if not old.HasField("layer"):
-        return new
     flat: V0LayerParameter = old.layer
     for descriptor, value in flat.ListFields():
         name = descriptor.name
         if name == "name":
             new.name = value
         elif name == "type":
-            new.type = V1LayerParameter.LayerType.Value(_v0_type(value))
+            new.type = getattr(V1LayerParameter, _v0_type(value))
         elif name in ("blobs", "blobs_lr", "weight_decay"):
             getattr(new, name).extend(value)
         elif name in _V0_TRANSFORM:
@@ -314,7 +322,8 @@ def _input_layer(net: NetText) -> NetText:
         with blame(Place(net.file)):
             require(
                 len(shapes) == len(message.input) and all(shapes),
-                f"{len(message.input)} inputs but {len(shapes)} shapes; give an input_shape, or "
+                f"{counted(len(message.input), 'input')} but {counted(len(shapes), 'shape')}; "
+                "give an input_shape, or "
                 "four input_dim, for each input",
                 GraphError,
             )

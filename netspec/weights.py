@@ -19,7 +19,7 @@ import numpy as np
 
 from netspec import wire
 from netspec.errors import Place, WeightsError, blame, fail, require, unreadable
-from netspec.files import whole
+from netspec.files import is_hdf5, whole
 from netspec.layers.base import text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.legacy_pb2 import V1LayerParameter
@@ -38,11 +38,19 @@ _LAYER, _LAYERS, _V0_LAYER = 100, 2, 1
 
 @dataclass(frozen=True)
 class Weights:
-    """What a weight file holds: layer name -> its blobs by index, and the layers' types."""
+    """What a weight file holds: layer name -> its blobs by index, and the layers' types.
+
+    Layers that learn nothing are there too, without blobs.
+    """
 
     file: str
     layers: Mapping[str, Mapping[int, wire.StoredBlob]]
     types: Mapping[str, str]
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The names of the layers that have blobs."""
+        return tuple(name for name, blobs in self.layers.items() if blobs)
 
 
 @dataclass(frozen=True)
@@ -64,32 +72,45 @@ class Copied:
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Read a .caffemodel or, by its ending, a .h5; raises WeightsError."""
+    """Read a .caffemodel, binary or HDF5; raises WeightsError."""
     path = Path(path)
     with blame(Place(str(path))):
         try:
-            return _read_hdf5(path) if path.suffix == ".h5" else _read_binary(path)
+            hdf5 = is_hdf5(path) or path.suffix == ".h5"
+            return _read_hdf5(path) if hdf5 else _read_binary(path)
         except OSError as error:
             raise WeightsError(unreadable("cannot read", error)) from None
 
 
 def _read_binary(path: Path) -> Weights:
     data = wire.mapped(path)
+    try:
+        weights = _net(data, str(path))
+        require(weights.learned, "holds no learned blobs; is it a .caffemodel?", WeightsError)
+    except WeightsError:
+        if _is_prototxt(data):
+            fail("is prototxt text, not weights; weights are a .caffemodel", WeightsError)
+        raise
+    return weights
+
+
+def _net(data: memoryview, file: str) -> Weights:
     layers: dict[str, Mapping[int, wire.StoredBlob]] = {}
     types: dict[str, str] = {}
-    try:
-        for number, kind, value in wire.fields(data):
-            if kind != wire.BYTES or number not in (_LAYER, _LAYERS):
-                continue
-            name, layer_type, blobs = _layer(value, _CURRENT if number == _LAYER else _V1)  # type: ignore[arg-type]
-            if blobs and name not in layers:
-                layers[name], types[name] = dict(enumerate(blobs)), layer_type
-    except WeightsError as error:
-        if bytes(data[:1]).isalpha() and b"{" in bytes(data[:4096]):
-            fail("is prototxt text, not weights; weights are a .caffemodel", WeightsError)
-        raise WeightsError(error.message, who=error.who) from None
-    require(layers, "holds no learned blobs; is it a .caffemodel?", WeightsError)
-    return Weights(str(path), layers, types)
+    for number, _, value in wire.fields(data):
+        if number not in (_LAYER, _LAYERS) or not isinstance(value, memoryview):
+            continue
+        name, layer_type, blobs = _layer(value, _CURRENT if number == _LAYER else _V1)
+        # Of two layers with one name Caffe copies both, so the later one counts.
+        if blobs or name not in layers:
+            layers[name], types[name] = dict(enumerate(blobs)), layer_type
+    return Weights(file, layers, types)
+
+
+def _is_prototxt(data: memoryview) -> bool:
+    """Whether a file begins like text; tags and lengths of a binary net are control characters."""
+    head = bytes(data[:4096])
+    return b"{" in head and not any(byte < 32 and byte not in b"\t\n\r" for byte in head)
 
 
 def _layer(
@@ -114,7 +135,7 @@ def _layer(
 
 def _v1_type(value: int) -> str:
     known = V1LayerParameter.LayerType.values()
-    return current_type(V1LayerParameter.LayerType.Name(value)) if value in known else ""  # type: ignore[arg-type]
+    return current_type(V1LayerParameter.LayerType.Name(value)) if value in known else ""
 
 
 def _read_hdf5(path: Path) -> Weights:
@@ -123,19 +144,31 @@ def _read_hdf5(path: Path) -> Weights:
     def enter(name: str, item: object) -> None:
         # A layer called "inception_3a/1x1" is a group within a group.
         layer, _, index = name.rpartition("/")
-        if isinstance(item, h5py.Dataset) and index.isdigit():
-            layers.setdefault(layer, {})[int(index)] = wire.StoredBlob(item[()], legacy=False)
+        if isinstance(item, h5py.Dataset) and index.isdecimal():
+            layers.setdefault(layer, {})[int(index)] = _dataset(item, layer)
+        elif isinstance(item, h5py.Group):
+            layers.setdefault(name, {})
 
     try:
         with h5py.File(path, "r") as file:
-            require("data" in file, 'has no group "data"; is it a .caffemodel.h5?', WeightsError)
-            file["data"].visititems(enter)
-    except FileNotFoundError:
-        raise
-    except (OSError, KeyError, RuntimeError, ValueError):
+            data = file.get("data")
+            if not isinstance(data, h5py.Group):
+                fail('has no group "data"; is it a .caffemodel.h5?', WeightsError)
+            data.visititems(enter)
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError):
         raise WeightsError("is damaged, or no HDF5 file") from None
-    require(layers, "holds no learned blobs", WeightsError)
-    return Weights(str(path), layers, {})
+    weights = Weights(str(path), layers, {})
+    require(weights.learned, "holds no learned blobs", WeightsError)
+    return weights
+
+
+def _dataset(item: h5py.Dataset, layer: str) -> wire.StoredBlob:
+    require(
+        item.dtype.kind in "fiu",
+        f'layer "{layer}" holds {item.dtype} values; numbers expected',
+        WeightsError,
+    )
+    return wire.StoredBlob(item[()], legacy=False)
 
 
 def copy_into(net: Net, weights: Weights) -> Copied:
@@ -146,25 +179,30 @@ def copy_into(net: Net, weights: Weights) -> Copied:
     arrays: dict[ParamKey, np.ndarray] = {}
     copied, missing = [], []
     graph, shapes = net.graph, net.shapes
-    for n, node in enumerate(graph.nodes):
-        if not shapes.blobs[n]:
-            continue
-        if node.name not in weights.layers:
-            missing.append(node.name)
-            continue
-        with blame(Place(weights.file), node.who):
-            arrays.update(_fitting(shapes, n, weights.layers[node.name]))
-        copied.append(node.name)
-    require(
-        copied,
-        f"no layer has a name that {graph.file} knows (the file has "
-        f"{', '.join(list(weights.layers)[:5])}, ...)",
-        WeightsError,
-    )
+    for name, n in _nodes_by_name(shapes).items():
+        stored = weights.layers.get(name)
+        if stored is None:
+            missing += [name] if shapes.blobs[n] else []
+        elif stored or shapes.blobs[n]:
+            with blame(Place(weights.file), graph.nodes[n].who):
+                arrays.update(_fitting(shapes, n, stored))
+            copied.append(name)
+    if not copied:
+        names = ", ".join(weights.learned[:5]) + (", ..." if len(weights.learned) > 5 else "")
+        fail(f"{weights.file}: has no layer of {graph.file}; it has {names}", WeightsError)
     net.assign({key: jnp.array(array) for key, array in arrays.items()})
-    names = {node.name for node in graph.nodes}
-    unused = tuple(name for name in weights.layers if name not in names)
+    known = {node.name for node in graph.nodes}
+    unused = tuple(name for name in weights.learned if name not in known)
     return Copied(weights.file, tuple(copied), unused, tuple(missing))
+
+
+def _nodes_by_name(shapes: Shapes) -> dict[str, int]:
+    """Layer name -> its node; of several, the one that learns blobs."""
+    by_name: dict[str, int] = {}
+    for n, node in enumerate(shapes.graph.nodes):
+        if shapes.blobs[n] or node.name not in by_name:
+            by_name[node.name] = n
+    return by_name
 
 
 def _fitting(
@@ -175,30 +213,30 @@ def _fitting(
     wanted = {i for i in range(len(blobs)) if (n, i) not in shapes.graph.shared}
     require(
         wanted <= set(stored) <= set(range(len(blobs))),
-        f"the file has {len(stored)} blobs, the net {len(blobs)} ({', '.join(blobs)})",
+        f"the file has {len(stored)} blobs, the net {len(blobs)}"
+        + (f" ({', '.join(blobs)})" if blobs else ""),
         WeightsError,
     )
     taken = {}
-    for i, (blob, key) in enumerate(zip(blobs.values(), keys.values(), strict=True)):
+    for i, (name, blob) in enumerate(blobs.items()):
         if i not in stored:
             continue
         require(
             stored[i].fits(blob.shape),
-            f"{key.blob} is {text(stored[i].array.shape)} in the file, {text(blob.shape)} in the "
+            f"{name} is {text(stored[i].array.shape)} in the file, {text(blob.shape)} in the "
             "net; to learn the layer anew, rename it",
             WeightsError,
         )
         array = np.asarray(stored[i].array, np.float32)
-        taken[key] = array.reshape(shapes.params[key].shape)
+        taken[keys[name]] = array.reshape(shapes.params[keys[name]].shape)
     return taken
 
 
-def write_weights(
-    path: str | Path, shapes: Shapes, arrays: Mapping[ParamKey, ArrayLike]
-) -> None:
+def write_weights(path: str | Path, shapes: Shapes, arrays: Mapping[ParamKey, ArrayLike]) -> None:
     """Write learned arrays as Caffe's snapshot does; a path that ends in .h5 becomes HDF5.
 
-    arrays: every learned array; those on a device are fetched one at a time. The file appears whole or not at all. Raises OSError.
+    arrays: every learned array; those on a device are fetched one at a time. The file appears
+    whole or not at all. Raises OSError.
     """
     with whole(path) as part:
         (_write_hdf5 if str(path).endswith(".h5") else _write_binary)(part, shapes, arrays)
@@ -214,7 +252,7 @@ def _write_binary(path: Path, shapes: Shapes, arrays: Mapping[ParamKey, ArrayLik
             spec.ClearField("blobs")
             head = spec.SerializeToString()
             blobs = [arrays[key] for key in keys.values()]
-            sizes = [wire.blob_size(blob) for blob in blobs]
+            sizes = [wire.blob_size(blob.shape) for blob in blobs]
             headers = sum(len(wire.header(_CURRENT[2], size)) for size in sizes)
             file.write(wire.header(_LAYER, len(head) + headers + sum(sizes)))
             file.write(head)

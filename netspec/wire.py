@@ -20,9 +20,12 @@ from netspec.layers.base import Shape, count, text
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 # BlobProto's fields.
-_LEGACY, _DATA, _DIFF, _SHAPE, _DOUBLES = (1, 2, 3, 4), 5, 6, 7, 8
+_LEGACY, _DATA, _SHAPE, _DOUBLES = (1, 2, 3, 4), 5, 7, 8
 _RAW_TYPE, _RAW = 10, 12
 _RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
+
+# What Caffe itself allows a blob: its number of axes, and the size of each.
+_MOST_AXES, _MOST_SIZE = 32, 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ def blob(message: memoryview) -> StoredBlob:
     legacy: dict[int, int] = {}
     shape: list[int] | None = None
     parts: list[np.ndarray] = []
-    raw_type, raw = 1, None
-    for number, kind, value in fields(message):
+    raw_type, raw = 0, None
+    for number, _, value in fields(message):
         if number in _LEGACY and isinstance(value, int):
             legacy[number] = value
         elif number == _SHAPE and isinstance(value, memoryview):
@@ -113,6 +116,11 @@ def blob(message: memoryview) -> StoredBlob:
         parts = [_floats(raw, _RAW_TYPES[raw_type])]
     flat = parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, "<f4")])
     dims = tuple(legacy.get(i, 0) for i in _LEGACY) if legacy else tuple(shape or ())
+    require(
+        len(dims) <= _MOST_AXES and all(dim <= _MOST_SIZE for dim in dims),
+        f"is damaged: a blob has {len(dims)} axes, the largest of size {max(dims, default=0)}",
+        WeightsError,
+    )
     require(
         count(dims) == flat.size,
         f"is damaged: a blob of shape {text(dims)} holds {flat.size} numbers",
@@ -153,31 +161,22 @@ def header(field: int, size: int) -> bytes:
     return _encode(field << 3 | BYTES) + _encode(size)
 
 
-def write_blob(
-    file: BinaryIO, field: int, array: np.ndarray, diff: np.ndarray | None = None
-) -> None:
+def write_blob(file: BinaryIO, field: int, array: np.ndarray) -> None:
     """Write a BlobProto field: shape and packed floats, never two copies in memory."""
-    head, parts = _blob_parts(array, diff)
-    file.write(header(field, blob_size(array, diff)))
-    file.write(head)
-    for before, floats in parts:
-        file.write(before)
-        file.write(np.ascontiguousarray(floats, "<f4").data)
+    file.write(header(field, blob_size(array.shape)))
+    file.write(_before_floats(array.shape))
+    file.write(np.ascontiguousarray(array, "<f4").data)
 
 
-def blob_size(array: np.ndarray, diff: np.ndarray | None = None) -> int:
-    """How many bytes `write_blob` writes behind its header."""
-    head, parts = _blob_parts(array, diff)
-    return len(head) + sum(len(before) + 4 * floats.size for before, floats in parts)
+def blob_size(shape: Shape) -> int:
+    """How many bytes `write_blob` writes behind its header for an array of this shape."""
+    return len(_before_floats(shape)) + 4 * count(shape)
 
 
-def _blob_parts(
-    array: np.ndarray, diff: np.ndarray | None
-) -> tuple[bytes, list[tuple[bytes, np.ndarray]]]:
-    dims = b"".join(map(_encode, array.shape))
-    shape = header(1, len(dims)) + dims
-    arrays = [(_DATA, array)] + ([(_DIFF, diff)] if diff is not None else [])
-    return header(_SHAPE, len(shape)) + shape, [(header(f, 4 * a.size), a) for f, a in arrays]
+def _before_floats(shape: Shape) -> bytes:
+    dims = b"".join(map(_encode, shape))
+    message = header(1, len(dims)) + dims
+    return header(_SHAPE, len(message)) + message + header(_DATA, 4 * count(shape))
 
 
 def _encode(value: int) -> bytes:

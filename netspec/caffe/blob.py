@@ -24,6 +24,11 @@ class Mirror:
         self._seen: jax.Array | None = None
 
     @property
+    def shape(self) -> Shape:
+        """Its shape, without anything crossing over."""
+        return tuple(self._get().shape)
+
+    @property
     def host(self) -> np.ndarray:
         """The array, to read and to write."""
         device = self._get()
@@ -76,7 +81,7 @@ class Blob:
     @property
     def shape(self) -> Shape:
         """All axes."""
-        return tuple(self.data_mirror.device.shape)
+        return self.data_mirror.shape
 
     @property
     def count(self) -> int:
@@ -106,6 +111,8 @@ class Blob:
     def reshape(self, *shape: int) -> None:
         """Make room for another shape; elements that both have stay where they lie in memory."""
         for mirror in (self.data_mirror, self.diff_mirror):
+            if mirror.shape == shape:
+                continue
             old = np.asarray(mirror.device).ravel()
             new = np.zeros(count(shape), np.float32)
             kept = min(old.size, new.size)

@@ -17,9 +17,9 @@ from netspec.caffe.blob import Blob
 from netspec.graph import AUTOMATIC
 from netspec.layers.base import Array, Shape
 from netspec.module import Net as Module
-from netspec.proto.layers_pb2 import TRAIN, Phase
-from netspec.prototxt import read_net
 from netspec.phase import state_of
+from netspec.proto.layers_pb2 import TEST, TRAIN
+from netspec.prototxt import read_net
 from netspec.runner import Params, run
 from netspec.shapes import ParamKey, Shapes
 from netspec.sources.feed import Feed
@@ -56,10 +56,11 @@ class Net:
             weights, phase = args
         elif args:
             (phase,) = args
-        if phase is None:
+        if phase not in (TRAIN, TEST):
             raise TypeError("Net needs a phase: caffe.TRAIN or caffe.TEST")
         text = read_net(network_file)
-        graph = build.graph_of(text, state_of(text, Phase.ValueType(phase), level, stages or ()))
+        state = state_of(text, TRAIN if phase == TRAIN else TEST, level, stages or ())
+        graph = build.graph_of(text, state)
         feed = Feed(graph) if len(graph.inputs) < len(graph.fed) else None
         self._start(build.compile_net(graph, feed.tops if feed else None), feed)
         if weights is not None:
@@ -148,8 +149,13 @@ class Net:
         """Give every blob the shape that follows from the inputs' present ones."""
         self._shapes = self.module.shapes_for(self._fed_shapes())
         for name, shape in self._shapes.by_name.items():
-            if self.blobs[name].shape != shape:
-                self.blobs[name].reshape(*shape)
+            self.blobs[name].reshape(*shape)
+
+    def show(self, arrays: Mapping[str, Array]) -> None:
+        """Make these the data of their blobs; what hangs on their shapes is reshaped."""
+        for name, array in arrays.items():
+            self.blobs[name].data_mirror.device = array
+        self.reshape()
 
     def copy_from(self, weights: str) -> None:
         """Set learned arrays from a .caffemodel or .h5, by layer name."""
@@ -161,10 +167,10 @@ class Net:
         write_weights(Path(path), self._shapes, self.module.arrays())
 
     def _range(self, first: str | None, last: str | None) -> Nodes:
-        names = self._layer_names
+        nodes = self.module.graph.nodes
         return (
-            names.index(first) if first else 0,
-            names.index(last) if last else len(names) - 1,
+            nodes.index(self.module.graph.node(first)) if first else 0,
+            nodes.index(self.module.graph.node(last)) if last else len(nodes) - 1,
         )
 
     def _fed_shapes(self) -> dict[str, Shape]:
@@ -176,10 +182,8 @@ class Net:
     def _forward(self, first: int, last: int) -> float:
         """Run layers by index; returns the loss."""
         graph = self.module.graph
-        if self.feed is not None and first == 0:
-            for name, array in self.feed.next(self._shapes).items():
-                self.blobs[name].data_mirror.device = jnp.asarray(array)
-        self.reshape()
+        batch = self.feed.next(self._shapes) if self.feed is not None and first == 0 else {}
+        self.show({name: jnp.asarray(array) for name, array in batch.items()})
         self._key = jax.random.fold_in(self._key, 1)
         key = self._key if graph.phase == TRAIN else None
         made, updates, loss = _forward(

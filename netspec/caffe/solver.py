@@ -34,18 +34,18 @@ class Solver:
         return [Net.of(net, feed) for net, feed in pairs]
 
     def step(self, count: int) -> None:
-        """Make ``count`` updates."""
-        self.net._sync()
+        """Make ``count`` updates, on what ``net``'s input blobs hold if it has such."""
+        self._hand_over()
         self._loop.step(count)
-        for name, array in self._loop.outputs.items():
-            self.net.blobs[name].data_mirror.device = array
+        self.net.show(self._loop.outputs)
 
     def solve(self, resume_file: str | None = None) -> None:
         """Train to the end, from a .solverstate if one is named."""
         if resume_file is not None:
             self.restore(resume_file)
-        self.net._sync()
+        self._hand_over()
         self._loop.solve()
+        self.net.show(self._loop.outputs)
 
     def restore(self, state_file: str) -> None:
         """Go on from a .solverstate."""
@@ -55,6 +55,13 @@ class Solver:
         """Write weights and state."""
         self.net._sync()
         self._loop.snapshot()
+
+    def _hand_over(self) -> None:
+        """Let the loop see what was written into the net's blobs."""
+        self.net._sync()
+        self._loop.inputs = {
+            name: self.net.blobs[name].data_mirror.device for name in self.net.inputs
+        }
 
 
 def get_solver(solver_file: str) -> Solver:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from netspec.errors import require
-from netspec.layers.base import Array, Context, Layer, Layout, register
+from netspec.layers.base import Array, Context, Layer, Layout, Shape, register
 from netspec.layers.coordinates import CoordMap
 
 
@@ -28,7 +28,9 @@ class ReLU(Elementwise):
 
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """The gradient at 0 is ``negative_slope``, as Caffe's."""
-        return jnp.where(x > 0, x, self.param.negative_slope * x if self.param.negative_slope else 0.0)
+        return jnp.where(
+            x > 0, x, self.param.negative_slope * x if self.param.negative_slope else 0.0
+        )
 
     def describe(self) -> str:
         """The slope, if any."""
@@ -46,7 +48,7 @@ class Power(Elementwise):
         """Power 1 is affine; power 0, or scale 0, is constant and has no gradient."""
         p = self.param
         if p.power * p.scale == 0:
-            return jnp.full_like(x, 1.0 if p.power == 0 else p.shift**p.power)
+            return jnp.full_like(x, 1.0) if p.power == 0 else jnp.full_like(x, p.shift) ** p.power
         inner = x * p.scale + p.shift if p.scale != 1 or p.shift != 0 else x
         return inner if p.power == 1 else jnp.power(inner, p.power)
 
@@ -66,10 +68,15 @@ class Dropout(Elementwise):
 
     formula = "y = x mask / (1 - dropout_ratio)"
 
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """The bottom's."""
+        ratio = self.param.dropout_ratio
+        require(0 <= ratio < 1, f"dropout_ratio {ratio:g} must be 0 or more, and less than 1")
+        return bottom
+
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """The kept elements are scaled so that the mean stays."""
         ratio = self.param.dropout_ratio
-        require(0 < ratio < 1, f"dropout_ratio {ratio:g} must lie between 0 and 1")
         if not self.train:
             return x
         keep = jax.random.bernoulli(ctx.key(), 1 - ratio, x.shape)

@@ -249,7 +249,7 @@ def _check_count(noun: str, count: int, allowed: range) -> None:
 def canonical_axis(axis: int, rank: int) -> int:
     """``axis`` counted from the front; raises LayerError if a blob of ``rank`` axes has no such."""
     require(-rank <= axis < rank, f"axis {axis} of a blob with {rank} axes")
-    return axis % rank if rank else 0
+    return axis % rank
 
 
 def count(shape: Sequence[int]) -> int:

@@ -84,7 +84,8 @@ class _Broadcast(Elementwise):
             require(n >= -1, f"num_axes {n} must be -1 or more")
             require(
                 n == -1 or axis + n <= len(bottom),
-                f"num_axes {n} from axis {axis} on exceeds the {len(bottom)} axes of {text(bottom)}",
+                f"num_axes {n} from axis {axis} on exceeds the {len(bottom)} axes of "
+                f"{text(bottom)}",
             )
             shape = bottom[axis:] if n == -1 else bottom[axis : axis + n]
         require(
@@ -103,9 +104,7 @@ class _Broadcast(Elementwise):
         shape = ctx.shape(x)
         learned = len(self.spec.bottom) == 1
         axis = self.span(shape)[0] if learned else self.span(shape, operand.shape)[0]
-        full = operand.reshape(
-            *(1,) * axis, *operand.shape, *(1,) * (x.ndim - axis - operand.ndim)
-        )
+        full = operand.reshape(*(1,) * axis, *operand.shape, *(1,) * (x.ndim - axis - operand.ndim))
         order = sorted(range(x.ndim), key=lambda i: ctx.axis(i, x.ndim))
         return jnp.broadcast_to(full.transpose(order), x.shape)
 

@@ -47,8 +47,15 @@ class Loss(Layer):
         loss = self.spec.loss_param
         return loss.ignore_label if loss.HasField("ignore_label") else None
 
+    def check_batch(self, data: Shape, labels: Shape) -> None:
+        """Raise LayerError unless both bottoms hold the same number of items."""
+        require(
+            data[:1] == labels[:1],
+            f"scores {text(data)} and labels {text(labels)} differ in the first axis, the batch",
+        )
+
     @property
-    def normalization(self) -> int:
+    def normalization(self) -> LossParameter.NormalizationMode:
         """The mode asked for; the older ``normalize`` counts where ``normalization`` is absent."""
         loss = self.spec.loss_param
         if loss.HasField("normalize") and not loss.HasField("normalization"):
@@ -88,10 +95,12 @@ class _Classified(Layer):
         return outer, inner
 
     def aligned(self, ctx: Context, scores: Array, labels: Array) -> tuple[Array, Array]:
-        """Scores as (positions, classes), labels as (positions)."""
+        """Scores as (positions, classes), labels as (positions), in Caffe's order."""
         axis = ctx.axis(self.class_axis(scores.ndim), scores.ndim)
         rows = jnp.moveaxis(scores, axis, -1).reshape(-1, scores.shape[axis])
-        return rows, as_labels(labels.reshape(-1))
+        # Labels need no channel axis: what lies on their axis 1 may be rows of the image.
+        order = [ctx.axis(i, labels.ndim) for i in range(labels.ndim)]
+        return rows, as_labels(labels.transpose(order).reshape(-1))
 
     def layout_for(self, axis: int) -> Layout:
         """Channels-last is as good, where classes are channels."""
@@ -122,6 +131,7 @@ class SoftmaxWithLoss(_Classified, Loss):
     def shape(self, scores: Shape, labels: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
         """A scalar, and the scores' shape."""
         self.split(scores, labels)
+        self.check_batch(scores, labels)
         return ((), scores)[: self.num_tops]
 
     def apply(self, ctx: Context, scores: Array, labels: Array) -> tuple[Array, ...]:  # type: ignore[override]

@@ -24,6 +24,9 @@ _DENSE_LIMIT = 1 << 22
 # Up to this many taps a pooling window is unrolled into shifted slices.
 _UNROLL = 16
 
+# Maxima, and where they lie.
+Pair = tuple[Array, Array]
+
 
 def channels_last(backend: str) -> bool:
     """Whether a run on ``backend`` ("cpu", "gpu", "tpu") holds images as (N, H, W, C).
@@ -108,7 +111,8 @@ def _dimensions(rank: int, channels_last: bool, weights: str) -> tuple[str, str,
 def max_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple[Array, Array]:
     """Maximum of each window and where it lies, as an index h * W + w into the image.
 
-    Of equal maxima the first in row order wins, and takes the whole gradient.
+    Of equal maxima the first in row order wins, and takes the whole gradient. A window that lies
+    beyond the image (a stride over the kernel's size can leave one) gives the least float, at -1.
     """
     if math.prod(window.kernel) <= _UNROLL:
         return _max_of_taps(x, window, out, channels_last)
@@ -116,7 +120,7 @@ def max_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple
 
 
 def _max_of_taps(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple[Array, Array]:
-    padded = _pad(x, window, out, -jnp.inf, channels_last)
+    padded = _pad(x, window, out, float(jnp.finfo(x.dtype).min), channels_last)
     where = _pad(_positions(x, channels_last), window, out, -1, channels_last)
     taps = list(_taps(padded, window, out, channels_last))
     indices = [tap for _, tap in _taps(where, window, out, channels_last)]
@@ -128,10 +132,10 @@ def _max_of_taps(x: Array, window: Window, out: Shape, channels_last: bool) -> t
     return best, index
 
 
-def _max_by_index(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple[Array, Array]:
+def _max_by_index(x: Array, window: Window, out: Shape, channels_last: bool) -> Pair:
     """One pass that carries (value, index) pairs; the gradient goes through a gather."""
 
-    def first_maximum(a, b):  # type: ignore[no-untyped-def]
+    def first_maximum(a: Pair, b: Pair) -> Pair:
         (va, ia), (vb, ib) = a, b
         keep = (va > vb) | ((va == vb) & (ia <= ib))
         return jnp.where(keep, va, vb), jnp.where(keep, ia, ib)
@@ -149,8 +153,9 @@ def _max_by_index(x: Array, window: Window, out: Shape, channels_last: bool) -> 
         "VALID",
     )
     flat, picks = (_flat(a, channels_last) for a in (x, index))
-    best = jnp.take_along_axis(flat, picks, axis=1 if channels_last else 2)
-    return best.reshape(index.shape), index
+    best = jnp.take_along_axis(flat, picks, axis=1 if channels_last else 2).reshape(index.shape)
+    outside = index == limit
+    return jnp.where(outside, jnp.finfo(x.dtype).min, best), jnp.where(outside, -1, index)
 
 
 def sum_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> Array:

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from netspec.errors import require
-from netspec.layers.base import Array, Context, Layout, Shape, register, text
 from netspec.layers.activation import Elementwise
+from netspec.layers.base import Array, Context, Layout, Shape, register, text
 from netspec.proto.layers_pb2 import LRNParameter
 
 
@@ -26,7 +26,9 @@ class LRN(Elementwise):
 
     def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
         """The bottom's."""
-        require(len(bottom) == 4, f"normalises images (N, C, H, W), but the bottom is {text(bottom)}")
+        require(
+            len(bottom) == 4, f"normalises images (N, C, H, W), but the bottom is {text(bottom)}"
+        )
         require(self.param.local_size % 2 == 1, f"local_size {self.param.local_size} must be odd")
         return bottom
 
@@ -41,7 +43,7 @@ class LRN(Elementwise):
         half = (p.local_size - 1) // 2
         padding = [(half if n > 1 else 0,) * 2 for n in window]
         energy = lax.reduce_window(x * x, x.dtype.type(0), lax.add, window, (1,) * 4, padding)
-        mean = energy / p.local_size ** len(axes)
+        mean = energy / float(p.local_size ** len(axes))
         return x * jnp.power((p.k if across else 1.0) + p.alpha * mean, -p.beta)
 
     def describe(self) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from netspec.errors import require
 from netspec.layers import lowering
@@ -67,11 +67,12 @@ class Pooling(Layer):
 
     def _stochastic(self, ctx: Context, taps: Array) -> Array:
         """Over the first axis: a pick in TRAIN, the weighted mean in TEST."""
-        total = taps.sum(0)
         if not self.train:
-            return (taps * taps).sum(0) / (total + jnp.finfo(taps.dtype).tiny)
-        threshold = jax.random.uniform(ctx.key(), total.shape, taps.dtype) * total
-        pick = jnp.argmax(jnp.cumsum(taps, 0) >= threshold, axis=0)
+            return (taps * taps).sum(0) / (taps.sum(0) + jnp.finfo(taps.dtype).tiny)
+        # Not taps.sum(0): rounded otherwise, it could exceed the last of the partial sums.
+        sums = jnp.cumsum(taps, 0)
+        threshold = jax.random.uniform(ctx.key(), sums[-1:].shape, taps.dtype) * sums[-1:]
+        pick = jnp.argmax(sums >= threshold, axis=0)
         return jnp.take_along_axis(taps, pick[None], axis=0)[0]
 
     def coords(self, rank: int) -> CoordMap | None:

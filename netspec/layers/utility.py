@@ -55,8 +55,10 @@ class Eltwise(Elementwise):
             terms = [x if w == 1 else w * x for w, x in zip(weights, bottoms, strict=True)]
             return sum(terms[1:], terms[0])
         if self.param.operation == EltwiseParameter.PROD:
-            return math.prod(bottoms[1:], start=bottoms[0]) if self.param.stable_prod_grad else (
-                _product(bottoms)
+            return (
+                math.prod(bottoms[1:], start=bottoms[0])
+                if self.param.stable_prod_grad
+                else (_product(bottoms))
             )
         top = jnp.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])
         for x in bottoms[2:]:
@@ -106,7 +108,9 @@ class Concat(Layer):
             "give axis or concat_dim, not both",
         )
         if self.param.HasField("concat_dim"):
-            require(self.param.concat_dim < rank, f"concat_dim {self.param.concat_dim} of {rank} axes")
+            require(
+                self.param.concat_dim < rank, f"concat_dim {self.param.concat_dim} of {rank} axes"
+            )
             return self.param.concat_dim
         return canonical_axis(self.param.axis, rank)
 

@@ -176,7 +176,9 @@ class Crop(Layer):
 
     def shape(self, data: Shape, like: Shape) -> Shape:  # type: ignore[override]
         """The size of ``like`` from ``axis`` on."""
-        require(len(data) == len(like), f"{text(data)} cannot be cropped to {text(like)}: ranks differ")
+        require(
+            len(data) == len(like), f"{text(data)} cannot be cropped to {text(like)}: ranks differ"
+        )
         axis = canonical_axis(self.param.axis, len(data))
         top = data[:axis] + like[axis:]
         for i, start in enumerate(self.starts(len(data))):

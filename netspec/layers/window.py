@@ -60,10 +60,10 @@ class Window:
 
     def down(self, axis: int = 2) -> CoordMap:
         """Where a convolution's or pooling's output pixels sit on its input."""
-        shift = tuple(
-            Fraction(k - 1, 2) - p for k, p in zip(self.extent, self.pad, strict=True)
+        shift = tuple(Fraction(k - 1, 2) - p for k, p in zip(self.extent, self.pad, strict=True))
+        return CoordMap(
+            axis, tuple(map(Fraction, self.stride)), shift, tuple(map(Fraction, self.extent))
         )
-        return CoordMap(axis, tuple(map(Fraction, self.stride)), shift, tuple(map(Fraction, self.extent)))
 
     def up(self, axis: int = 2) -> CoordMap:
         """Where a transposed convolution's output pixels sit on its input."""
@@ -121,7 +121,8 @@ def pooling_window(param: Any, size: Shape) -> Window:
         kernel = size
     else:
         require(
-            param.HasField("kernel_size") or (param.HasField("kernel_h") and param.HasField("kernel_w")),
+            param.HasField("kernel_size")
+            or (param.HasField("kernel_h") and param.HasField("kernel_w")),
             "needs kernel_size, or kernel_h and kernel_w",
         )
         kernel = _pair(param, "kernel", "kernel_size")

@@ -5,12 +5,12 @@ Caffe: ``Solver::Test``; metrics as Long et al. define them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from netspec.errors import require
+from netspec.errors import SolverError, require
 from netspec.layers.base import Labels
 from netspec.module import Net
 from netspec.segmentation.score import Metrics, confusion
@@ -34,9 +34,14 @@ class Evaluation:
     batches: int = 0
 
 
-def evaluate(net: Net, feed: Feed, batches: int) -> Evaluation:
-    """Run a net on the next ``batches`` batches of its data."""
-    require(batches > 0, f"{batches} test batches; at least 1 is needed")
+def evaluate(
+    net: Net, feed: Feed, batches: int, stopped: Callable[[], bool] = lambda: False
+) -> Evaluation:
+    """Run a net on the next ``batches`` batches of its data, or on fewer once ``stopped()``.
+
+    Raises SolverError, and what the data raises.
+    """
+    require(batches > 0, f"{batches} test batches; at least 1 is needed", SolverError)
     graph = net.graph
     pairs = score_pairs(net.shapes)
     weights = {
@@ -49,23 +54,36 @@ def evaluate(net: Net, feed: Feed, batches: int) -> Evaluation:
     loss = 0.0
     labels_read = [label for label, _ in pairs.values()]
     wanted = tuple(dict.fromkeys([*graph.outputs, *weights, *pairs, *labels_read]))
-    for _ in range(batches):
+    done = 0
+    while done < batches and not stopped():
         blobs = net.forward(feed.next(net.shapes), wanted)
         loss += sum(w * float(blobs[name].sum()) for name, w in weights.items())
         for name in graph.outputs:
             # Scores are pictures, not figures: their mean over a set says nothing.
             if name not in pairs:
                 value = np.asarray(blobs[name], np.float64).ravel()
+                _require_same_size(name, value, sums.get(name, value))
                 sums[name] = sums[name] + value if name in sums else value
         for score, (label, labels) in pairs.items():
             found = confusion(blobs[score], blobs[label], labels.classes, labels.ignore)
             counts[score] = counts[score] + found if score in counts else found
+        done += 1
+    means = max(done, 1)
     return Evaluation(
-        outputs={name: total / batches for name, total in sums.items()},
+        outputs={name: total / means for name, total in sums.items()},
         weights={name: weights.get(name, 0.0) for name in sums},
         metrics={score: Metrics(found) for score, found in counts.items()},
-        loss=loss / batches,
-        batches=batches,
+        loss=loss / means,
+        batches=done,
+    )
+
+
+def _require_same_size(name: str, value: np.ndarray, before: np.ndarray) -> None:
+    require(
+        value.size == before.size,
+        f'output "{name}" has {value.size} numbers in one batch, {before.size} in those before; '
+        "their mean means nothing",
+        SolverError,
     )
 
 

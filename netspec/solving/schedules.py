@@ -5,7 +5,7 @@ Caffe: ``SGDSolver::GetLearningRate``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax.numpy as jnp
 
@@ -17,7 +17,10 @@ Schedule = Callable[[Array], Array]
 
 
 def schedule(solver: SolverParameter) -> Schedule:
-    """iteration -> learning rate, before any ``lr_mult``; raises SolverError."""
+    """A function from the iteration to the learning rate, before any ``lr_mult``.
+
+    Raises SolverError where the policy is unknown or lacks a setting.
+    """
     require(solver.HasField("base_lr"), "needs base_lr", SolverError)
     policy = solver.lr_policy
     require(policy, f"needs lr_policy: one of {', '.join(POLICIES)}", SolverError)
@@ -26,50 +29,83 @@ def schedule(solver: SolverParameter) -> Schedule:
     rule, needs = POLICIES[policy]
     missing = [name for name in needs if not _given(solver, name)]
     require(not missing, f'lr_policy "{policy}" needs {", ".join(missing)}', SolverError)
+    require(
+        "gamma" not in needs or solver.gamma >= 0,
+        f"gamma {solver.gamma:g} must not be negative",
+        SolverError,
+    )
     return lambda iteration: solver.base_lr * rule(solver, jnp.asarray(iteration, jnp.float32))
 
 
 def _given(solver: SolverParameter, name: str) -> bool:
-    if name == "stepvalue":
-        return bool(solver.stepvalue)
     if name in ("stepsize", "max_iter"):
-        return getattr(solver, name) > 0
-    return solver.HasField(name)  # type: ignore[arg-type]
+        return bool(getattr(solver, name) > 0)
+    return name in (field.name for field, _ in solver.ListFields())
+
+
+def check_end(solver: SolverParameter, limit: int) -> None:
+    """Raise SolverError if the policy has no rate left before ``limit`` updates are made."""
+    require(
+        solver.lr_policy != "poly" or limit <= solver.max_iter,
+        f'lr_policy "poly" ends at max_iter {solver.max_iter}; to train until {limit}, raise it',
+        SolverError,
+    )
+
+
+def steps_taken(solver: SolverParameter, iteration: int) -> int:
+    """How often the rate has been stepped down in ``iteration`` updates, for a .solverstate."""
+    if iteration and solver.lr_policy == "step":
+        return (iteration - 1) // solver.stepsize
+    if solver.lr_policy == "multistep":
+        return sum(iteration > first for first in _effective(solver.stepvalue))
+    return 0
+
+
+def _effective(stepvalues: Iterable[int]) -> list[int]:
+    """The iterations at which Caffe's counter passes each stepvalue.
+
+    It looks at one of them an iteration: one that does not exceed those before has to wait.
+    """
+    effective: list[int] = []
+    for value in stepvalues:
+        effective.append(max(value, effective[-1] + 1) if effective else value)
+    return effective
 
 
 def fixed(solver: SolverParameter, t: Array) -> Array:
-    """1."""
+    """The rate stays ``base_lr``: 1."""
     return jnp.ones_like(t)
 
 
 def step(solver: SolverParameter, t: Array) -> Array:
-    """gamma ^ floor(t / stepsize)."""
+    """Steps at equal distances: gamma ^ floor(t / stepsize)."""
     return jnp.power(solver.gamma, jnp.floor(t / solver.stepsize))
 
 
 def exp(solver: SolverParameter, t: Array) -> Array:
-    """gamma ^ t."""
+    """Exponential decay: gamma ^ t."""
     return jnp.power(solver.gamma, t)
 
 
 def inv(solver: SolverParameter, t: Array) -> Array:
-    """(1 + gamma t) ^ -power."""
+    """Inverse decay: (1 + gamma t) ^ -power."""
     return jnp.power(1 + solver.gamma * t, -solver.power)
 
 
 def multistep(solver: SolverParameter, t: Array) -> Array:
-    """gamma ^ (how many stepvalues are reached)."""
-    reached = jnp.sum(t >= jnp.asarray(solver.stepvalue, jnp.float32))
+    """Steps at given iterations: gamma ^ (how many stepvalues are reached)."""
+    reached = jnp.sum(t >= jnp.asarray(_effective(solver.stepvalue), jnp.float32))
     return jnp.power(solver.gamma, reached.astype(jnp.float32))
 
 
 def poly(solver: SolverParameter, t: Array) -> Array:
-    """(1 - t / max_iter) ^ power."""
-    return jnp.power(1 - t / solver.max_iter, solver.power)
+    """Polynomial decay to 0 at the end: (1 - t / max_iter) ^ power."""
+    # Not 1 - t / max_iter: near the end little would be left but rounding.
+    return jnp.power((solver.max_iter - t) / solver.max_iter, solver.power)
 
 
 def sigmoid(solver: SolverParameter, t: Array) -> Array:
-    """1 / (1 + exp(-gamma (t - stepsize)))."""
+    """A sigmoid's rise around stepsize: 1 / (1 + exp(-gamma (t - stepsize)))."""
     return 1 / (1 + jnp.exp(-solver.gamma * (t - solver.stepsize)))
 
 

@@ -1,4 +1,4 @@
-"""The other half of a snapshot: .solverstate and .solverstate.h5.
+"""The other half of a snapshot: .solverstate, binary or HDF5.
 
 Caffe: ``SGDSolver::SnapshotSolverState``, ``RestoreSolverStateFromBinaryProto`` and ``...HDF5``.
 """
@@ -13,10 +13,13 @@ import jax
 import numpy as np
 
 from netspec import wire
-from netspec.errors import Place, WeightsError, blame, require, unreadable
-from netspec.files import whole
+from netspec.errors import Place, SolverError, WeightsError, blame, fail, require, unreadable
+from netspec.files import is_hdf5, whole
 
 _ITER, _LEARNED_NET, _HISTORY, _CURRENT_STEP = 1, 2, 3, 4
+
+# Caffe counts in an int.
+_MOST_UPDATES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class State:
     """Where a run stands: updates made, the weight file that goes with it, and the history.
 
     history: one array a learned array, in the order of the net; rules that keep two arrays list
-    all first ones, then all second ones. current_step: how many ``stepvalue`` are behind.
+    all first ones, then all second ones. current_step: how often the rate has been stepped down.
     """
 
     iteration: int
@@ -34,13 +37,20 @@ class State:
 
 
 def read_state(path: str | Path) -> State:
-    """Read a .solverstate or, by its ending, a .h5; raises WeightsError."""
+    """Read a .solverstate, binary or HDF5; raises WeightsError."""
     path = Path(path)
     with blame(Place(str(path))):
         try:
-            return _read_hdf5(path) if path.suffix == ".h5" else _read_binary(path)
+            hdf5 = is_hdf5(path) or path.suffix == ".h5"
+            state = _read_hdf5(path) if hdf5 else _read_binary(path)
         except OSError as error:
             raise WeightsError(unreadable("cannot read", error)) from None
+        require(
+            0 <= state.iteration <= _MOST_UPDATES,
+            f"is damaged: it was written after {state.iteration} updates",
+            WeightsError,
+        )
+    return state
 
 
 def write_state(path: str | Path, state: State) -> None:
@@ -61,6 +71,19 @@ def find_weights(state: State, path: str | Path) -> Path:
             WeightsError,
         )
     return named if named.exists() else beside
+
+
+def check_writable(prefix: str) -> None:
+    """Raise SolverError unless files that begin with ``prefix`` can be written.
+
+    Better now than hours into the run. Caffe: ``Solver::CheckSnapshotWritePermissions``.
+    """
+    try:
+        with whole(f"{prefix}_probe") as part:
+            part.touch()
+        Path(f"{prefix}_probe").unlink()
+    except OSError as error:
+        fail(f"cannot write snapshots: {unreadable(prefix, error)}", SolverError)
 
 
 def _read_binary(path: Path) -> State:
@@ -88,8 +111,6 @@ def _read_hdf5(path: Path) -> State:
                 tuple(np.asarray(group[str(i)]) for i in range(len(group))),
                 int(np.ravel(file["current_step"][()])[0]),
             )
-    except FileNotFoundError:
-        raise
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError):
         raise WeightsError("is damaged, or no .solverstate.h5") from None
 
@@ -107,7 +128,8 @@ def _write_binary(path: Path, state: State) -> None:
 def _write_hdf5(path: Path, state: State) -> None:
     with h5py.File(path, "w") as file:
         file["iter"] = np.array([state.iteration], np.int32)
-        file["learned_net"] = state.learned_net
+        # Caffe reads a string of fixed length and expects the 0 that ends it.
+        file["learned_net"] = np.bytes_(state.learned_net.encode() + b"\0")
         file["current_step"] = np.array([state.current_step], np.int32)
         group = file.create_group("history")
         for i, array in enumerate(state.history):

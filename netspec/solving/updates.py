@@ -27,9 +27,9 @@ Tree = dict[ParamKey, Array]
 
 
 class RuleState(NamedTuple):
-    """``count``: updates made so far. ``history``: per slot, one array a learned array."""
+    """``iteration``: updates made so far. ``history``: per slot, one array a learned array."""
 
-    count: Array
+    iteration: Array
     history: tuple[Tree, ...]
 
 
@@ -60,12 +60,13 @@ def transformation(
 
 def rule_state(state: optax.OptState) -> RuleState:
     """The history inside the chain's state."""
-    return state[-1]  # type: ignore[index,no-any-return]
+    found: RuleState = state[-1]
+    return found
 
 
 def with_rule_state(state: optax.OptState, new: RuleState) -> optax.OptState:
     """The chain's state with another history."""
-    return (*state[:-1], new)  # type: ignore[index]
+    return (*state[:-1], new)
 
 
 def clip(limit: float) -> optax.GradientTransformation:
@@ -82,7 +83,9 @@ def decay_weights(
     if kind not in kinds:
         fail(f'unknown regularization_type "{kind}"{nearest(kind, kinds)}', SolverError)
 
-    def update(gradients: Tree, state: optax.EmptyState, weights: Tree) -> tuple[Tree, optax.EmptyState]:
+    def update(
+        gradients: Tree, state: optax.EmptyState, weights: Tree
+    ) -> tuple[Tree, optax.EmptyState]:
         decayed = {
             key: gradient + solver.weight_decay * multipliers[key] * kinds[kind](weights[key])
             if solver.weight_decay * multipliers[key]
@@ -91,13 +94,13 @@ def decay_weights(
         }
         return decayed, state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)  # type: ignore[arg-type]
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
 
 
 def update_by(
     rule: Rule, rate: Schedule, multipliers: Mapping[ParamKey, float]
 ) -> optax.GradientTransformation:
-    """Steps by ``rule`` at ``rate(count)`` times each array's ``lr_mult``."""
+    """Steps by ``rule`` at ``rate(iteration)`` times each array's ``lr_mult``."""
 
     def init(weights: Tree) -> RuleState:
         zeros = [jax.tree.map(jnp.zeros_like, weights) for _ in range(rule.slots)]
@@ -106,8 +109,8 @@ def update_by(
     def update(
         gradients: Tree, state: RuleState, weights: Tree | None = None
     ) -> tuple[Tree, RuleState]:
-        now = rate(state.count)
-        t = (state.count + 1).astype(jnp.float32)
+        now = rate(state.iteration)
+        t = (state.iteration + 1).astype(jnp.float32)
         steps, history = {}, [dict(slot) for slot in state.history]
         for key, gradient in gradients.items():
             slots = tuple(slot[key] for slot in state.history)
@@ -115,9 +118,9 @@ def update_by(
             steps[key] = -step
             for slot, array in zip(history, slots, strict=True):
                 slot[key] = array
-        return steps, RuleState(state.count + 1, tuple(history))
+        return steps, RuleState(state.iteration + 1, tuple(history))
 
-    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
+    return optax.GradientTransformation(init, update)
 
 
 def rule(solver: SolverParameter) -> Rule:
@@ -128,20 +131,116 @@ def rule(solver: SolverParameter) -> Rule:
 
 
 def sgd(solver: SolverParameter) -> Rule:
-    """h = rate g + momentum h; step h. Caffe: ``sgd_solver.cpp``."""
+    """Momentum: h = rate g + momentum h, the step is h. Caffe: ``sgd_solver.cpp``."""
 
-    def apply(g: Array, h: tuple[Array, ...], rate: Array, t: Array):  # type: ignore[no-untyped-def]
+    def apply(
+        g: Array, h: tuple[Array, ...], rate: Array, t: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
         moved = rate * g + solver.momentum * h[0]
         return moved, (moved,)
 
     return Rule(1, apply)
 
 
-RULES: dict[str, Callable[[SolverParameter], Rule]] = {"SGD": sgd}
+def nesterov(solver: SolverParameter) -> Rule:
+    """Momentum looked ahead: the step is (1 + momentum) h - momentum (h before).
+
+    Caffe: ``nesterov_solver.cpp``.
+    """
+
+    def apply(
+        g: Array, h: tuple[Array, ...], rate: Array, t: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        moved = rate * g + solver.momentum * h[0]
+        return (1 + solver.momentum) * moved - solver.momentum * h[0], (moved,)
+
+    return Rule(1, apply)
 
 
-def check_positive(solver: SolverParameter) -> None:
-    """Raise SolverError for counts that make no sense."""
-    for name in ("iter_size", "average_loss"):
-        value = getattr(solver, name)
-        require(value > 0, f"{name} {value} must be at least 1", SolverError)
+def adagrad(solver: SolverParameter) -> Rule:
+    """A sum h of g^2; the step is rate g / (sqrt(h) + delta). Caffe: ``adagrad_solver.cpp``."""
+    _refuse_momentum(solver)
+
+    def apply(
+        g: Array, h: tuple[Array, ...], rate: Array, t: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        energy = h[0] + g * g
+        return rate * g / (jnp.sqrt(energy) + solver.delta), (energy,)
+
+    return Rule(1, apply)
+
+
+def rmsprop(solver: SolverParameter) -> Rule:
+    """A mean h of g^2 by ``rms_decay``; the step is rate g / (sqrt(h) + delta).
+
+    Caffe: ``rmsprop_solver.cpp``.
+    """
+    _refuse_momentum(solver)
+    require(
+        0 <= solver.rms_decay < 1,
+        f"rms_decay {solver.rms_decay:g} must be 0 or more, and less than 1",
+        SolverError,
+    )
+
+    def apply(
+        g: Array, h: tuple[Array, ...], rate: Array, t: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        energy = solver.rms_decay * h[0] + (1 - solver.rms_decay) * g * g
+        return rate * g / (jnp.sqrt(energy) + solver.delta), (energy,)
+
+    return Rule(1, apply)
+
+
+def adadelta(solver: SolverParameter) -> Rule:
+    """Means h of g^2 and k of squared steps; the step is rate g sqrt((k + delta) / (h + delta)).
+
+    Both averages go by ``momentum``; k takes the step before the rate. Caffe:
+    ``adadelta_solver.cpp``.
+    """
+
+    def apply(
+        g: Array, h: tuple[Array, ...], rate: Array, t: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        energy = solver.momentum * h[0] + (1 - solver.momentum) * g * g
+        step = g * jnp.sqrt((h[1] + solver.delta) / (energy + solver.delta))
+        travel = solver.momentum * h[1] + (1 - solver.momentum) * step * step
+        return rate * step, (energy, travel)
+
+    return Rule(2, apply)
+
+
+def adam(solver: SolverParameter) -> Rule:
+    """Means m of g by ``momentum`` and v of g^2 by ``momentum2``, corrected for their start.
+
+    The step is rate sqrt(1 - momentum2^t) / (1 - momentum^t) m / (sqrt(v) + delta).
+    Caffe: ``adam_solver.cpp``.
+    """
+
+    def apply(
+        g: Array, h: tuple[Array, ...], rate: Array, t: Array
+    ) -> tuple[Array, tuple[Array, ...]]:
+        beta1, beta2 = solver.momentum, solver.momentum2
+        mean = beta1 * h[0] + (1 - beta1) * g
+        energy = beta2 * h[1] + (1 - beta2) * g * g
+        correction = jnp.sqrt(1 - jnp.power(beta2, t)) / (1 - jnp.power(beta1, t))
+        return rate * correction * mean / (jnp.sqrt(energy) + solver.delta), (mean, energy)
+
+    return Rule(2, apply)
+
+
+def _refuse_momentum(solver: SolverParameter) -> None:
+    require(
+        solver.momentum == 0,
+        f"type {solver.type} takes no momentum, but it is {solver.momentum:g}",
+        SolverError,
+    )
+
+
+RULES: dict[str, Callable[[SolverParameter], Rule]] = {
+    "SGD": sgd,
+    "Nesterov": nesterov,
+    "AdaGrad": adagrad,
+    "RMSProp": rmsprop,
+    "AdaDelta": adadelta,
+    "Adam": adam,
+}

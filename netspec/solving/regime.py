@@ -1,0 +1,91 @@
+"""What a solver prototxt asks for: counts that make sense, its nets and their states.
+
+Caffe: ``Solver::Init``, ``InitTrainNet``, ``InitTestNets`` in ``solver.cpp``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from netspec.errors import SolverError, require
+from netspec.proto.layers_pb2 import TEST, TRAIN, NetState, Phase
+from netspec.proto.solver_pb2 import SolverParameter
+from netspec.prototxt import NetText, SolverText, read_net
+
+
+def check(solver: SolverParameter) -> None:
+    """Raise SolverError for counts that make no sense, and for what is not done here."""
+    for name in ("iter_size", "average_loss"):
+        value = getattr(solver, name)
+        require(value > 0, f"{name} {value} must be at least 1", SolverError)
+    for name in ("max_iter", "display", "snapshot", "test_interval"):
+        value = getattr(solver, name)
+        require(value >= 0, f"{name} {value} must not be negative", SolverError)
+    for value in solver.test_iter:
+        require(value > 0, f"test_iter {value} must be at least 1", SolverError)
+    require(
+        not solver.snapshot_diff,
+        "snapshot_diff: gradients are not kept in snapshots; leave it out",
+        SolverError,
+    )
+
+
+def net_texts(
+    solver: SolverText,
+) -> tuple[tuple[NetText, NetState], list[tuple[NetText, NetState]]]:
+    """The train net and the test nets, each with the state to select by; raises SolverError."""
+    message = solver.message
+    fields = ("net", "net_param", "train_net", "train_net_param")
+    given = [name for name in fields if message.HasField(name)]
+    require(
+        len(given) == 1,
+        f"needs exactly one of {', '.join(fields)}; it has {', '.join(given) or 'none'}",
+        SolverError,
+    )
+    train = _text(solver, given[0])
+    specific = [solver.nets["test_net_param", i] for i in range(len(message.test_net_param))]
+    specific += [read_net(find(solver.file, name)) for name in message.test_net]
+    count = len(message.test_iter)
+    generic = given[0] in ("net", "net_param")
+    require(
+        count >= len(specific) if generic else count == len(specific),
+        f"{count} test_iter for {len(specific)} test nets; give one for each",
+        SolverError,
+    )
+    tests = specific + [train] * (count - len(specific))
+    states = len(message.test_state)
+    require(
+        states in (0, len(tests)),
+        f"{states} test_state for {len(tests)} test nets; give none, or one for each",
+        SolverError,
+    )
+    require(
+        not tests or message.test_interval > 0,
+        "has test nets but no test_interval; how many updates lie between tests?",
+        SolverError,
+    )
+    chosen = [message.test_state[i] if states else NetState() for i in range(len(tests))]
+    return (
+        (train, _merged(TRAIN, train, message.train_state)),
+        [(net, _merged(TEST, net, own)) for net, own in zip(tests, chosen, strict=True)],
+    )
+
+
+def _text(solver: SolverText, field: str) -> NetText:
+    if (field, 0) in solver.nets:
+        return solver.nets[field, 0]
+    return read_net(find(solver.file, getattr(solver.message, field)))
+
+
+def find(solver_file: str, name: str) -> Path:
+    """A file that a solver names: from the current folder as Caffe looks, or from the solver's."""
+    beside = Path(solver_file).parent / name
+    return beside if beside.exists() and not Path(name).exists() else Path(name)
+
+
+def _merged(phase: Phase, net: NetText, own: NetState) -> NetState:
+    """The phase, overridden by the net's own state, overridden by the solver's for it."""
+    state = NetState(phase=phase)
+    state.MergeFrom(net.message.state)
+    state.MergeFrom(own)
+    return state

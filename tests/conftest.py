@@ -1,0 +1,29 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# In the environment, so that commands which tests start are as strict, and so that tests which
+# need no JAX do not import it.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# With a cache folder (JAX_COMPILATION_CACHE_DIR), keep even what compiles quickly: tests compile
+# hundreds of small programs.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of arrays that Caffe wrote, one subfolder a kind."""
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of nets and pictures that are not the project's own; skips where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("needs nets and pictures that are not part of the project")
+    return SHARED

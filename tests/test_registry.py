@@ -1,0 +1,166 @@
+"""What every layer type owes: a docstring, a formula, a row in ``cases.py``; and what it says."""
+
+import re
+
+import pytest
+from cases import CASES, input_text, layer_text
+from reference import RULES
+
+from netspec.graph import connect
+from netspec.layers import FAMILIES, REGISTRY, Layer, create
+from netspec.layers.base import Labels, register
+from netspec.proto.layers_pb2 import TEST, LayerParameter
+from netspec.prototxt import parse_net
+
+TYPES = sorted(REGISTRY)
+COMPUTED = [name for name in TYPES if not REGISTRY[name].is_source]
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_type_says_what_it_is(name: str) -> None:
+    layer = REGISTRY[name]
+    assert layer.__name__ == name
+    assert re.search(r"Caffe: ``\w+\.(cpp|hpp|cu)``", layer.__doc__ or "")
+    assert layer.formula
+    assert layer.family in {family.__name__.rsplit(".", 1)[-1] for family in FAMILIES}
+    if layer.param_field:
+        assert layer.param_field in LayerParameter.DESCRIPTOR.fields_by_name
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_a_type_has_a_row_and_a_reference(name: str) -> None:
+    assert name in RULES
+    assert any(case.name.split()[0] == name for case in CASES)
+
+
+def test_rows_have_names_of_their_own() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_two_types_cannot_have_one_name() -> None:
+    with pytest.raises(TypeError, match=r"^two layers are called ReLU$"):
+        register()(type("ReLU", (Layer,), {}))
+
+
+def made(layer_type: str, settings: str = "", bottoms: str = "a", more: str = "") -> Layer:
+    net = parse_net(layer_text(layer_type, settings, bottoms, more=more))
+    return create(net.message.layer[0], TEST)
+
+
+@pytest.mark.parametrize(
+    ("layer_type", "settings", "said"),
+    [
+        ("Convolution", "num_output: 4 kernel_size: 3", "3x3"),
+        ("Convolution", "num_output: 4 kernel_h: 3 kernel_w: 2 pad_h: 1", "3x2, pad 1x0"),
+        (
+            "Convolution",
+            "num_output: 4 kernel_size: 3 stride: 2 pad: 1 dilation: 4 group: 2",
+            "3x3, stride 2, pad 1, dilation 4, group 2",
+        ),
+        ("Convolution", "num_output: 4 kernel_size: 3 kernel_size: 2 kernel_size: 1", "3x2x1"),
+        ("Deconvolution", "num_output: 4 kernel_size: 4 stride: 1 stride: 2", "4x4, stride 1x2"),
+        ("Pooling", "kernel_size: 2 stride: 2", "MAX 2x2, stride 2"),
+        ("Pooling", "pool: AVE global_pooling: true", "AVE, global"),
+        ("ReLU", "", ""),
+        ("ReLU", "negative_slope: 0.1", "slope 0.1"),
+        ("Power", "power: 2 shift: -1", "power 2, shift -1"),
+        ("Dropout", "", "ratio 0.5"),
+        ("LRN", "local_size: 3", "3 across channels"),
+        ("InnerProduct", "num_output: 7", ""),
+        ("Concat", "", ""),
+        ("Concat", "axis: 2", "axis 2"),
+        ("Concat", "concat_dim: 3", "axis 3"),
+        ("Softmax", "axis: -1", "axis -1"),
+        ("Eltwise", "", "SUM"),
+        ("Eltwise", "coeff: 1 coeff: -0.5", "SUM 1, -0.5"),
+        ("Crop", "", "offset 0"),
+        ("Crop", "offset: 3 offset: 1", "offset 3, 1"),
+        ("Accuracy", "", ""),
+        ("Accuracy", "top_k: 5", "top 5"),
+        ("HDF5Data", 'source: "train.txt"', "train.txt"),
+        ("Python", 'module: "voc_layers" layer: "VOC"', "voc_layers.VOC"),
+    ],
+)
+def test_a_layer_describes_its_settings(layer_type: str, settings: str, said: str) -> None:
+    bottoms = range(REGISTRY[layer_type].num_bottoms.start)
+    assert made(layer_type, settings, "abc"[: len(bottoms)]).describe() == said
+
+
+@pytest.mark.parametrize(
+    ("more", "said", "scaling"),
+    [
+        ("", "", "sum over 70 predictions / the predictions whose label counts"),
+        (
+            "loss_weight: 3 loss_param { ignore_label: 9 normalization: FULL }",
+            "ignore 9, FULL",
+            "sum over 70 predictions / all 70 predictions, label 9 ignored, times loss_weight 3",
+        ),
+        (
+            "loss_param { normalize: false }",
+            "BATCH_SIZE",
+            "sum over 70 predictions / the batch size 2",
+        ),
+        ("loss_param { normalize: true }", "VALID", None),
+        (
+            "loss_param { normalize: true normalization: NONE }",
+            "NONE",
+            "sum over 70 predictions / nothing",
+        ),
+    ],
+)
+def test_a_loss_says_what_divides_it(more: str, said: str, scaling: str | None) -> None:
+    loss = made("SoftmaxWithLoss", "", "ab", more)
+    assert loss.describe() == said
+    if scaling is not None:
+        assert loss.scaling((2, 3, 7, 5), (2, 1, 7, 5)) == scaling
+    assert made("ReLU").scaling((2, 3)) == ""
+
+
+@pytest.mark.parametrize(
+    ("layer_type", "settings", "more", "labels"),
+    [
+        ("SoftmaxWithLoss", "", "", Labels(1, 0, 3, None)),
+        ("SoftmaxWithLoss", "axis: -1", "loss_param { ignore_label: 255 }", Labels(1, 0, 5, 255)),
+        ("Accuracy", "axis: 2 ignore_label: -1", "", Labels(1, 0, 7, -1)),
+        ("Eltwise", "", "", None),
+    ],
+)
+def test_layers_say_which_labels_they_take(
+    layer_type: str, settings: str, more: str, labels: Labels | None
+) -> None:
+    layer = made(layer_type, settings, "ab", more)
+    assert layer.labels((2, 3, 7, 5), (2, 1, 7, 5)) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        (layer_text("ReLU", "", "a"), (0,)),
+        (layer_text("ReLU", "", "a", more="loss_weight: 0.5"), (0.5,)),
+        (layer_text("Silence", "", "a", tops=0), ()),
+        (layer_text("SoftmaxWithLoss", "", "ab"), (1,)),
+        (layer_text("SoftmaxWithLoss", "", "ab", tops=0), (1,)),
+        (layer_text("SoftmaxWithLoss", "", "ab", tops=2), (1, 0)),
+        (layer_text("SoftmaxWithLoss", "", "ab", tops=0, more="loss_weight: 3"), (3,)),
+        (layer_text("Accuracy", "", "ab", tops=2), (0, 0)),
+    ],
+)
+def test_losses_weigh_one_and_all_else_nothing(text: str, weights: tuple[float, ...]) -> None:
+    graph = connect(parse_net(f"{input_text({'a': (2, 3), 'b': (2,)})}\n{text}"))
+    assert graph.nodes[-1].layer.loss_weights() == weights
+    assert [weight for _, weight in graph.losses] == [weight for weight in weights if weight]
+
+
+def test_force_backward_reaches_no_labels() -> None:
+    for layer_type, reaches in (
+        ("SoftmaxWithLoss", [True, False]),
+        ("Accuracy", [False, False]),
+        ("Eltwise", [True, True]),
+    ):
+        layer = made(layer_type, bottoms="ab")
+        assert [layer.allow_force_backward(i) for i in range(2)] == reaches
+
+
+def test_the_phase_of_a_layer_overrides_the_nets() -> None:
+    assert made("Dropout").train is False
+    assert made("Dropout", more="phase: TRAIN").train is True
