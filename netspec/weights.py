@@ -246,12 +246,16 @@ def _write_binary(path: Path, shapes: Shapes, arrays: Mapping[ParamKey, ArrayLik
     with open(path, "wb") as file:
         name = shapes.graph.name.encode()
         file.write(wire.header(1, len(name)) + name)
-        for node, keys in zip(shapes.graph.nodes, shapes.keys, strict=True):
+        for n, node in enumerate(shapes.graph.nodes):
             spec = LayerParameter()
             spec.CopyFrom(node.layer.spec)
             spec.ClearField("blobs")
             head = spec.SerializeToString()
-            blobs = [arrays[key] for key in keys.values()]
+            # A layer that shares an array may see it in another shape than its owner does.
+            blobs = [
+                arrays[shapes.keys[n][name]].reshape(blob.shape)
+                for name, blob in shapes.blobs[n].items()
+            ]
             sizes = [wire.blob_size(blob.shape) for blob in blobs]
             headers = sum(len(wire.header(_CURRENT[2], size)) for size in sizes)
             file.write(wire.header(_LAYER, len(head) + headers + sum(sizes)))

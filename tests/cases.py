@@ -448,7 +448,9 @@ COMMON = (
     row("InnerProduct transpose", "num_output: 4 transpose: true", normal(2, 3, 5)),
     row("InnerProduct axis 2", "num_output: 4 axis: 2", normal(2, 3, 7, 5)),
     row(
-        "InnerProduct axis -1, transpose", "num_output: 11 axis: -1 transpose: true", normal(2, 3, 7)
+        "InnerProduct axis -1, transpose",
+        "num_output: 11 axis: -1 transpose: true",
+        normal(2, 3, 7),
     ),
     row("InnerProduct axis 0", "num_output: 4 axis: 0", normal(2, 3, 5)),
     row("Scale", "", normal(2, 3, 7, 5)),

@@ -295,6 +295,10 @@ def test_permissive_sharers_see_the_array_in_their_own_shape(load: Load) -> None
     blobs = net(x=x, x2=x2)
     np.testing.assert_allclose(blobs["y"], x @ w.T, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(blobs["z"], x2 @ w.reshape(15, 2).T, rtol=1e-4, atol=1e-6)
+    for name in ("net.caffemodel", "net.caffemodel.h5"):
+        write_weights(name, net.shapes, net.arrays())
+        again = netspec.load("net.prototxt", name, seed=5)
+        np.testing.assert_array_equal(again.params["b"][0][...], w)
 
 
 # As a Flax module

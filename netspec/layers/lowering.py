@@ -73,6 +73,8 @@ def deconvolution(x: Array, w: Array, window: Window, groups: int, channels_last
     elif groups > 1:
         split = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
         w = jnp.moveaxis(split, 0, 1).reshape(split.shape[1], -1, *w.shape[2:])
+    if channels_last and choose_deconvolution(window, groups) == "phases":
+        return _by_phases(x, w, window)
     spatial = tuple(range(2, w.ndim))
     return lax.conv_general_dilated(
         x,
@@ -84,6 +86,48 @@ def deconvolution(x: Array, w: Array, window: Window, groups: int, channels_last
         feature_group_count=groups,
         dimension_numbers=_dimensions(x.ndim, channels_last, "IO"),
     )
+
+
+def choose_deconvolution(window: Window, groups: int) -> str:
+    """``phases`` where a stride would have a convolution run over inserted zeros, or ``direct``."""
+    plain = groups == 1 and set(window.dilation) == {1}
+    return "phases" if plain and max(window.stride) > 1 else "direct"
+
+
+def _by_phases(x: Array, w: Array, window: Window) -> Array:
+    """One small convolution makes all pixels of a stride's cell as channels; they are then spread.
+
+    Output pixel s q + r takes input pixels q, q - 1, ... with kernel elements r, r + s, ...
+    """
+    rank = w.ndim - 2
+    taps = [-(-k // s) for k, s in zip(window.kernel, window.stride, strict=True)]
+    fill = [(0, t * s - k, 0) for t, s, k in zip(taps, window.stride, window.kernel, strict=True)]
+    w = lax.pad(w, w.dtype.type(0), [(0, 0, 0), (0, 0, 0), *fill])
+    pairs = [n for t, s in zip(taps, window.stride, strict=True) for n in (t, s)]
+    w = w.reshape(*w.shape[:2], *pairs)
+    # (I, O, t1, s1, t2, s2, ...) -> (t1, t2, ..., I, s1, s2, ..., O)
+    order = [*range(2, w.ndim, 2), 0, *range(3, w.ndim, 2), 1]
+    outputs = w.shape[1]
+    w = w.transpose(order).reshape(*taps, x.shape[-1], -1)
+    axes = _SPATIAL[:rank]
+    cells = lax.conv_general_dilated(
+        x,
+        jnp.flip(w, tuple(range(rank))),
+        window_strides=(1,) * rank,
+        padding=[(t - 1, t - 1) for t in taps],
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+    )
+    size = cells.shape[1:-1]
+    cells = cells.reshape(x.shape[0], *size, *window.stride, outputs)
+    # (N, q1, q2, ..., s1, s2, ..., O) -> (N, q1, s1, q2, s2, ..., O)
+    order = [0, *(axis for i in range(rank) for axis in (1 + i, 1 + rank + i)), 1 + 2 * rank]
+    spread = cells.transpose(order).reshape(
+        x.shape[0], *(q * s for q, s in zip(size, window.stride, strict=True)), outputs
+    )
+    cut = tuple(
+        slice(p, p + n) for p, n in zip(window.pad, window.deconvolved(x.shape[1:-1]), strict=True)
+    )
+    return spread[(slice(None), *cut)]
 
 
 def _dense(w: Array, groups: int) -> Array:
