@@ -236,13 +236,18 @@ def test_the_pycaffe_face_is_caffes(case: Case) -> None:
 # Algorithms that small cases do not reach
 
 
-def test_wide_convolutions_are_patches_times_a_matrix() -> None:
-    """On a CPU; the rows named "wide" are meant to take this path."""
-    for kernel, dilation in (((5, 2), (1, 1)), ((2, 5), (2, 2))):
-        window = Window(kernel, (1, 1), (3, 3), dilation)
-        chosen = lowering.choose_convolution((7, 5), (52, 80, *kernel), window, 1)
-        assert chosen == ("patches" if jax.default_backend() == "cpu" else "direct")
-        assert lowering.choose_convolution((7, 5), (52, 40, *kernel), window, 2) == "direct"
+def test_image_layers_take_their_own_weight_gradient() -> None:
+    """On a CPU; the plain rows with few channels take this path."""
+    window = Window((3, 2), (1, 1), (1, 0), (1, 1))
+    chosen = lowering.choose_weight_gradient((5, 3, 3, 2), window, 1)
+    assert chosen == ("rows" if jax.default_backend() == "cpu" else "direct")
+    for weights, other, groups in (
+        ((5, 7, 3, 2), window, 1),
+        ((6, 3, 3, 2), window, 2),
+        ((5, 3, 3, 2), Window((3, 2), (2, 1), (1, 0), (1, 1)), 1),
+        ((5, 3, 3, 2), Window((3, 2), (1, 1), (1, 0), (1, 2)), 1),
+    ):
+        assert lowering.choose_weight_gradient(weights, other, groups) == "direct"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """How windowed arithmetic is computed: the one place that picks an algorithm.
 
 Every function takes arrays in a run's layout: (N, C, ...) or, with ``channels_last``,
-(N, ..., C). Learned arrays have Caffe's shapes throughout. `choose_convolution` decides from
-backend and shape; a better algorithm is a row there.
+(N, ..., C). Learned arrays have Caffe's shapes throughout. The ``choose_`` functions decide from
+backend and shape; a better algorithm is a row in one of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -36,25 +37,25 @@ def channels_last(backend: str) -> bool:
     return True
 
 
-def choose_convolution(x: Shape, w: Shape, window: Window, groups: int) -> str:
-    """``patches`` or ``direct``, for spatial sizes ``x`` and weights ``w`` (O, I, ...).
-
-    On a CPU a wide kernel over few positions (fully connected layers made convolutional) is
-    several times faster as patches times a matrix.
-    """
-    taps = math.prod(window.kernel)
-    positions = math.prod(window.convolved(x))
-    wide = taps > 9 and w[0] * w[1] >= 1 << 12
-    if jax.default_backend() == "cpu" and groups == 1 and wide and positions <= 1 << 12:
-        return "patches"
-    return "direct"
-
-
 def convolution(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
     """Cross-correlation of ``x`` with ``w`` (O, I / groups, ...)."""
-    size = x.shape[1:-1] if channels_last else x.shape[2:]
-    if channels_last and choose_convolution(size, w.shape, window, groups) == "patches":
-        return _by_patches(x, w, window)
+    if channels_last and choose_weight_gradient(w.shape, window, groups) == "rows":
+        return _with_gradient_by_rows(x, w, window)
+    return _direct(x, w, window, groups, channels_last)
+
+
+def choose_weight_gradient(w: Shape, window: Window, groups: int) -> str:
+    """``rows`` or ``direct``, for weights ``w`` (O, I, ...).
+
+    XLA's CPU gradient of weights that see an image of few channels is half as fast as products of
+    matrices, one for each row of the kernel.
+    """
+    plain = groups == 1 and len(w) == 4 and set(window.stride + window.dilation) == {1}
+    narrow = w[1] <= 4 and math.prod(window.kernel) > 1
+    return "rows" if jax.default_backend() == "cpu" and plain and narrow else "direct"
+
+
+def _direct(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
     return lax.conv_general_dilated(
         x,
         w,
@@ -64,6 +65,34 @@ def convolution(x: Array, w: Array, window: Window, groups: int, channels_last: 
         feature_group_count=groups,
         dimension_numbers=_dimensions(x.ndim, channels_last, "OI"),
     )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _with_gradient_by_rows(x: Array, w: Array, window: Window) -> Array:
+    return _direct(x, w, window, 1, True)
+
+
+def _rows_forward(x: Array, w: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
+    return _direct(x, w, window, 1, True), (x, w)
+
+
+def _rows_backward(window: Window, kept: tuple[Array, Array], diff: Array) -> tuple[Array, Array]:
+    x, w = kept
+    (x_diff,) = jax.vjp(lambda x: _direct(x, w, window, 1, True), x)[1](diff)
+    height, width, outputs = diff.shape[1:]
+    padded = _pad(x, window, (height, width), 0.0, channels_last=True)
+    columns = jnp.concatenate(
+        [padded[:, :, j : j + width] for j in range(window.kernel[1])], axis=-1
+    )
+    rows = [
+        columns[:, i : i + height].reshape(-1, columns.shape[-1]).T @ diff.reshape(-1, outputs)
+        for i in range(window.kernel[0])
+    ]
+    w_diff = jnp.stack(rows).reshape(*window.kernel, w.shape[1], outputs)
+    return x_diff, w_diff.transpose(3, 2, 0, 1)
+
+
+_with_gradient_by_rows.defvjp(_rows_forward, _rows_backward)
 
 
 def deconvolution(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
@@ -136,14 +165,6 @@ def _dense(w: Array, groups: int) -> Array:
     blocks = w.reshape(groups, inputs // groups, 1, outputs, *kernel)
     diagonal = jnp.eye(groups, dtype=w.dtype).reshape(groups, 1, groups, *(1,) * (w.ndim - 1))
     return (blocks * diagonal).reshape(inputs, outputs * groups, *kernel)
-
-
-def _by_patches(x: Array, w: Array, window: Window) -> Array:
-    out = window.convolved(x.shape[1:-1])
-    padded = _pad(x, window, out, 0.0, channels_last=True)
-    patches = jnp.concatenate([tap for _, tap in _taps(padded, window, out, True)], axis=-1)
-    matrix = jnp.moveaxis(w, (0, 1), (-1, -2)).reshape(-1, w.shape[0])
-    return patches @ matrix
 
 
 def _dimensions(rank: int, channels_last: bool, weights: str) -> tuple[str, str, str]:
