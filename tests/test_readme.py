@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,20 +18,20 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 
 
-def load_tool(name: str):
+def load_tool(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_layer_table_is_the_registry():
+def test_layer_table_is_the_registry() -> None:
     assert load_tool("readme").written(README) == README
 
 
-def test_python_runs(monkeypatch, capsys):
+def test_python_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
-    scope = {}
+    scope: dict[str, Any] = {}
     for language, code in BLOCKS:
         if language == "python":
             exec(code, scope)
@@ -38,7 +40,7 @@ def test_python_runs(monkeypatch, capsys):
     assert last < first
 
 
-def test_commands_exist():
+def test_commands_exist() -> None:
     verbs = re.findall(r"^netspec ((?:data )?\w+)", "\n".join(code for _, code in BLOCKS), re.M)
     assert {"solve", "test", "segment", "draw", "upgrade", "data shapes"} <= set(verbs)
     for verb in set(verbs):
@@ -46,19 +48,19 @@ def test_commands_exist():
         assert result.exit_code == 0, verb
 
 
-def test_ci_runs_the_test_command():
+def test_ci_runs_the_test_command() -> None:
     (command,) = re.findall(r"^python3 -m venv .*pytest.*$", README, re.M)
     steps = [step.strip() for step in command.split("&&")]
     ci = (ROOT / ".ci" / "run").read_text()
     assert [step for step in steps if step not in ci] == []
 
 
-def test_tools_the_readme_names_exist():
+def test_tools_the_readme_names_exist() -> None:
     for name in re.findall(r"tools/\w+(?:\.py)?", README):
         assert (ROOT / name).exists(), name
 
 
-def test_demo_uses_what_the_solver_writes():
+def test_demo_uses_what_the_solver_writes() -> None:
     solver = (ROOT / "solvers" / "shapes-fcn8s.prototxt").read_text()
     prefix = re.search(r'snapshot_prefix: "(.*)"', solver)[1]
     iterations = re.search(r"max_iter: (\d+)", solver)[1]
@@ -67,11 +69,11 @@ def test_demo_uses_what_the_solver_writes():
 
 
 @pytest.mark.parametrize("shell", [code for language, code in BLOCKS if language == "sh"])
-def test_shell_is_well_formed(shell):
+def test_shell_is_well_formed(shell: str) -> None:
     plain = re.sub(r"[\[\]|]|\.\.\.", " ", shell)
     assert subprocess.run(["bash", "-n", "-c", plain], check=False).returncode == 0
 
 
-def test_help_needs_no_jax():
+def test_help_needs_no_jax() -> None:
     code = "import sys; from netspec.cli import main; assert 'jax' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

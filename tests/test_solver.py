@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from netspec import caffe
-from netspec.errors import NetSpecError, SolverError, WeightsError
+from netspec.errors import NetSpecError, SolverError, SourceError, WeightsError
 from netspec.files import is_hdf5
 from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.proto.net_pb2 import NetParameter
-from netspec.proto.solver_pb2 import SolverState
+from netspec.proto.solver_pb2 import SolverParameter, SolverState
 from netspec.prototxt import read_solver
 from netspec.shapes import ParamKey
 from netspec.solving import regime
@@ -334,6 +334,66 @@ def test_max_iter_counts_all_updates() -> None:
     assert loop.iteration == 2
     loop.solve(max_iter=3)
     assert log.events == ["step 0", "step 1", "step 2"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("loss_weight: 0.5", "", "has no loss: no loss layer, and no loss_weight on any top"),
+        (
+            'top: "y"\n',
+            'top: "y" param { lr_mult: 0 }\n',
+            "has nothing to learn: no learned blobs, or all of them have lr_mult: 0",
+        ),
+    ],
+)
+def test_a_net_that_cannot_learn_is_not_trained(before: str, after: str, message: str) -> None:
+    Path("net.prototxt").write_text(net().replace(before, after, 1))
+    with pytest.raises(SolverError, match=f"solver.prototxt: the train net net.prototxt {message}"):
+        solver("max_iter: 2").solve()
+
+
+@pytest.mark.parametrize(
+    ("start", "limit", "initialization", "due"),
+    [
+        (0, 9, True, True),
+        (0, 9, False, False),
+        (0, 10, False, True),
+        (5, 9, True, False),
+        (5, 10, True, True),
+        (10, 11, True, True),
+        (11, 19, True, False),
+    ],
+)
+def test_whether_a_test_is_due(start: int, limit: int, initialization: bool, due: bool) -> None:
+    param = SolverParameter(test_iter=[1], test_interval=10, test_initialization=initialization)
+    assert regime.tests_before(param, start, limit) is due
+
+
+def test_missing_test_data_is_found_before_the_first_update() -> None:
+    test_net = f"test_net_param {{ {net().replace('rows.txt', 'absent.txt')} }}"
+    log = Log()
+    loop = solver(f"{test_net} test_iter: 1 test_interval: 2 max_iter: 4", log)
+    with pytest.raises(SourceError, match=r"absent\.txt"):
+        loop.solve()
+    assert log.events == []
+    solver(f"{test_net} test_iter: 1 test_interval: 5 test_initialization: false", log).solve(4)
+    assert log.events[-1].startswith("snapshot")
+
+
+def test_data_that_fails_on_the_way_leaves_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = solver('snapshot_prefix: "s" max_iter: 4')
+    feed = loop.feed.next
+
+    def fail_later(*shapes: Any) -> Any:
+        if loop.iteration == 2:
+            raise SourceError("rows.h5: damaged")
+        return feed(*shapes)
+
+    monkeypatch.setattr(loop.feed, "next", fail_later)
+    with pytest.raises(SourceError, match="damaged"):
+        loop.solve()
+    assert snapshots() == ["s_iter_2.caffemodel", "s_iter_2.solverstate"]
 
 
 def test_poly_is_not_driven_past_its_end() -> None:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from netspec import build
-from netspec.errors import Place, SolverError, WeightsError, blame, fail, require
+from netspec.errors import Place, SolverError, SourceError, WeightsError, blame, fail, require
 from netspec.layers.base import Array, text
 from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
@@ -123,14 +123,25 @@ class Solver:
     def solve(self, max_iter: int | None = None) -> None:
         """Train to the end, with tests and snapshots on the way and at the end.
 
-        Raises SolverError, before the first update, if snapshots cannot be written.
+        Raises, before the first update, what would end the run later: a SolverError if snapshots
+        cannot be written or nothing can be learned, a SourceError if test data is missing. Data
+        that fails on the way ends the run with a snapshot of what was learned.
         """
         limit = self.param.max_iter if max_iter is None else max_iter
         with blame(Place(self.text.file)):
             check_end(self.param, limit)
+            regime.check_learns(self.net.graph, list(self._learned_specs))
             if self.param.snapshot or self.param.snapshot_after_train:
                 check_writable(self.param.snapshot_prefix)
-        self.step(limit - self.iteration)
+        if regime.tests_before(self.param, self.iteration, limit):
+            _ = self.test_nets
+        start = self.iteration
+        try:
+            self.step(limit - self.iteration)
+        except SourceError:
+            if self.iteration > start and self.param.snapshot_after_train:
+                self.snapshot()
+            raise
         every = self.param.snapshot
         if self.param.snapshot_after_train and (not every or self.iteration % every):
             self.snapshot()

@@ -5,12 +5,15 @@ Caffe: ``Solver::Init``, ``InitTrainNet``, ``InitTestNets`` in ``solver.cpp``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from netspec.errors import SolverError, require
+from netspec.graph import Graph
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState, Phase
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.prototxt import NetText, SolverText, read_net
+from netspec.shapes import ParamKey
 
 
 def check(solver: SolverParameter) -> None:
@@ -28,6 +31,32 @@ def check(solver: SolverParameter) -> None:
         "snapshot_diff: gradients are not kept in snapshots; leave it out",
         SolverError,
     )
+
+
+def check_learns(graph: Graph, learned: Sequence[ParamKey]) -> None:
+    """Raise SolverError for a train net in which no loss could teach anything."""
+    require(
+        graph.losses,
+        f"the train net {graph.file} has no loss: no loss layer, and no loss_weight on any top",
+        SolverError,
+    )
+    require(
+        learned,
+        f"the train net {graph.file} has nothing to learn: no learned blobs, or all of them have "
+        "lr_mult: 0",
+        SolverError,
+    )
+
+
+def tests_before(solver: SolverParameter, start: int, limit: int) -> bool:
+    """Whether a test is due between two iterations, both counted in."""
+    every = solver.test_interval
+    if not every or not solver.test_iter:
+        return False
+    first = -(-start // every) * every
+    if first == 0 and not solver.test_initialization:
+        first = every
+    return first <= limit
 
 
 def net_texts(
