@@ -12,11 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from netspec.errors import GraphError, blame, fail, nearest, require
+from netspec import wire
+from netspec.errors import GraphError, blame, counted, fail, nearest, require
 from netspec.fillers import fill
-from netspec.graph import Graph
+from netspec.graph import Graph, Node
 from netspec.layers.base import Array, Shape, text
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runner import Params, run
@@ -182,7 +184,10 @@ def _forward(
 
 
 def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
-    """Every learned array of a net as its filler makes it."""
+    """Every learned array of a net: the ``blobs`` that its layer states, or as its filler makes it.
+
+    Raises LayerError where a filler, or a stated blob, does not fit.
+    """
     root = jax.random.key(seed)
     nodes = {
         node.name: node for node, keys in zip(shapes.graph.nodes, shapes.keys, strict=True) if keys
@@ -190,6 +195,26 @@ def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
     arrays = {}
     for i, (key, blob) in enumerate(shapes.params.items()):
         node = nodes[key.layer]
+        if node.layer.spec.blobs:
+            with blame(node.place, node.who):
+                arrays[key] = jnp.asarray(_stated(shapes, node, key))
+            continue
         with blame(node.place, f"{node.who}: {key.blob} filler"):
             arrays[key] = fill(blob.filler, blob.shape, jax.random.fold_in(root, i))
     return arrays
+
+
+def _stated(shapes: Shapes, node: Node, key: ParamKey) -> np.ndarray:
+    """A learned array that the layer's own message holds."""
+    blobs = shapes.blobs[shapes.graph.nodes.index(node)]
+    stated = node.layer.spec.blobs
+    require(
+        len(stated) == len(blobs),
+        f"states {counted(len(stated), 'blob')} but learns {len(blobs)} ({', '.join(blobs)})",
+    )
+    found = wire.blob(memoryview(stated[list(blobs).index(key.blob)].SerializeToString()))
+    shape = blobs[key.blob].shape
+    require(
+        found.fits(shape), f"states {key.blob} {text(found.array.shape)}, but it is {text(shape)}"
+    )
+    return found.array.reshape(shape).astype(np.float32)

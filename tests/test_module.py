@@ -419,3 +419,17 @@ def test_public_names() -> None:
     assert {"Net", "NetSpecError", "Solver", "load"} <= set(dir(netspec))
     with pytest.raises(AttributeError, match="module 'netspec' has no attribute 'laod'"):
         netspec.laod  # noqa: B018
+
+
+def test_stated_blobs_are_where_a_net_begins(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text("""
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } }
+        layer {
+          name: "a" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 2 }
+          blobs { num: 1 channels: 1 height: 2 width: 3 data: [1, 2, 3, 4, 5, 6] }
+          blobs { shape { dim: 2 } double_data: [7, 8] }
+        }
+    """)
+    net = netspec.load(path)
+    assert net(x=np.ones((1, 3), np.float32))["y"].tolist() == [[13, 23]]

@@ -177,10 +177,11 @@ class Crop(Layer):
     def shape(self, data: Shape, like: Shape) -> Shape:  # type: ignore[override]
         """The size of ``like`` from ``axis`` on."""
         require(
-            len(data) == len(like), f"{text(data)} cannot be cropped to {text(like)}: ranks differ"
+            len(data) <= len(like),
+            f"{text(data)} cannot be cropped to {text(like)}: it has fewer axes",
         )
         axis = canonical_axis(self.param.axis, len(data))
-        top = data[:axis] + like[axis:]
+        top = data[:axis] + like[axis : len(data)]
         for i, start in enumerate(self.starts(len(data))):
             require(
                 start + top[i] <= data[i],
