@@ -8,12 +8,14 @@ from netspec.coords import receptive_field
 from netspec.layers.base import count
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.prototxt import read_net, read_solver
-from netspec.shapes import infer
+from netspec.shapes import Shapes, infer
 from netspec.sources.segmentation import read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT.parent / "shared" / "golden" / "nets"
 NETS = [path.parent for path in sorted(ROOT.glob("nets/*/net.py"))]
+FCNS = [folder for folder in NETS if "fcn" in folder.name]
+CLASSIFIERS = [folder for folder in NETS if folder not in FCNS]
 
 UNSET = {"stride": [1], "pad": [0], "dilation": [1]}
 regenerate = runpy.run_path(str(ROOT / "tools" / "nets.py"))["prototxts"]
@@ -52,13 +54,13 @@ def facts(layer: LayerParameter) -> tuple[object, ...]:
     return layer.name, layer.type, [*layer.bottom], [*layer.top], params, settings(layer)
 
 
-@pytest.mark.parametrize("name", ["voc-fcn32s", "voc-fcn8s", "voc-fcn-alexnet"])
+@pytest.mark.parametrize("name", ["voc-fcn32s", "voc-fcn8s", "voc-fcn-alexnet", "lenet"])
 def test_nets_are_the_published_ones(name: str) -> None:
     published = PUBLISHED / f"{name}.prototxt"
     if not published.exists():
         pytest.skip("the published nets are not here")
     theirs = [x for x in read_net(published).message.layer if x.name not in ("data", "label")]
-    ours = read_net(ROOT / "nets" / name / "train.prototxt").message.layer
+    ours = read_net(ROOT / "nets" / name / "val.prototxt").message.layer
     assert list(map(facts, ours[1:])) == list(map(facts, theirs))
 
 
@@ -78,7 +80,115 @@ def test_sizes(name: str, count_of_numbers: int) -> None:
     assert shapes["score"] == (1, 21, 500, 500)
 
 
-@pytest.mark.parametrize("folder", NETS, ids=ids)
+# What the papers and BVLC's zoo count: 61 M, 138 M, 7 M, 25.6 M and 1.25 M. Of ResNet-50 that is
+# what learns, the bias of conv1 in it, and not the mean and variance that BatchNorm keeps of 26560
+# channels, nor the factor of each of its 53 layers: 53173 numbers more in a .caffemodel. Of
+# GoogLeNet it is the deployed net; each auxiliary head has 3189864 more.
+@pytest.mark.parametrize(
+    ("name", "learned", "heads", "kept"),
+    [
+        ("lenet", 431_080, 0, 0),
+        ("caffenet", 60_965_224, 0, 0),
+        ("alexnet", 60_965_224, 0, 0),
+        ("vgg16", 138_357_544, 0, 0),
+        ("googlenet", 6_998_552, 2 * 3_189_864, 0),
+        ("resnet50", 25_557_096, 0, 2 * 26_560 + 53),
+        ("squeezenet", 1_248_424, 0, 0),
+    ],
+)
+@pytest.mark.parametrize("phase", ["train", "val", "deploy"])
+def test_sizes_of_classifiers(name: str, learned: int, heads: int, kept: int, phase: str) -> None:
+    blobs = shapes_of(ROOT / "nets" / name, phase).params.values()
+    assert sum(count(blob.shape) for blob in blobs if blob.learned) == (
+        learned + (heads if phase != "deploy" else 0)
+    )
+    assert sum(count(blob.shape) for blob in blobs if not blob.learned) == kept
+
+
+def shapes_of(folder: Path, phase: str, images: int = 2) -> Shapes:
+    """A classifier's shapes for a few images of the size that it is deployed for."""
+    deployed = read_net(folder / "deploy.prototxt").message.layer[0].input_param.shape[0]
+    given = {"data": (images, *deployed.dim[1:])}
+    if phase != "deploy":
+        given["label"] = (images,)
+    graph = build.graph(folder / f"{phase}.prototxt", "train" if phase == "train" else "test")
+    return infer(graph, given)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lenet", {"conv1": (20, 24, 24), "pool2": (50, 4, 4), "ip1": (500,)}),
+        ("caffenet", {"conv1": (96, 55, 55), "norm2": (256, 13, 13), "pool5": (256, 6, 6)}),
+        ("alexnet", {"norm1": (96, 55, 55), "norm2": (256, 27, 27), "pool5": (256, 6, 6)}),
+        ("vgg16", {"pool1": (64, 112, 112), "conv5_3": (512, 14, 14), "pool5": (512, 7, 7)}),
+        (
+            "googlenet",
+            {
+                "pool2/3x3_s2": (192, 28, 28),
+                "inception_3a/output": (256, 28, 28),
+                "inception_4e/output": (832, 14, 14),
+                "pool5/7x7_s1": (1024, 1, 1),
+            },
+        ),
+        (
+            "resnet50",
+            {
+                "pool1": (64, 56, 56),
+                "res2c": (256, 56, 56),
+                "res3d": (512, 28, 28),
+                "res4f": (1024, 14, 14),
+                "res5c": (2048, 7, 7),
+                "pool5": (2048, 1, 1),
+            },
+        ),
+        (
+            "squeezenet",
+            {
+                "conv1": (96, 111, 111),
+                "fire4/concat": (256, 55, 55),
+                "fire9/concat": (512, 13, 13),
+                "conv10": (1000, 15, 15),
+            },
+        ),
+    ],
+)
+def test_shapes_inside_classifiers(name: str, expected: dict[str, tuple[int, ...]]) -> None:
+    shapes = shapes_of(ROOT / "nets" / name, "deploy")
+    assert {blob: shapes[blob][1:] for blob in expected} == expected
+
+
+@pytest.mark.parametrize("folder", CLASSIFIERS, ids=ids)
+def test_classifiers_end_in_probabilities_or_a_loss(folder: Path) -> None:
+    classes = 10 if folder.name == "lenet" else 1000
+    deployed = shapes_of(folder, "deploy")
+    assert count(deployed["prob"][1:]) == classes
+    for phase in ("train", "val"):
+        shapes = shapes_of(folder, phase)
+        losses = [name for name in shapes.by_name if name.split("/")[-1].startswith("loss")]
+        heads = ["loss1/loss1", "loss2/loss2", "loss3/loss3"]
+        assert losses == (heads if folder.name == "googlenet" else ["loss"])
+        assert {shapes[name] for name in losses} == {()}
+        graded = [name for name in shapes.by_name if "accuracy" in name or "/top-" in name]
+        assert bool(graded) == (phase == "val")
+
+
+@pytest.mark.parametrize("folder", CLASSIFIERS, ids=ids)
+@pytest.mark.parametrize("phase", ["train", "val"])
+def test_classifiers_read_images_of_the_size_they_take(folder: Path, phase: str) -> None:
+    layer = read_net(folder / f"{phase}.prototxt").message.layer[0]
+    deployed = read_net(folder / "deploy.prototxt").message.layer[0].input_param.shape[0]
+    assert (layer.type, [*layer.top]) == ("Data", ["data", "label"])
+    if folder.name == "lenet":
+        assert layer.transform_param.scale == 1 / 256
+        return
+    assert [layer.transform_param.crop_size] * 2 == [*deployed.dim[2:]]
+    mirrored = phase == "train" and folder.name != "squeezenet"
+    assert layer.transform_param.mirror == mirrored
+    assert layer.data_param.source == f"./data/ilsvrc12_{phase}_lmdb"
+
+
+@pytest.mark.parametrize("folder", FCNS, ids=ids)
 @pytest.mark.parametrize("size", [(64, 64), (97, 131), (333, 500), (375, 498)])
 def test_scores_are_the_size_of_the_image(folder: Path, size: tuple[int, int]) -> None:
     graph = build.graph(folder / "train.prototxt", "train")
@@ -87,7 +197,7 @@ def test_scores_are_the_size_of_the_image(folder: Path, size: tuple[int, int]) -
     assert shapes["loss"] == ()
 
 
-@pytest.mark.parametrize("folder", NETS, ids=ids)
+@pytest.mark.parametrize("folder", FCNS, ids=ids)
 def test_the_narrow_end_sees_far(folder: Path) -> None:
     graph = build.graph(folder / "deploy.prototxt")
     field = receptive_field(graph, "fc7")
@@ -96,7 +206,7 @@ def test_the_narrow_end_sees_far(folder: Path) -> None:
     assert field.size == (expected, expected)
 
 
-@pytest.mark.parametrize("folder", NETS, ids=ids)
+@pytest.mark.parametrize("folder", FCNS, ids=ids)
 @pytest.mark.parametrize("phase", ["train", "val"])
 def test_data_layers_have_settings_that_can_be_read(folder: Path, phase: str) -> None:
     param = read_net(folder / f"{phase}.prototxt").message.layer[0].python_param
@@ -133,3 +243,29 @@ def test_published_regimes(
     assert solver.weight_decay == pytest.approx(5e-4)
     loss = read_net(ROOT / "nets" / name / "train.prototxt").message.layer[-1].loss_param
     assert (loss.normalize, loss.ignore_label) == (normalize, 255)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "policy", "decay", "images", "tested"),
+    [
+        ("lenet", 0.01, "inv", 5e-4, 64, 10_000),
+        ("caffenet", 0.01, "step", 5e-4, 256, 50_000),
+        ("alexnet", 0.01, "step", 5e-4, 256, 50_000),
+        ("vgg16", 0.01, "step", 5e-4, 256, 50_000),
+        ("googlenet", 0.01, "step", 2e-4, 32, 50_000),
+        ("resnet50", 0.1, "step", 1e-4, 256, 50_000),
+        ("squeezenet", 0.04, "poly", 2e-4, 512, 50_000),
+    ],
+)
+def test_published_regimes_of_classifiers(
+    name: str, rate: float, policy: str, decay: float, images: int, tested: int
+) -> None:
+    solver = read_solver(ROOT / "solvers" / f"{name}.prototxt").message
+    train, val = (
+        read_net(ROOT / "nets" / name / f"{phase}.prototxt").message.layer[0].data_param
+        for phase in ("train", "val")
+    )
+    assert (solver.base_lr, solver.weight_decay) == pytest.approx((rate, decay))
+    assert (solver.lr_policy, solver.momentum) == (policy, pytest.approx(0.9))
+    assert train.batch_size * solver.iter_size == images
+    assert val.batch_size * solver.test_iter[0] == tested
