@@ -155,6 +155,14 @@ def _shape(option: str) -> tuple[str, tuple[int, ...]]:
 
 
 @main.command()
+def layers() -> None:
+    """List the layer types: what they take, make, learn and compute."""
+    from netspec.inspect.catalogue import table
+
+    click.echo(table())
+
+
+@main.command()
 @click.argument("old")
 @click.argument("new")
 def upgrade(old: str, new: str) -> None:

@@ -126,6 +126,16 @@ class Graph:
         return self._tops_of(lambda node: node.layer.is_source)
 
     @cached_property
+    def under_loss(self) -> frozenset[int]:
+        """The nodes that some loss depends on."""
+        found, values = set(), {i for i, _ in self.losses}
+        for n in reversed(range(len(self.nodes))):
+            if values & set(self.nodes[n].tops):
+                found.add(n)
+                values |= set(self.nodes[n].bottoms)
+        return frozenset(found)
+
+    @cached_property
     def losses(self) -> tuple[tuple[int, float], ...]:
         """(value, weight) for each top with a loss weight."""
         return tuple(

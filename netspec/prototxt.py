@@ -192,12 +192,21 @@ _REWORDED = (
 def _explain(what: str) -> str:
     """Protobuf's complaint in our users' words, with the nearest name that exists."""
     if found := _NO_FIELD.search(what):
+        # Imported here, and below: the layers load JAX.
+        from netspec.layers.dialects import fork_of_field
+
         owner, name = found.groups()
-        return f'unknown field "{name}" in {owner}{_where_field_belongs(owner, name)}'
+        hint = fork_of_field(owner, name) or _where_field_belongs(owner, name)
+        return f'unknown field "{name}" in {owner}{hint}'
     if found := _NO_VALUE.search(what):
         owner, name = found.groups()
         values = [value.name for value in _POOL.FindEnumTypeByName(owner).values]
         short = owner.split(".", 1)[-1]
+        if short == "V1LayerParameter.LayerType":
+            from netspec.layers.dialects import fork_of_type
+
+            if hint := fork_of_type(name):
+                return f'unknown {short} "{name}"{hint}'
         if name in values:
             return f"{short} {name} is written without quotes"
         listing = f" ({', '.join(values)})" if len(values) <= 8 else ""

@@ -29,6 +29,7 @@ from netspec import coords
 from netspec.errors import GraphError, LayerError, Place, blame, fail, nearest, require
 from netspec.graph import connect
 from netspec.layers.base import REGISTRY
+from netspec.layers.dialects import fork_of_type
 from netspec.proto import layers_pb2
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.net_pb2 import NetParameter
@@ -127,7 +128,8 @@ class _Layers:
             raise AttributeError(type_name)
         known = {*REGISTRY, *_OWN_MESSAGES}
         if type_name not in known:
-            fail(f'unknown layer type "{type_name}"{nearest(type_name, known)}')
+            hint = fork_of_type(type_name) or nearest(type_name, known)
+            fail(f'unknown layer type "{type_name}"{hint}')
         return partial(_layer, type_name)
 
 

@@ -7,6 +7,7 @@ memory and cannot trip over the rest. https://protobuf.dev/programming-guides/en
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import BinaryIO
 import numpy as np
 
 from netspec.errors import WeightsError, require
-from netspec.layers.base import Shape, count, text
+
+# A leaf: layers read a blob too, so nothing of theirs is known here.
+Shape = tuple[int, ...]
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
@@ -121,9 +124,10 @@ def blob(message: memoryview) -> StoredBlob:
         f"is damaged: a blob has {len(dims)} axes, the largest of size {max(dims, default=0)}",
         WeightsError,
     )
+    shaped = "x".join(map(str, dims)) or "scalar"
     require(
-        count(dims) == flat.size,
-        f"is damaged: a blob of shape {text(dims)} holds {flat.size} numbers",
+        math.prod(dims) == flat.size,
+        f"is damaged: a blob of shape {shaped} holds {flat.size} numbers",
         WeightsError,
     )
     return StoredBlob(flat.reshape(dims), bool(legacy))
@@ -170,13 +174,13 @@ def write_blob(file: BinaryIO, field: int, array: np.ndarray) -> None:
 
 def blob_size(shape: Shape) -> int:
     """How many bytes `write_blob` writes behind its header for an array of this shape."""
-    return len(_before_floats(shape)) + 4 * count(shape)
+    return len(_before_floats(shape)) + 4 * math.prod(shape)
 
 
 def _before_floats(shape: Shape) -> bytes:
     dims = b"".join(map(_encode, shape))
     message = header(1, len(dims)) + dims
-    return header(_SHAPE, len(message)) + message + header(_DATA, 4 * count(shape))
+    return header(_SHAPE, len(message)) + message + header(_DATA, 4 * math.prod(shape))
 
 
 def _encode(value: int) -> bytes:

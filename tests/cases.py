@@ -28,7 +28,7 @@ GOLDEN = Path(__file__).parent / "golden" / "layers"
 class Feed:
     """What a bottom is fed: an array of ``shape`` from ``make``, given a random generator.
 
-    indices: whether the numbers name things, so that no gradient makes sense.
+    indices: whether the numbers have no gradient, for instance as they name things.
     """
 
     make: Callable[[np.random.Generator, tuple[int, ...]], NDArray]
@@ -59,6 +59,21 @@ def labels(*shape: int, classes: int, ignore: int | None = None) -> Feed:
         return indices if ignore is None else np.where(rng.random(shape) < 0.4, ignore, indices)
 
     return Feed(make, shape, indices=True)
+
+
+def indices(*shape: int, below: int) -> Feed:
+    """Indices that name rows."""
+    return labels(*shape, classes=below)
+
+
+def flags(*shape: int) -> Feed:
+    """0 or 1: whether a sequence goes on."""
+    return labels(*shape, classes=2)
+
+
+def fixed(*shape: int) -> Feed:
+    """Numbers between 0 and 1 that have no gradient: targets, weights."""
+    return Feed(lambda rng, shape: rng.random(shape), shape, indices=True)
 
 
 def label(index: int, *shape: int) -> Feed:
@@ -109,13 +124,16 @@ class Case:
 
     @cached_property
     def params(self) -> dict[ParamKey, Array]:
-        """Every learned array: Caffe's, or else random numbers."""
+        """Every learned array: Caffe's, or else random numbers; statistics are positive."""
         given = {self.param_key(n): a for n, a in self.written_by_caffe("param/").items()}
-        return {
-            key: given[key]
-            if key in given
-            else np.float32(0.5) * self._random(str(key)).standard_normal(blob.shape, np.float32)
+        made = {
+            key: np.float32(0.5) * self._random(str(key)).standard_normal(blob.shape, np.float32)
             for key, blob in self.shapes.params.items()
+        }
+        kept = {key for key, blob in self.shapes.params.items() if not blob.learned}
+        return {
+            key: given.get(key, np.float32(0.5) + abs(array) if key in kept else array)
+            for key, array in made.items()
         }
 
     @cached_property
@@ -129,7 +147,12 @@ class Case:
             else self._random(f"d{name}").standard_normal(self.shapes.values[i], np.float32)
             for name, i in ((name, self.graph.blobs[name]) for name in self.graph.outputs)
             if not self.graph.nodes[values[i].producer].layer.is_loss
+            and (self.golden is None or self._reached(values[i].producer))
         }
+
+    def _reached(self, node: int) -> bool:
+        """Whether Caffe's backward starts from a node: its loss, or ``force_backward``, asks."""
+        return self.graph.force_backward or node in self.graph.under_loss
 
     def written_by_caffe(self, kind: str) -> dict[str, NDArray]:
         """Caffe's arrays whose names begin with ``kind``, by the rest of their names."""
@@ -169,7 +192,7 @@ def row(
     4 pass through a pooling of single pixels, which leaves them channels-last where a run prefers
     that. settings, tops, more: as for `layer_text`.
     """
-    fed = dict(zip("abc", feeds, strict=False))
+    fed = dict(zip("abcde", feeds, strict=False))
     read = {blob: f"{blob}_" if len(feed.shape) == 4 else blob for blob, feed in fed.items()}
     lines = [
         input_text({blob: feed.shape for blob, feed in fed.items()}),
@@ -361,6 +384,25 @@ CROP = (
     row("Crop of rank 5", "axis: 2 offset: 1", normal(2, 3, 4, 7, 5), normal(3, 2, 3, 6, 2)),
 )
 
+IM2COL = (
+    row(
+        "Im2col h and w",
+        "kernel_h: 3 kernel_w: 2 stride_h: 2 stride_w: 1 pad_h: 1 pad_w: 2",
+        normal(2, 3, 7, 5),
+    ),
+    row("Im2col dilation", "kernel_size: 2 dilation: 3 stride: 2 pad: 1", normal(2, 3, 7, 5)),
+    row("Im2col 1-D", "kernel_size: 3 stride: 2 pad: 1", normal(2, 3, 7)),
+    row(
+        "Im2col 3-D",
+        "kernel_size: 2 kernel_size: 3 kernel_size: 1 stride: 1 stride: 2 stride: 1 dilation: 2 "
+        "dilation: 1 dilation: 1",
+        normal(2, 3, 5, 7, 4),
+    ),
+    row("Im2col axis 2", "axis: 2 kernel_size: 3", normal(2, 3, 4, 7, 5)),
+    row("Im2col axis -3", "axis: -3 kernel_size: 3", normal(2, 3, 7, 5)),
+    row("Im2col axis 0", "axis: 0 kernel_size: 2", normal(3, 7, 5)),
+)
+
 POOLING = (
     row("Pooling MAX", "kernel_size: 2 stride: 2", normal(2, 3, 7, 5)),
     row("Pooling MAX overlapping", "kernel_size: 3 stride: 2 pad: 1", normal(2, 3, 7, 6)),
@@ -408,6 +450,13 @@ POOLING = (
     row("Pooling AVE global", "pool: AVE global_pooling: true", normal(2, 3, 7, 5)),
     row("Pooling STOCHASTIC", "pool: STOCHASTIC kernel_size: 3 stride: 2", positive(2, 3, 6, 8)),
     row("Pooling STOCHASTIC global", "pool: STOCHASTIC global_pooling: true", positive(2, 3, 4, 5)),
+    row("SPP", "pyramid_height: 2", normal(2, 3, 7, 5)),
+    row("SPP of one level", "pyramid_height: 1", normal(2, 3, 7, 5)),
+    row("SPP of four levels", "pyramid_height: 4", normal(2, 3, 15, 23)),
+    row("SPP ties", "pyramid_height: 3", whole(2, 3, 7, 12), smooth=False),
+    row("SPP AVE", "pool: AVE pyramid_height: 3", normal(2, 3, 7, 12)),
+    row("SPP AVE of one level", "pool: AVE pyramid_height: 1", normal(2, 3, 7, 5)),
+    row("SPP STOCHASTIC", "pool: STOCHASTIC pyramid_height: 3", positive(2, 3, 8, 4)),
 )
 
 ACTIVATION = (
@@ -424,6 +473,32 @@ ACTIVATION = (
     row("Power of scale 0", "power: 3 scale: 0 shift: 2", normal(2, 3, 7, 5)),
     row("Dropout", "", normal(2, 3, 7, 5)),
     row("Dropout ratio", "dropout_ratio: 0.25", normal(2, 3)),
+    row("PReLU", "", normal(2, 3, 7, 5)),
+    row("PReLU shared", "channel_shared: true", normal(2, 3, 7, 5)),
+    row("PReLU of rank 2", "filler { value: 0.1 }", normal(2, 7)),
+    row("PReLU of rank 5", "", normal(2, 3, 4, 2, 5)),
+    row("ELU", "", normal(2, 3, 7, 5)),
+    row("ELU alpha", "alpha: 0.3", normal(2, 7, scale=5)),
+    row("Sigmoid", "", normal(2, 3, 7, 5)),
+    row("Sigmoid of great numbers", "", normal(2, 7, scale=10)),
+    row("Swish", "", normal(2, 3, 7, 5)),
+    row("Swish beta", "beta: -1.5", normal(2, 7)),
+    row("TanH", "", normal(2, 3, 7, 5)),
+    row("TanH of rank 0", "", normal()),
+    row("AbsVal", "", normal(2, 3, 7, 5)),
+    row("AbsVal of rank 1", "", normal(7)),
+    row("BNLL", "", normal(2, 3, 7, 5)),
+    row("BNLL of great numbers", "", normal(2, 7, scale=200)),
+    row("Exp", "", normal(2, 3, 7, 5)),
+    row("Exp of base 2", "base: 2 scale: -0.5 shift: 3", normal(2, 3, 7)),
+    row("Exp of base e", "scale: 2 shift: -0.5", normal(2, 7)),
+    row("Log", "", positive(2, 3, 7, 5)),
+    row("Log of base 10", "base: 10 scale: 2 shift: 0.5", positive(2, 3, 7)),
+    row("Log of base 0.5", "base: 0.5 scale: -1 shift: 3", positive(2, 7)),
+    row("Clip", "min: -0.5 max: 0.25", normal(2, 3, 7, 5)),
+    row("Clip to one number", "min: 2 max: 2", normal(2, 7)),
+    row("Threshold", "", normal(2, 3, 7, 5)),
+    row("Threshold 0.25", "threshold: 0.25", normal(2, 7)),
 )
 
 NORMALIZATION = (
@@ -440,6 +515,35 @@ NORMALIZATION = (
         "norm_region: WITHIN_CHANNEL local_size: 5 alpha: 2 k: 7",
         normal(2, 3, 2, 4),
     ),
+    row("BatchNorm", "eps: 0.1", normal(2, 3, 7, 5)),
+    row(
+        "BatchNorm in TRAIN",
+        "moving_average_fraction: 0.7 eps: 0.1",
+        normal(2, 3, 7, 5),
+        more="phase: TRAIN",
+    ),
+    row(
+        "BatchNorm in TRAIN, of rank 2", "", normal(5, 3), more="phase: TRAIN param { lr_mult: 0 }"
+    ),
+    row("BatchNorm in TRAIN, of rank 1", "", normal(7), more="phase: TRAIN"),
+    row("BatchNorm in TRAIN, of one item", "eps: 2", normal(1, 3), more="phase: TRAIN"),
+    row(
+        "BatchNorm in TRAIN, of running statistics",
+        "use_global_stats: true",
+        normal(2, 3, 5),
+        more="phase: TRAIN",
+    ),
+    row("BatchNorm in TEST, of the batch", "use_global_stats: false", normal(2, 3, 7, 5)),
+    row("MVN", "", normal(2, 3, 7, 5)),
+    row("MVN across channels", "across_channels: true", normal(2, 3, 7, 5)),
+    row("MVN mean only", "normalize_variance: false", normal(2, 3, 7, 5)),
+    row(
+        "MVN mean only, across channels",
+        "normalize_variance: false across_channels: true",
+        normal(2, 3, 7),
+    ),
+    row("MVN of rank 2", "across_channels: true", normal(2, 7)),
+    row("MVN of great eps", "eps: 0.5", normal(2, 3, 7, 5), smooth=False),
 )
 
 COMMON = (
@@ -453,6 +557,10 @@ COMMON = (
         normal(2, 3, 7),
     ),
     row("InnerProduct axis 0", "num_output: 4 axis: 0", normal(2, 3, 5)),
+    row("Embed", "num_output: 5 input_dim: 11", indices(2, 3, 7, below=11)),
+    row("Embed without bias", "num_output: 5 input_dim: 7 bias_term: false", indices(3, below=7)),
+    row("Embed of an image", "num_output: 4 input_dim: 3", indices(2, 3, 7, 5, below=3)),
+    row("Embed of a scalar", "num_output: 5 input_dim: 7", indices(below=7)),
     row("Scale", "", normal(2, 3, 7, 5)),
     row("Scale with bias", "bias_term: true", normal(2, 3, 7, 5)),
     row("Scale two axes", "num_axes: 2 bias_term: true", normal(2, 3, 7, 5)),
@@ -524,6 +632,139 @@ UTILITY = (
     row("Softmax axis -1", "axis: -1", normal(2, 3, 7, 5)),
     row("Softmax axis 0", "axis: 0", normal(2, 3)),
     row("Softmax of great numbers", "", normal(2, 3, 7, 5, scale=1000)),
+    *(
+        row(f"Reduction {how}", f"operation: {how}", normal(2, 3, 7, 5))
+        for how in (
+            "SUM axis: 1 coeff: -2",
+            "SUM axis: 2",
+            "MEAN axis: -1 coeff: 3",
+            "MEAN",
+            "ASUM axis: 1",
+            "ASUM axis: 3 coeff: 0.5",
+            "SUMSQ axis: -2 coeff: -0.5",
+        )
+    ),
+    row("Reduction of rank 1", "operation: SUMSQ axis: -1 coeff: 0.25", normal(7)),
+    row("ArgMax", "", normal(2, 3, 7, 5), smooth=False),
+    row("ArgMax of rank 1", "out_max_val: true", normal(7), smooth=False),
+    row("ArgMax of rank 2, ties", "top_k: 4 out_max_val: true", whole(7, 5), smooth=False),
+    row(
+        "ArgMax of rank 4, ties",
+        "top_k: 11 out_max_val: true",
+        whole(2, 3, 7, 5),
+        smooth=False,
+    ),
+    row("ArgMax axis 1", "axis: 1", whole(2, 3, 7, 5), smooth=False),
+    row("ArgMax axis 1, values", "axis: 1 out_max_val: true", normal(2, 3, 7, 5), smooth=False),
+    row("ArgMax axis -2, ties", "axis: -2 top_k: 5", whole(2, 3, 7, 5), smooth=False),
+    row("ArgMax axis 0", "axis: 0 top_k: 2", whole(3, 7), smooth=False),
+    row(
+        "ArgMax axis -1, values",
+        "axis: -1 top_k: 5 out_max_val: true",
+        normal(2, 3, 7, 5),
+        smooth=False,
+    ),
+)
+
+ARRANGEMENT = (
+    row("Flatten", "", normal(2, 3, 7, 5)),
+    row("Flatten axes 1 to 2", "end_axis: 2", normal(2, 3, 7, 5)),
+    row("Flatten axes -3 to -2", "axis: -3 end_axis: -2", normal(2, 3, 7, 5)),
+    row("Flatten axis 0", "axis: 0", normal(2, 3, 7)),
+    row("Flatten one axis", "axis: 2 end_axis: 2", normal(2, 3, 7, 5)),
+    row("Flatten no axis", "axis: 2 end_axis: 1", normal(2, 3, 7, 5)),
+    *(
+        row(f"Reshape {how}", how, normal(2, 3, 7, 5))
+        for how in (
+            "shape { dim: 0 dim: -1 dim: 7 }",
+            "shape { dim: 5 dim: 7 dim: 3 dim: 2 }",
+            "shape { dim: -1 }",
+            "shape { dim: 0 dim: 0 dim: 5 dim: 7 dim: -1 }",
+            "shape { dim: 7 dim: -1 } axis: 1",
+            "shape { dim: -1 dim: 3 } axis: 1 num_axes: 2",
+            "shape { dim: 35 } axis: -3 num_axes: 2",
+            "shape { dim: 1 dim: 1 } axis: -1",
+            "shape { dim: 1 } axis: 1 num_axes: 0",
+            "shape { dim: -1 dim: 0 } axis: 1 num_axes: 2",
+            "axis: 4",
+        )
+    ),
+    row("Reshape to a scalar", "shape { }", normal(1, 1)),
+    row("Slice", "", normal(2, 6, 7, 5), tops=3),
+    row("Slice points", "slice_point: 1 slice_point: 4", normal(2, 7, 3, 5), tops=3),
+    row("Slice axis -1", "axis: -1 slice_point: 2", normal(2, 3, 7, 5), tops=2),
+    row("Slice axis 0", "axis: 0", normal(6, 3, 7, 5), tops=2),
+    row("Slice slice_dim", "slice_dim: 2 slice_point: 5", normal(2, 3, 7, 5), tops=2),
+    row("Slice with an empty part", "axis: 1 slice_point: 2 slice_point: 7", normal(2, 7), tops=3),
+    row("Slice one part", "", normal(2, 3, 7, 5)),
+    row("Tile", "tiles: 2", normal(2, 3, 7, 5)),
+    row("Tile axis 0", "axis: 0 tiles: 3", normal(2, 3, 7, 5)),
+    row("Tile axis -1", "axis: -1 tiles: 3", normal(2, 3, 7, 5)),
+    row("Tile once", "axis: 1 tiles: 1", normal(2, 3)),
+    row("BatchReindex", "", normal(3, 2, 7, 5), indices(5, below=3)),
+    row("BatchReindex of rank 1", "", normal(3), indices(7, below=3)),
+    row("BatchReindex one twice", "", normal(2, 3, 7), label(1, 2)),
+)
+
+RECURRENT = (
+    row("LSTM", "num_output: 5", normal(7, 2, 3), flags(7, 2)),
+    row("LSTM of images", "num_output: 5", normal(4, 2, 3, 2), flags(4, 2)),
+    row("LSTM static", "num_output: 2", normal(4, 3, 5), flags(4, 3), normal(3, 7)),
+    row(
+        "LSTM exposed",
+        "num_output: 3 expose_hidden: true",
+        normal(5, 2, 7),
+        flags(5, 2),
+        normal(1, 2, 3),
+        normal(1, 2, 3),
+        tops=3,
+    ),
+    row(
+        "LSTM static, exposed",
+        "num_output: 3 expose_hidden: true",
+        normal(4, 2, 5),
+        flags(4, 2),
+        normal(2, 3, 2),
+        normal(1, 2, 3),
+        normal(1, 2, 3),
+        tops=3,
+    ),
+    row("RNN", "num_output: 5", normal(7, 2, 3), flags(7, 2)),
+    row("RNN static", "num_output: 2", normal(4, 3, 5, 2), flags(4, 3), normal(3, 7)),
+    row(
+        "RNN static, exposed",
+        "num_output: 3 expose_hidden: true",
+        normal(5, 2, 7),
+        flags(5, 2),
+        normal(2, 4),
+        normal(1, 2, 3),
+        tops=2,
+    ),
+    row("LSTMUnit", "", normal(1, 5, 3), normal(1, 5, 12), flags(1, 5), tops=2),
+    row("LSTMUnit of one unit", "", normal(1, 7, 1), normal(1, 7, 4), flags(1, 7), tops=2),
+)
+
+# A row's layer has bottoms; this one has none.
+PARAMETER = (
+    Case(
+        "Parameter plus a blob",
+        """
+        layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+        layer { name: "p" type: "Parameter" top: "p" parameter_param { shape {
+            dim: 2 dim: 3 } } }
+        layer { name: "y" type: "Eltwise" bottom: "x" bottom: "p" top: "y" eltwise_param {
+            operation: PROD } }
+        """,
+        {"x": normal(2, 3)},
+    ),
+    Case(
+        "Parameter of rank 4, pooled",
+        """
+        layer { name: "p" type: "Parameter" top: "p" parameter_param { shape {
+            dim: 2 dim: 3 dim: 7 dim: 5 } } }
+        layer { name: "y" type: "Pooling" bottom: "p" top: "y" pooling_param { kernel_size: 2 } }
+        """,
+    ),
 )
 
 LOSS = (
@@ -604,6 +845,99 @@ LOSS = (
         labels(2, 7, 5, classes=3),
         smooth=False,
     ),
+    row(
+        "InfogainLoss",
+        "",
+        normal(2, 3, 7, 5),
+        labels(2, 1, 7, 5, classes=3),
+        fixed(1, 1, 3, 3),
+        tops=2,
+    ),
+    row(
+        "InfogainLoss of an odd matrix",
+        "",
+        normal(2, 3, 7, 5),
+        labels(2, 7, 5, classes=3),
+        fixed(1, 3, 1, 3),
+    ),
+    row("InfogainLoss of rank 2", "", normal(7, 5), labels(7, classes=5), fixed(25), tops=0),
+    row(
+        "InfogainLoss axis -1",
+        "axis: -1",
+        normal(2, 3, 7, 5),
+        labels(2, 3, 7, classes=5),
+        fixed(5, 5),
+        more="loss_weight: 3 loss_param { normalization: FULL }",
+    ),
+    *(
+        row(
+            f"InfogainLoss {how}",
+            "",
+            normal(2, 3, 5),
+            labels(2, 5, classes=3, ignore=255),
+            fixed(3, 3),
+            more=f"loss_param {{ ignore_label: 255 normalization: {how} }}",
+        )
+        for how in ("FULL", "VALID", "BATCH_SIZE", "NONE")
+    ),
+    row("MultinomialLogisticLoss", "", positive(7, 5), labels(7, classes=5)),
+    row(
+        "MultinomialLogisticLoss of an image",
+        "",
+        positive(5, 3, 1, 2),
+        labels(5, 1, classes=6),
+        more="loss_weight: 3",
+    ),
+    row("EuclideanLoss", "", normal(2, 3, 7, 5), normal(2, 3, 7, 5)),
+    row("EuclideanLoss of other axes", "", normal(2, 3, 7, 5), normal(2, 7, 15)),
+    row("EuclideanLoss automatic top", "", normal(7), normal(7), tops=0, more="loss_weight: 3"),
+    row(
+        "ContrastiveLoss",
+        "margin: 100",
+        normal(7, 5, scale=30),
+        normal(7, 5, scale=30),
+        labels(7, classes=2),
+    ),
+    row(
+        "ContrastiveLoss legacy",
+        "margin: 10 legacy_version: true",
+        normal(7, 5),
+        normal(7, 5, 1, 1),
+        labels(7, 1, classes=2),
+    ),
+    row(
+        "ContrastiveLoss beyond the margin",
+        "margin: 0.5",
+        normal(7, 5, scale=30),
+        normal(7, 5, scale=30),
+        label(0, 7),
+        more="loss_weight: 3",
+    ),
+    row("HingeLoss", "", normal(7, 5), labels(7, classes=5)),
+    row("HingeLoss L2", "norm: L2", normal(7, 5), labels(7, 1, classes=5), more="loss_weight: 3"),
+    row("HingeLoss of an image", "norm: L2", normal(7, 2, 1, 3), labels(7, classes=6)),
+    row("SigmoidCrossEntropyLoss", "", normal(2, 3, 7, 5), fixed(2, 3, 7, 5)),
+    row("SigmoidCrossEntropyLoss of other axes", "", normal(2, 3, 7, 5), fixed(2, 7, 15)),
+    row("SigmoidCrossEntropyLoss of great numbers", "", normal(7, 5, scale=1000), fixed(7, 5)),
+    *(
+        row(
+            f"SigmoidCrossEntropyLoss {how}",
+            "",
+            normal(7, 3, 5),
+            labels(7, 3, 5, classes=2, ignore=-1),
+            more=f"loss_weight: 3 loss_param {{ ignore_label: -1 {how} }}",
+        )
+        for how in (
+            "",
+            "normalization: FULL",
+            "normalization: VALID",
+            "normalization: BATCH_SIZE",
+            "normalization: NONE",
+            "normalize: true",
+            "normalize: false",
+            "normalize: true normalization: NONE",
+        )
+    ),
     row("Accuracy", "", normal(7, 3), labels(7, classes=3)),
     row("Accuracy of an image", "", normal(2, 3, 7, 5), labels(2, 1, 7, 5, classes=3)),
     row(
@@ -662,6 +996,25 @@ CHAINS = (
         {"x": normal(2, 3, 4, 5, 6), "z": normal(2, 1, 3, 2, 4)},
     ),
     Case(
+        "Reduction, ArgMax, Slice and Tile of rank 5",
+        """
+        layer { name: "in" type: "Input" top: "x" input_param {
+            shape { dim: 2 dim: 3 dim: 4 dim: 5 dim: 7 } } }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param {
+            num_output: 4 kernel_size: 2 } }
+        layer { name: "s" type: "Slice" bottom: "c" top: "s" top: "t" slice_param {
+            axis: -2 slice_point: 1 } }
+        layer { name: "l" type: "Tile" bottom: "t" top: "l" tile_param { axis: 3 tiles: 2 } }
+        layer { name: "m" type: "ArgMax" bottom: "s" top: "m" argmax_param {
+            axis: 1 out_max_val: true } }
+        layer { name: "r" type: "Reduction" bottom: "l" top: "r" reduction_param {
+            axis: -1 operation: SUMSQ } }
+        layer { name: "q" type: "Reduction" bottom: "c" top: "q" reduction_param { axis: 3 } }
+        """,
+        {"x": normal(2, 3, 4, 5, 7)},
+        smooth=False,
+    ),
+    Case(
         "SoftmaxWithLoss and Accuracy of rank 5",
         """
         layer { name: "in" type: "Input" top: "x" top: "l" input_param {
@@ -695,11 +1048,15 @@ CASES = (
     *CONVOLUTION,
     *DECONVOLUTION,
     *CROP,
+    *IM2COL,
     *POOLING,
     *ACTIVATION,
     *NORMALIZATION,
     *COMMON,
     *UTILITY,
+    *RECURRENT,
+    *PARAMETER,
+    *ARRANGEMENT,
     *LOSS,
     *CHAINS,
     *GOLDEN_CASES,

@@ -12,12 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from netspec.graph import Graph, Node
 from netspec.proto.layers_pb2 import (
+    TRAIN,
     EltwiseParameter,
+    HingeLossParameter,
     LayerParameter,
     LossParameter,
     LRNParameter,
     PoolingParameter,
+    ReductionParameter,
+    SPPParameter,
 )
 from netspec.shapes import ParamKey, Shapes
 
@@ -47,9 +52,17 @@ def evaluate(
             continue
         blobs = [np.asarray(params[key], np.float64) for key in keys.values()]
         bottoms = [values[i] for i in node.bottoms]
-        tops = RULES[node.type](node.layer.spec, blobs, *bottoms)
+        tops = RULES[node.type](in_phase(shapes.graph, node), blobs, *bottoms)
         values.update(zip(node.tops, tops, strict=False))
     return values
+
+
+def in_phase(graph: Graph, node: Node) -> LayerParameter:
+    """A layer's message, in the net's phase where it names none."""
+    layer = LayerParameter()
+    layer.CopyFrom(node.layer.spec)
+    layer.phase = layer.phase if layer.HasField("phase") else graph.phase
+    return layer
 
 
 def positions(shape: Sequence[int]) -> Any:
@@ -201,6 +214,64 @@ def pooling(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
     return [top, mask]
 
 
+@rule("Im2col")
+def im2col(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    axis = layer.convolution_param.axis % x.ndim
+    size = x.shape[axis + 1 :]
+    windows = geometry(layer, len(size))
+    kernel = [k for k, _, _, _ in windows]
+    out = [
+        (n + 2 * pad - d * (k - 1) - 1) // s + 1
+        for n, (k, s, pad, d) in zip(size, windows, strict=True)
+    ]
+    top = np.zeros((*x.shape[:axis], x.shape[axis] * math.prod(kernel), *out))
+    for *batch, c in positions(x.shape[: axis + 1]):
+        for at, tap, pixel in spread_out(out, size, windows):
+            number = 0
+            for i, k in zip(tap, kernel, strict=True):
+                number = number * k + i
+            top[(*batch, c * math.prod(kernel) + number, *at)] = x[(*batch, c, *pixel)]
+    return [top]
+
+
+@rule("SPP")
+def spp(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    """Bins pooled one by one, each over what of it lies in the image."""
+    p = layer.spp_param
+    joined: list[list[float]] = [[] for _ in x]
+    for level in range(p.pyramid_height):
+        bins = 2**level
+        sides, starts = [], []
+        for size in x.shape[2:]:
+            side = math.ceil(size / bins)
+            pad = math.ceil((side * bins - size) / 2)
+            count = math.ceil((size + 2 * pad - side) / side) + 1
+            every = [i * side - pad for i in range(count)]
+            if any(n % bins for n in x.shape[2:]):
+                every = [start for start in every if start < size]
+            sides.append((side, pad))
+            starts.append(every)
+        for n, c, h0, w0 in itertools.product(*map(range, x.shape[:2]), *starts):
+            spans = [
+                (start, min(start + side, size + pad))
+                for start, (side, pad), size in zip((h0, w0), sides, x.shape[2:], strict=True)
+            ]
+            seen = [
+                x[n, c, h, w]
+                for h, w in itertools.product(*(range(*span) for span in spans))
+                if 0 <= h < x.shape[2] and 0 <= w < x.shape[3]
+            ]
+            if p.pool == SPPParameter.MAX:
+                value = max(seen)
+            elif p.pool == SPPParameter.AVE:
+                value = sum(seen) / math.prod(end - start for start, end in spans)
+            else:
+                value = sum(v * v for v in seen) / sum(seen)
+            joined[n].append(value)
+    top = np.array(joined)
+    return [top.reshape(*x.shape[:2], 1, 1) if p.pyramid_height == 1 else top]
+
+
 @rule("LRN")
 def lrn(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
     p = layer.lrn_param
@@ -236,6 +307,133 @@ def dropout(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
     return [x]
 
 
+@rule("PReLU")
+def prelu(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    (slopes,) = blobs
+    top = np.zeros_like(x)
+    for at in positions(x.shape):
+        slope = slopes[()] if layer.prelu_param.channel_shared else slopes[at[1]]
+        top[at] = x[at] if x[at] > 0 else slope * x[at]
+    return [top]
+
+
+@rule("ELU")
+def elu(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    alpha = layer.elu_param.alpha
+    return [elementwise(x, lambda v: v if v > 0 else alpha * (math.exp(v) - 1))]
+
+
+def logistic(v: float) -> float:
+    return 1 / (1 + math.exp(-v)) if v > 0 else math.exp(v) / (1 + math.exp(v))
+
+
+@rule("Sigmoid")
+def sigmoid(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    return [elementwise(x, logistic)]
+
+
+@rule("Swish")
+def swish(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    return [elementwise(x, lambda v: v * logistic(layer.swish_param.beta * v))]
+
+
+@rule("TanH")
+def tanh(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    return [elementwise(x, lambda v: 2 * logistic(2 * v) - 1)]
+
+
+@rule("AbsVal")
+def absval(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    return [elementwise(x, lambda v: v if v > 0 else -v)]
+
+
+def log_of_one_plus_power(v: float) -> float:
+    return v + math.log(1 + math.exp(-v)) if v > 0 else math.log(1 + math.exp(v))
+
+
+@rule("BNLL")
+def bnll(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    return [elementwise(x, log_of_one_plus_power)]
+
+
+@rule("Exp")
+def exp(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    p = layer.exp_param
+    base = math.e if p.base == -1 else p.base
+    return [elementwise(x, lambda v: base**p.shift * base ** (p.scale * v))]
+
+
+@rule("Log")
+def log(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    p = layer.log_param
+    base = math.e if p.base == -1 else p.base
+    return [elementwise(x, lambda v: math.log(p.shift + p.scale * v, base))]
+
+
+@rule("Clip")
+def clip(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    p = layer.clip_param
+    return [elementwise(x, lambda v: sorted((p.min, v, p.max))[1])]
+
+
+@rule("Threshold")
+def threshold(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    return [elementwise(x, lambda v: float(v > layer.threshold_param.threshold))]
+
+
+@rule("BatchNorm")
+def batch_norm(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    p = layer.batch_norm_param
+    means, variances, (factor,) = blobs
+    top = np.zeros_like(x)
+    for c in range(x.shape[1] if x.ndim > 1 else 1):
+        mine = (slice(None), c) if x.ndim > 1 else ()
+        if uses_running_statistics(layer):
+            mean, variance = (means[c] / factor, variances[c] / factor) if factor else (0, 0)
+        else:
+            mean, variance = moments(x[mine])
+        top[mine] = (x[mine] - mean) / math.sqrt(variance + p.eps)
+    return [top]
+
+
+def uses_running_statistics(layer: LayerParameter) -> bool:
+    p = layer.batch_norm_param
+    return p.use_global_stats if p.HasField("use_global_stats") else layer.phase != TRAIN
+
+
+def moments(x: Array) -> tuple[float, float]:
+    values = list(x.reshape(-1))
+    mean = sum(values) / len(values)
+    return mean, sum((v - mean) ** 2 for v in values) / len(values)
+
+
+def batch_statistics(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    """What BatchNorm keeps for the runs that follow."""
+    if uses_running_statistics(layer):
+        return blobs
+    share = layer.batch_norm_param.moving_average_fraction
+    kept = [share * blob for blob in blobs]
+    for c in range(len(kept[0])):
+        mine = x[:, c] if x.ndim > 1 else x
+        mean, variance = moments(mine)
+        kept[0][c] += mean
+        kept[1][c] += variance * mine.size / max(mine.size - 1, 1)
+    kept[2] += 1
+    return kept
+
+
+@rule("MVN")
+def mvn(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    p = layer.mvn_param
+    top = x.reshape([*x.shape, 1, 1, 1][:4]).copy()
+    for at in positions(top.shape[: 1 if p.across_channels else 2]):
+        mean, variance = moments(top[at])
+        top[at] -= mean
+        if p.normalize_variance:
+            top[at] /= math.sqrt(variance) + p.eps
+    return [top]
+
+
 def elementwise(x: Array, function: Callable[[float], float]) -> Array:
     top = np.zeros_like(x)
     for at in positions(x.shape):
@@ -255,6 +453,15 @@ def inner_product(layer: LayerParameter, blobs: list[Array], x: Array) -> list[A
                 top[(*row, o)] += v * (weight[i, o] if p.transpose else weight[o, i])
             for b in bias:
                 top[(*row, o)] += b[o]
+    return [top]
+
+
+@rule("Embed")
+def embed(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    weight, *bias = blobs
+    top = np.zeros((*x.shape, layer.embed_param.num_output))
+    for at in positions(x.shape):
+        top[at] = weight[int(x[at])] + sum(bias)
     return [top]
 
 
@@ -319,6 +526,74 @@ def silence(layer: LayerParameter, blobs: list[Array], *bottoms: Array) -> list[
     return []
 
 
+@rule("Parameter")
+def parameter(layer: LayerParameter, blobs: list[Array]) -> list[Array]:
+    return blobs
+
+
+def lstm_step(cell: Array, gates: Array, goes_on: float) -> tuple[Array, Array]:
+    """The next cell and hidden state of one stream."""
+    size = len(cell)
+    c, h = np.zeros(size), np.zeros(size)
+    for d in range(size):
+        i, f, o, g = (gates[k * size + d] for k in range(4))
+        c[d] = goes_on * logistic(f) * cell[d] + logistic(i) * math.tanh(g)
+        h[d] = logistic(o) * math.tanh(c[d])
+    return c, h
+
+
+@rule("LSTMUnit")
+def lstm_unit(
+    layer: LayerParameter, blobs: list[Array], cell: Array, gates: Array, cont: Array
+) -> list[Array]:
+    c, h = np.zeros_like(cell), np.zeros_like(cell)
+    for n in range(cell.shape[1]):
+        c[0, n], h[0, n] = lstm_step(cell[0, n], gates[0, n], cont[0, n])
+    return [c, h]
+
+
+@rule("LSTM")
+def lstm(
+    layer: LayerParameter, blobs: list[Array], x: Array, cont: Array, *more: Array
+) -> list[Array]:
+    p, rest = layer.recurrent_param, list(more)
+    weight, bias, *static_weight, hidden_weight = blobs
+    static = [rest.pop(0)] if static_weight else []
+    top = np.zeros((*x.shape[:2], p.num_output))
+    last_h, last_c = (np.zeros((1, x.shape[1], p.num_output)) for _ in range(2))
+    for n in range(x.shape[1]):
+        h, c = (state[0, n] for state in rest) if rest else (top[0, n] * 0, top[0, n] * 0)
+        for t in range(len(x)):
+            gates = weight @ x[t, n].reshape(-1) + bias + hidden_weight @ (cont[t, n] * h)
+            for w, s in zip(static_weight, static, strict=True):
+                gates = gates + w @ s[n].reshape(-1)
+            c, h = lstm_step(c, gates, cont[t, n])
+            top[t, n] = h
+        last_h[0, n], last_c[0, n] = h, c
+    return [top, last_h, last_c]
+
+
+@rule("RNN")
+def rnn(
+    layer: LayerParameter, blobs: list[Array], x: Array, cont: Array, *more: Array
+) -> list[Array]:
+    p, rest = layer.recurrent_param, list(more)
+    weight, bias, *static_weight, hidden_weight, top_weight, top_bias = blobs
+    static = [rest.pop(0)] if static_weight else []
+    top = np.zeros((*x.shape[:2], p.num_output))
+    last = np.zeros((1, x.shape[1], p.num_output))
+    for n in range(x.shape[1]):
+        h = rest[0][0, n] if rest else top[0, n] * 0
+        for t in range(len(x)):
+            entered = weight @ x[t, n].reshape(-1) + bias + hidden_weight @ (cont[t, n] * h)
+            for w, s in zip(static_weight, static, strict=True):
+                entered = entered + w @ s[n].reshape(-1)
+            h = elementwise(entered, math.tanh)
+            top[t, n] = elementwise(top_weight @ h + top_bias, math.tanh)
+        last[0, n] = h
+    return [top, last]
+
+
 def off_axis(shape: Sequence[int], axis: int) -> Any:
     """Index of every row along an axis: a slice there, a number on all other axes."""
     for at in positions([*shape[:axis], *shape[axis + 1 :]]):
@@ -338,6 +613,102 @@ def softmax(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
     return [top]
 
 
+@rule("Reduction")
+def reduction(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    p = layer.reduction_param
+    outer = x.shape[: p.axis % x.ndim]
+    top = np.zeros(outer)
+    for at in positions(outer):
+        values = list(np.ravel(x[at]))
+        total = {
+            ReductionParameter.SUM: sum(values),
+            ReductionParameter.ASUM: sum(abs(v) for v in values),
+            ReductionParameter.SUMSQ: sum(v * v for v in values),
+            ReductionParameter.MEAN: sum(values) / len(values),
+        }[p.operation]
+        top[at] = p.coeff * total
+    return [top]
+
+
+@rule("ArgMax")
+def argmax(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    p = layer.argmax_param
+
+    def best(row: Array) -> list[tuple[float, int]]:
+        return sorted(((v, i) for i, v in enumerate(row)), reverse=True)[: p.top_k]
+
+    if p.HasField("axis"):
+        axis = p.axis % x.ndim
+        top = np.zeros([p.top_k if i == axis else n for i, n in enumerate(x.shape)])
+        for row in off_axis(x.shape, axis):
+            top[row] = [v if p.out_max_val else i for v, i in best(x[row])]
+        return [top]
+    items = []
+    for item in x:
+        found = best(item.reshape(-1))
+        items.append([i for _, i in found] + ([v for v, _ in found] if p.out_max_val else []))
+    shape = [len(x), 2 if p.out_max_val else 1, p.top_k] + [1] * (x.ndim - 3)
+    return [np.array(items, np.float64).reshape(shape)]
+
+
+@rule("Flatten")
+def flatten(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    first, last = (n % x.ndim for n in (layer.flatten_param.axis, layer.flatten_param.end_axis))
+    shape, product = [], 1
+    for i, n in enumerate(x.shape):
+        if i == first and last < first:
+            shape.append(1)
+        if first <= i <= last:
+            product *= n
+            if i == last:
+                shape.append(product)
+        else:
+            shape.append(n)
+    return [np.array(list(x.flat)).reshape(shape)]
+
+
+@rule("Reshape")
+def reshape(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    p = layer.reshape_param
+    start = p.axis if p.axis >= 0 else p.axis + x.ndim + 1
+    end = x.ndim if p.num_axes < 0 else start + p.num_axes
+    shape = [*x.shape[:start], *p.shape.dim, *x.shape[end:]]
+    for i in range(start, start + len(p.shape.dim)):
+        shape[i] = shape[i] or x.shape[i]
+    if -1 in shape:
+        shape[shape.index(-1)] = x.size // -math.prod(shape)
+    return [np.array(list(x.flat)).reshape(shape)]
+
+
+@rule("Slice")
+def slice_(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    p = layer.slice_param
+    axis = (p.slice_dim if p.HasField("slice_dim") else p.axis) % x.ndim
+    size, parts = x.shape[axis], len(layer.top)
+    starts = [0, *p.slice_point] if p.slice_point else [size // parts * i for i in range(parts)]
+    tops = []
+    for start, end in zip(starts, [*starts[1:], size], strict=True):
+        rows = [np.take(x, i, axis) for i in range(start, end)]
+        empty = np.zeros([0 if i == axis else n for i, n in enumerate(x.shape)])
+        tops.append(np.stack(rows, axis) if rows else empty)
+    return tops
+
+
+@rule("Tile")
+def tile(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
+    p = layer.tile_param
+    axis = p.axis % x.ndim
+    top = np.zeros([n * p.tiles if i == axis else n for i, n in enumerate(x.shape)])
+    for at in positions(top.shape):
+        top[at] = x[tuple(i % n for i, n in zip(at, x.shape, strict=True))]
+    return [top]
+
+
+@rule("BatchReindex")
+def batch_reindex(layer: LayerParameter, blobs: list[Array], x: Array, i: Array) -> list[Array]:
+    return [np.array([x[int(n)] for n in i])]
+
+
 @rule("SoftmaxWithLoss")
 def softmax_with_loss(
     layer: LayerParameter, blobs: list[Array], scores: Array, labels: Array
@@ -352,18 +723,105 @@ def softmax_with_loss(
             continue
         total -= math.log(max(probabilities[row][int(label)], np.finfo(np.float32).tiny))
         valid += 1
-    mode = p.normalization
-    if p.HasField("normalize") and not p.HasField("normalization"):
+    outer = math.prod(scores.shape[:axis])
+    divisor = loss_divisor(p, LossParameter.VALID, len(rows), valid, outer)
+    return [np.array(total / divisor), probabilities]
+
+
+def loss_divisor(p: LossParameter, default: int, every: int, valid: int, outer: int) -> int:
+    mode = default
+    if p.HasField("normalization"):
+        mode = p.normalization
+    elif p.HasField("normalize"):
         mode = LossParameter.VALID if p.normalize else LossParameter.BATCH_SIZE
     if mode == LossParameter.FULL:
-        divisor = len(rows)
+        divisor = every
     elif mode == LossParameter.VALID:
         divisor = valid
     elif mode == LossParameter.BATCH_SIZE:
-        divisor = math.prod(scores.shape[:axis])
+        divisor = outer
     else:
         divisor = 1
-    return [np.array(total / max(divisor, 1)), probabilities]
+    return max(divisor, 1)
+
+
+@rule("InfogainLoss")
+def infogain_loss(
+    layer: LayerParameter, blobs: list[Array], scores: Array, labels: Array, matrix: Array
+) -> list[Array]:
+    p, axis = layer.loss_param, layer.infogain_loss_param.axis % scores.ndim
+    classes = scores.shape[axis]
+    probabilities = np.zeros_like(scores)
+    total, valid = 0.0, 0
+    rows = list(off_axis(scores.shape, axis))
+    for row, label in zip(rows, labels.reshape(-1), strict=True):
+        probabilities[row] = softmaxed(scores[row])
+        if p.HasField("ignore_label") and label == p.ignore_label:
+            continue
+        for k, probability in enumerate(probabilities[row]):
+            weight = matrix.reshape(-1)[int(label) * classes + k]
+            total -= weight * math.log(max(probability, 1e-20))
+        valid += 1
+    outer = math.prod(scores.shape[:axis])
+    divisor = loss_divisor(p, LossParameter.VALID, len(rows), valid, outer)
+    return [np.array(total / divisor), probabilities]
+
+
+@rule("MultinomialLogisticLoss")
+def multinomial_logistic_loss(
+    layer: LayerParameter, blobs: list[Array], probabilities: Array, labels: Array
+) -> list[Array]:
+    total = 0.0
+    for item, label in zip(probabilities, labels.reshape(-1), strict=True):
+        total -= math.log(max(item.reshape(-1)[int(label)], 1e-20))
+    return [np.array(total / len(probabilities))]
+
+
+@rule("EuclideanLoss")
+def euclidean_loss(layer: LayerParameter, blobs: list[Array], a: Array, b: Array) -> list[Array]:
+    total = sum((v - w) ** 2 for v, w in zip(a.reshape(-1), b.reshape(-1), strict=True))
+    return [np.array(total / (2 * len(a)))]
+
+
+@rule("ContrastiveLoss")
+def contrastive_loss(
+    layer: LayerParameter, blobs: list[Array], a: Array, b: Array, alike: Array
+) -> list[Array]:
+    p, total = layer.contrastive_loss_param, 0.0
+    for n in range(len(a)):
+        square = sum((v - w) ** 2 for v, w in zip(a[n].reshape(-1), b[n].reshape(-1), strict=True))
+        if alike.reshape(-1)[n]:
+            total += square
+        elif p.legacy_version:
+            total += max(p.margin - square, 0)
+        else:
+            total += max(p.margin - math.sqrt(square), 0) ** 2
+    return [np.array(total / (2 * len(a)))]
+
+
+@rule("HingeLoss")
+def hinge_loss(
+    layer: LayerParameter, blobs: list[Array], scores: Array, labels: Array
+) -> list[Array]:
+    power, total = 2 if layer.hinge_loss_param.norm == HingeLossParameter.L2 else 1, 0.0
+    for item, label in zip(scores, labels.reshape(-1), strict=True):
+        for k, score in enumerate(item.reshape(-1)):
+            total += max(0, 1 - score if k == label else 1 + score) ** power
+    return [np.array(total / len(scores))]
+
+
+@rule("SigmoidCrossEntropyLoss")
+def sigmoid_cross_entropy_loss(
+    layer: LayerParameter, blobs: list[Array], scores: Array, targets: Array
+) -> list[Array]:
+    p, total, valid = layer.loss_param, 0.0, 0
+    for x, t in zip(scores.reshape(-1), targets.reshape(-1), strict=True):
+        if p.HasField("ignore_label") and int(t) == p.ignore_label:
+            continue
+        total += t * log_of_one_plus_power(-x) + (1 - t) * log_of_one_plus_power(x)
+        valid += 1
+    divisor = loss_divisor(p, LossParameter.BATCH_SIZE, scores.size, valid, len(scores))
+    return [np.array(total / divisor)]
 
 
 @rule("Accuracy")

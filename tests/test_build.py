@@ -1,11 +1,13 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from netspec import build
 from netspec.errors import GraphError, LayerError, SourceError
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
 from netspec.prototxt import parse_net
+from netspec.sources.feed import Feed
 
 FED = """
 layer { name: "in" type: "HDF5Data" top: "x"
@@ -55,3 +57,61 @@ def test_a_shape_for_a_blob_that_is_not_fed() -> None:
     with pytest.raises(GraphError) as error:
         build.compile_net(graph, {"x": (1, 2, 5, 7), "y": (1,)})
     assert str(error.value) == 'net.prototxt: no input blob "y"; the net is fed x'
+
+
+STATED = """
+layer { name: "d" type: "DummyData" top: "x" top: "z" dummy_data_param {
+  num: 2 channels: 3 channels: 1 height: 5 height: 4 width: 7 } }
+layer { name: "m" type: "MemoryData" top: "image" top: "label" memory_data_param {
+  batch_size: 2 channels: 3 height: 5 width: 7 } }
+layer { name: "e" type: "DummyData" top: "a" top: "b" dummy_data_param {
+  shape { dim: 2 dim: 3 } data_filler { type: "gaussian" } } }
+layer { name: "o" type: "HDF5Output" bottom: "x" bottom: "label"
+  hdf5_output_param { file_name: "out.h5" } }
+"""
+
+
+def test_data_layers_that_state_their_shapes_need_no_data() -> None:
+    net = build.compile_net(
+        build.graph_of(parse_net(STATED, "net.prototxt"), NetState(phase=TEST)), {"b": (4,)}
+    )
+    assert net.shapes.by_name == {
+        "x": (2, 3, 5, 7),
+        "z": (2, 1, 4, 7),
+        "image": (2, 3, 5, 7),
+        "label": (2,),
+        "a": (2, 3),
+        "b": (4,),
+    }
+    fed = {name: np.zeros(shape, np.float32) for name, shape in net.shapes.by_name.items()}
+    with pytest.raises(LayerError) as error:
+        net(**fed)
+    assert str(error.value) == (
+        'net.prototxt:8: layer "o" (HDF5Output): writing HDF5 files is not supported yet'
+    )
+    with pytest.raises(SourceError) as caught:
+        Feed(net.shapes.graph)
+    assert str(caught.value).startswith(
+        'net.prototxt:2: layer "d" (DummyData): no source feeds this type (those that are fed: '
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer_type", "param"),
+    [
+        ("Data", 'data_param { source: "nowhere_lmdb" backend: LMDB batch_size: 2 }'),
+        ("ImageData", 'image_data_param { source: "nowhere.txt" batch_size: 2 }'),
+        ("WindowData", 'window_data_param { source: "nowhere.txt" batch_size: 2 }'),
+    ],
+)
+def test_data_layers_that_nothing_feeds_yet(layer_type: str, param: str) -> None:
+    text = f'layer {{ name: "d" type: "{layer_type}" top: "x" top: "y" {param} }}'
+    graph = build.graph_of(parse_net(text, "net.prototxt"), NetState(phase=TEST))
+    assert build.shapes_or_none(graph, {}) is None
+    given = {"x": (2, 3, 5, 7), "y": (2,)}
+    assert build.compile_net(graph, given).shapes.by_name == given
+    with pytest.raises(SourceError) as error:
+        build.compile_net(graph)
+    assert str(error.value).startswith(
+        f'net.prototxt:1: layer "d" ({layer_type}): no source feeds this type'
+    )

@@ -196,7 +196,8 @@ def test_backward_is_the_gradient_of_the_weighted_losses() -> None:
 
 
 def test_backward_starts_from_the_diffs_of_outputs() -> None:
-    net = filled()
+    Path("forced.prototxt").write_text("force_backward: true " + Path("net.prototxt").read_text())
+    net = filled("forced.prototxt")
     net.forward()
     dside = np.arange(10, dtype=np.float32).reshape(2, 5)
     made = net.backward(diffs=["h"], side=dside)
@@ -206,6 +207,15 @@ def test_backward_starts_from_the_diffs_of_outputs() -> None:
     net.blobs["loss"].diff[...] = 0
     net.blobs["side"].diff[...] = 0
     assert (net.backward()["x"] == 0).all()
+
+
+def test_what_no_loss_depends_on_has_no_gradient_unless_forced() -> None:
+    net = filled()
+    net.forward()
+    made = net.backward(side=np.ones((2, 5), np.float32))
+    close(made["x"], backward()["x"])
+    close(net.params["first"][0].diff, backward()["W1"])
+    assert (net.blobs["side"].diff == 1).all()
 
 
 def test_the_diff_of_an_in_place_blob_is_that_before_the_layer() -> None:
@@ -263,7 +273,7 @@ layer { name: "drop" type: "Dropout" bottom: "x" top: "y" }
 
 
 def test_backward_draws_what_forward_drew() -> None:
-    Path("drop.prototxt").write_text(DROP)
+    Path("drop.prototxt").write_text("force_backward: true" + DROP)
     net = caffe.Net("drop.prototxt", caffe.TRAIN)
     net.blobs["x"].data[...] = 1
     first = net.forward()["y"].copy()
@@ -336,7 +346,7 @@ layer {
 
 
 def test_shared_params_are_one_blob() -> None:
-    Path("twins.prototxt").write_text(TWINS)
+    Path("twins.prototxt").write_text("force_backward: true" + TWINS)
     net = caffe.Net("twins.prototxt", caffe.TEST)
     assert net.params["a"][0] is net.params["b"][0]
     net.params["b"][0].data[...] = W1

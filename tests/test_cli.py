@@ -17,6 +17,7 @@ from PIL import Image
 
 from netspec.build import graph
 from netspec.cli import main
+from netspec.inspect.catalogue import entries
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.prototxt import read_net
 from netspec.report import Report
@@ -550,6 +551,16 @@ SETS = [
 @pytest.mark.parametrize(("arguments", "message"), SETS, ids=[arguments for arguments, _ in SETS])
 def test_data_mistakes(here: Path, arguments: str, message: str) -> None:
     assert mistake("data", "shapes", *arguments.split()) == message
+
+
+# layers
+
+
+def test_layers_lists_what_there_is() -> None:
+    head, rule, *rows = output("layers").splitlines()
+    assert head.split() == ["type", "family", "bottoms", "tops", "blobs", "formula"]
+    assert set(rule) == {"-", " "}
+    assert [row.split()[0] for row in rows] == [entry.type for entry in entries()]
 
 
 # The command itself

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,16 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from cases import CASES, DECONVOLUTION, GOLDEN, GOLDEN_CASES, Case, layer_text
+from cases import CASES, DECONVOLUTION, GOLDEN, GOLDEN_CASES, Case, input_text, layer_text
 from numpy.typing import ArrayLike, NDArray
-from reference import evaluate
+from reference import batch_statistics, evaluate, in_phase
 
 from netspec import caffe
 from netspec.errors import LayerError
+from netspec.fillers import fill
 from netspec.graph import connect
 from netspec.layers import REGISTRY, lowering
 from netspec.layers.base import Layout
 from netspec.layers.window import Window
+from netspec.proto.layers_pb2 import BlobProto
 from netspec.prototxt import parse_net
 from netspec.runner import Run, run
 from netspec.shapes import infer
@@ -145,6 +148,9 @@ def test_backward_is_right(trial: Trial) -> None:
             )
             _close_slope(inputs[i], direction, slope)
     for key in params:
+        if not case.shapes.params[key].learned:
+            assert not params[key].any()
+            continue
         for direction in rng.choice([-1.0, 1.0], (2, *params[key].shape)):
             slope = _slope(
                 lambda w, key=key: trial.reference(case.inputs, {**case.params, key: w}),
@@ -152,6 +158,25 @@ def test_backward_is_right(trial: Trial) -> None:
                 direction,
             )
             _close_slope(params[key], direction, slope)
+
+
+def test_statistics_are_kept(trial: Trial) -> None:
+    """As the plain loops have it, and as Caffe has it."""
+    case = trial.case
+    updates = compiled(lambda *a: trial.run(*a).updates)(trial.inputs, trial.params)
+    kept = {**case.params, **updates}
+    for name, array in case.written_by_caffe("param_after/").items():
+        close(kept[case.param_key(name)], array)
+    expected = dict(case.params)
+    values = evaluate(case.shapes, case.params, case.inputs)
+    for node, keys in zip(case.graph.nodes, case.shapes.keys, strict=True):
+        if node.type == "BatchNorm":
+            blobs = [np.asarray(case.params[key], np.float64) for key in keys.values()]
+            layer = in_phase(case.graph, node)
+            statistics = batch_statistics(layer, blobs, values[node.bottoms[0]])
+            expected.update(zip(keys.values(), statistics, strict=True))
+    for key, array in kept.items():
+        close(array, expected[key])
 
 
 def _slope(function: Any, at: NDArray, direction: NDArray) -> float:
@@ -192,7 +217,8 @@ def test_images_are_channels_last_where_a_layer_can() -> None:
         if layer.layout is not Layout.CHANNELS_FIRST and not layer.is_source and name != "Silence"
     }
     # A loss and Accuracy make scalars, but read what is channels-last.
-    assert able - {"SoftmaxWithLoss", "Accuracy"} <= seen
+    scalar = {name for name in able if REGISTRY[name].is_loss} | {"Accuracy"}
+    assert able - scalar <= seen
 
 
 FIRST_OF_TYPE = {case.graph.nodes[-1].type: case for case in reversed(CASES)}
@@ -222,6 +248,9 @@ def test_the_pycaffe_face_is_caffes(case: Case) -> None:
         layer, i = name.rsplit("/", 1)
         net.params[layer][int(i)].data[...] = array
     net.forward()
+    for name, array in case.written_by_caffe("param_after/").items():
+        layer, i = name.rsplit("/", 1)
+        close(net.params[layer][int(i)].data, array)
     for name, array in case.written_by_caffe("out/").items():
         close(net.blobs[name].data, array)
     if "has_backward" in case.golden:
@@ -382,6 +411,50 @@ def test_the_product_of_a_zero(stable: str, expected: list[list[float]]) -> None
     np.testing.assert_array_equal(b, [1, expected[0][1]])
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 4])
+def test_of_equal_values_the_last_is_the_greatest(top_k: int) -> None:
+    """The two zeros are equal too."""
+    layer = layer_text("ArgMax", f"axis: 1 top_k: {top_k}", ["a"])
+    rows = [[3, 3, 1, 3], [0.0, -0.0, 0.0, -0.0], [-0.0, 0.0, -1, 0.0]]
+    best = [[3, 1, 0, 2], [3, 2, 1, 0], [3, 1, 0, 2]]
+    assert forward(layer, rows)[0].tolist() == [row[:top_k] for row in best]
+
+
+@pytest.mark.parametrize(
+    ("how", "gradient"),
+    [
+        ("SUM", [-3, -3, -3]),
+        ("MEAN", [-1, -1, -1]),
+        ("ASUM", [3, 0, -3]),
+        ("SUMSQ", [12, 0, -30]),
+    ],
+)
+def test_the_gradient_of_a_reduction(how: str, gradient: list[float]) -> None:
+    layer = layer_text("Reduction", f"operation: {how} coeff: -1", ["a"])
+    assert gradients(layer, 3, [-2, 0, 5])[0].tolist() == gradient
+
+
+def test_an_item_picked_twice_has_both_gradients() -> None:
+    layer = layer_text("BatchReindex", "", "ab")
+    picked, indices = gradients(layer, [[1, 2], [3, 5], [7, 11]], [[0, 0]] * 3, [2, 0, 2])
+    assert picked.tolist() == [[3, 5], [0, 0], [8, 13]]
+    assert not indices.any()
+
+
+@pytest.mark.parametrize("index", [-1, -0.5, 3, 1e12, math.nan, math.inf])
+def test_an_index_outside_picks_nan(index: float) -> None:
+    """A wrong number would go unseen."""
+    layer = layer_text("BatchReindex", "", "ab")
+    (top,) = forward(layer, [[1], [2], [3]], [index, 2.75])
+    np.testing.assert_array_equal(top, [[math.nan], [3]])
+    assert gradients(layer, [[5], [7]], [[1], [2], [3]], [index, 1])[0].tolist() == [[0], [7], [0]]
+    embed = layer_text("Embed", "num_output: 2 input_dim: 3", ["a"])
+    shapes = infer(connect(parse_net(f"{input_text({'a': (2,)})}\n{embed}")))
+    rows = {key: jnp.ones(blob.shape) for key, blob in shapes.params.items()}
+    made = run(shapes, rows, {0: jnp.asarray([index, 2])}).value(1)
+    np.testing.assert_array_equal(made, [[math.nan] * 2, [2, 2]])
+
+
 LOSS = """layer { name: "y" type: "SoftmaxWithLoss" bottom: "a" bottom: "b" top: "y" top: "p"
     loss_param { %s } }"""
 
@@ -427,6 +500,117 @@ def test_labels_lie_in_caffes_order_whatever_their_axes(shape: tuple[int, ...]) 
         (want,) = forward(net % layer_type, scores, labels)
         (got,) = forward(net % layer_type, scores, labels.reshape(shape))
         assert got == want
+
+
+@pytest.mark.parametrize(
+    ("layer_type", "settings", "x", "gradient"),
+    [
+        ("AbsVal", "", [-2, 0, 3], [-1, 0, 1]),
+        ("ELU", "alpha: 0.25", [-1e9, 0, 1e9], [0, 0.25, 1]),
+        ("BNLL", "", [-1e9, 0, 1e9], [0, 0.5, 1]),
+        ("Clip", "min: -1 max: 2", [-2, -1, 0, 2, 3], [0, 1, 1, 1, 0]),
+        ("Threshold", "threshold: 1", [0, 1, 2], [0, 0, 0]),
+        ("Sigmoid", "", [-1e9, 0, 1e9], [0, 0.25, 0]),
+    ],
+)
+def test_gradients_at_kinks_and_far_away(
+    layer_type: str, settings: str, x: list[float], gradient: list[float]
+) -> None:
+    layer = layer_text(layer_type, settings, "a")
+    assert np.isfinite(forward(layer, x)[0]).all()
+    assert gradients(layer, np.ones(len(x)), x)[0].tolist() == gradient
+
+
+def test_a_threshold_is_to_be_passed() -> None:
+    assert forward(layer_text("Threshold", "threshold: 1", "a"), [0, 1, 2])[0].tolist() == [0, 0, 1]
+
+
+def test_prelu_at_zero_and_its_shared_slope() -> None:
+    text = f"{input_text({'a': (1, 3)})} {layer_text('PReLU', 'channel_shared: true', 'a')}"
+    shapes = infer(connect(parse_net(text)))
+    (key,) = shapes.params
+    assert shapes.params[key].shape == ()
+    assert fill(shapes.params[key].filler, (), jax.random.key(0)) == 0.25
+
+    def top(slope: jax.Array, x: jax.Array) -> jax.Array:
+        return run(shapes, {key: slope}, {0: x}).value(1).sum()
+
+    slope, x = jax.grad(top, (0, 1))(jnp.float32(0.5), jnp.asarray([[-2.0, 0, 3]]))
+    assert slope == -2
+    assert x.tolist() == [[0.5, 0.5, 1]]
+
+
+def test_batch_norm_without_statistics_divides_by_eps_alone() -> None:
+    """A new net's statistics are sums of nothing."""
+    text = f"{input_text({'a': (2, 3)})} {layer_text('BatchNorm', 'eps: 0.25', 'a')}"
+    shapes = infer(connect(parse_net(f"state {{ phase: TEST }} {text}")))
+    new = {key: fill(b.filler, b.shape, jax.random.key(0)) for key, b in shapes.params.items()}
+    assert run(shapes, new, {0: jnp.ones((2, 3))}).value(1).tolist() == [[2] * 3] * 2
+
+
+def test_mvn_has_caffes_gradient() -> None:
+    """It takes the deviation with its eps for the deviation; where nothing varies, it is finite."""
+    layer = layer_text("MVN", "eps: 0.5", "a")
+    rng = np.random.default_rng(7)
+    x, seed = rng.standard_normal((2, 2, 3, 3, 5))
+    x[1, 2] = 4
+    (top,) = forward(layer, x)
+    axes = {"axis": (2, 3), "keepdims": True}
+    through = seed - seed.mean(**axes) - top * np.mean(seed * top, **axes)
+    close(gradients(layer, seed, x)[0], through / (x.std(**axes) + 0.5))
+
+
+def test_hinges_that_only_touch_have_no_gradient() -> None:
+    for norm in ("L1", "L2"):
+        layer = layer_text("HingeLoss", f"norm: {norm}", "ab")
+        assert forward(layer, [[1, -1, -2]], [0])[0] == 0
+        assert not gradients(layer, 1, [[1, -1, -2]], [0])[0].any()
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+@pytest.mark.parametrize("layer_type", ["HingeLoss", "MultinomialLogisticLoss", "InfogainLoss"])
+def test_a_label_outside_makes_other_losses_nan_too(layer_type: str, label: int) -> None:
+    arrays = [np.full((2, 3), 0.5), [0, label], np.ones((3, 3))]
+    bottoms = "abc" if layer_type == "InfogainLoss" else "ab"
+    layer = layer_text(layer_type, "", bottoms)
+    assert np.isnan(forward(layer, *arrays[: len(bottoms)])[0])
+
+
+def test_pairs_in_one_place_have_a_finite_gradient() -> None:
+    layer = layer_text("ContrastiveLoss", "", "abc")
+    a, b, _ = gradients(layer, 1, [[1, 2], [3, 4]], [[1, 2], [3, 4.5]], [0, 0])
+    assert a[0].tolist() == b[0].tolist() == [0, 0]
+    # The distance is 1/2, the margin 1.
+    close(a[1], [0, 0.5 / (0.5 + 1e-4) * 0.5 / 2], 1e-6)
+    close(b[1], -a[1])
+
+
+def test_legacy_pairs_at_the_margin_have_no_gradient() -> None:
+    layer = layer_text("ContrastiveLoss", "margin: 4 legacy_version: true", "abc")
+    assert not gradients(layer, 1, [[2.0]], [[0.0]], [0])[0].any()
+
+
+def test_floors_of_log_losses() -> None:
+    layer = layer_text("MultinomialLogisticLoss", "", "ab")
+    assert forward(layer, [[0, 1]], [0])[0] == pytest.approx(-math.log(1e-20))
+    gradient = gradients(layer, 1, [[0, 1]], [0])[0]
+    np.testing.assert_allclose(gradient, [[-1e20, 0]], rtol=1e-6)
+    layer = layer_text("InfogainLoss", "", "abc")
+    assert forward(layer, [[0, 200]], [0], np.eye(2))[0] == pytest.approx(-math.log(1e-20))
+    assert gradients(layer, 1, [[0, 200]], [0], np.eye(2))[0].tolist() == [[-1, 1]]
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_an_infogain_matrix_from_a_file(tmp_path: Path, double: bool) -> None:
+    matrix = np.asarray([[1, 0.5, 0], [0.25, 2, 0], [0.5, 0, 3]])
+    numbers = {"double_data" if double else "data": matrix.ravel()}
+    proto = BlobProto(num=1, channels=1, height=3, width=3, **numbers)
+    (tmp_path / "H.binaryproto").write_bytes(proto.SerializeToString())
+    scores, labels = np.random.default_rng(1).standard_normal((5, 3)), [0, 1, 2, 2, 1]
+    (want,) = forward(layer_text("InfogainLoss", "", "abc"), scores, labels, matrix)
+    source = f'source: "{tmp_path}/H.binaryproto"'
+    (got,) = forward(layer_text("InfogainLoss", source, "ab"), scores, labels)
+    assert got == want
 
 
 # Random layers
@@ -494,6 +678,19 @@ def test_random_layers_need_a_key() -> None:
     )
 
 
+def test_each_level_of_a_pyramid_draws_anew() -> None:
+    x = np.arange(1.0, 1 + 3000 * 4).reshape(3000, 1, 2, 2)
+    layer = layer_text("SPP", "pool: STOCHASTIC pyramid_height: 2", ["a"])
+    (top,) = forward(layer, np.ones_like(x), phase="TRAIN", key=jax.random.key(1))
+    assert (np.asarray(top) == 1).all()
+    x = np.tile([1.0, 2.0] * 4, (3000, 1)).reshape(3000, 1, 2, 4)
+    first = forward(layer, x, phase="TRAIN", key=jax.random.key(1))[0]
+    whole, bins = first[:, 0] == 2, first[:, 1:] == 2
+    binomial(int(whole.sum()), 3000, 2 / 3)
+    for i in range(4):
+        binomial(int((whole == bins[:, i]).sum()), 3000, 5 / 9)
+
+
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_stochastic_pooling_picks_in_proportion(
     channels_last: bool, monkeypatch: pytest.MonkeyPatch
@@ -523,3 +720,30 @@ def test_stochastic_pooling_picks_inside_the_image_and_passes_gradients_to_the_p
     assert {
         float(value): int(g) for value, g in zip(x.ravel(), gradient.ravel(), strict=True) if g
     } == expected
+
+
+# Recurrent layers
+
+
+LSTM = """layer { name: "y" type: "LSTM" bottom: "a" bottom: "b" top: "y"
+    recurrent_param { num_output: 2 } }"""
+
+
+def test_what_stands_before_a_new_sequence_changes_nothing() -> None:
+    shapes = infer(connect(parse_net(input_text({"a": (5, 1, 3), "b": (5, 1)}) + LSTM)))
+    rng = np.random.default_rng(1)
+    params = {key: jnp.asarray(rng.standard_normal(b.shape)) for key, b in shapes.params.items()}
+    cont = jnp.asarray([[1], [1], [0], [1], [1]], jnp.float32)
+    x = jnp.asarray(rng.standard_normal((5, 1, 3)), jnp.float32)
+    tops = [run(shapes, params, {0: fed, 1: cont}).value(2) for fed in (x, x.at[:2].add(1))]
+    assert (tops[0][2:] == tops[1][2:]).all()
+    assert (tops[0][:2] != tops[1][:2]).all()
+    # A run remembers nothing of the runs before.
+    assert (run(shapes, params, {0: x, 1: cont}).value(2) == tops[0]).all()
+
+
+def test_a_cell_that_is_forgotten_may_be_anything() -> None:
+    unit = 'layer { name: "y" type: "LSTMUnit" bottom: "a" bottom: "b" bottom: "c" top: "c1" '
+    gates = [[[0, math.nan, 0, 1], [0, 1, 0, 1]]]
+    cell, _ = forward(unit + 'top: "h1" }', [[[3], [3]]], gates, [[0, 0]])
+    assert cell[0, 0, 0] == cell[0, 1, 0] == pytest.approx(math.tanh(1) / 2)

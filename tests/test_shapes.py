@@ -6,6 +6,7 @@ What single layers refuse stands in ``mistakes/``; here is seen to it that nothi
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 from cases import input_text, layer_text
 from refusals import reached, sites
@@ -104,6 +105,16 @@ def apply_a_source() -> None:
     create(LayerParameter(type="Input", top=["x"]), TEST).apply(Context({}))
 
 
+def open_no_data() -> None:
+    create(LayerParameter(type="Data", top=["x"]), TEST).shape()
+
+
+def run_a_sink() -> None:
+    sink = create(LayerParameter(type="HDF5Output", bottom=["x", "y"]), TEST)
+    assert sink.shape((2, 3), (2,)) == ()
+    sink.apply(Context({}), jnp.zeros((2, 3)), jnp.zeros(2))
+
+
 def draw_without_a_key() -> None:
     Context({}).key()
 
@@ -115,6 +126,8 @@ def feed_an_unknown_blob() -> None:
 # What no net can lead to.
 DIRECT: dict[Callable[[], None], tuple[type[NetSpecError], str]] = {
     apply_a_source: (LayerError, "is fed from outside"),
+    open_no_data: (LayerError, "the shapes of its tops are known only once its data is open"),
+    run_a_sink: (LayerError, "writing HDF5 files is not supported yet"),
     draw_without_a_key: (LayerError, "draws random numbers, but this run was given no key"),
     feed_an_unknown_blob: (GraphError, 'net: no input blob "y"; the net is fed x'),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from netspec.layers import FAMILIES, REGISTRY, Layer
+from netspec.inspect.catalogue import entries
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 START, END = "<!-- layers: written by tools/readme.py -->", "<!-- end of layers -->"
@@ -14,27 +14,11 @@ START, END = "<!-- layers: written by tools/readme.py -->", "<!-- end of layers 
 def table() -> str:
     """A row a layer type, family by family."""
     rows = ["| layer | family | bottoms | tops | computes |", "|---|---|---|---|---|"]
-    for family in FAMILIES:
-        name = family.__name__.rsplit(".", 1)[-1]
-        for layer in sorted(REGISTRY.values(), key=lambda layer: layer.__name__):
-            if layer.family == name:
-                rows.append(_row(layer))
+    for entry in entries():
+        formula = entry.formula.replace("|", "\\|")
+        cells = (entry.type, entry.family, entry.bottoms, entry.tops, formula)
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def _row(layer: type[Layer]) -> str:
-    tops = "as bottoms" if layer.same_count else _span(layer.tops)
-    formula = layer.formula.replace("|", "\\|")
-    return (
-        f"| {layer.__name__} | {layer.family} | {_span(layer.num_bottoms)} | {tops} | {formula} |"
-    )
-
-
-def _span(allowed: range) -> str:
-    least, most = allowed.start, allowed.stop - 1
-    if least == most:
-        return str(least)
-    return f"{least} or more" if most >= 1 << 29 else f"{least} to {most}"
 
 
 def written(readme: str) -> str:

@@ -268,7 +268,12 @@ def _backward(
 
     def objective(params: Params, nudges: Mapping[int, Array]) -> Array:
         made = run(shapes, params, given, key, span, nudges)
-        terms = [jnp.vdot(seed, made.value(i)) for i, seed in seeds.items()]
+        # What no loss depends on takes part only where `force_backward` asks for it.
+        terms = [
+            jnp.vdot(seed, made.value(i))
+            for i, seed in seeds.items()
+            if graph.force_backward or graph.values[i].producer in graph.under_loss
+        ]
         # A loss that a layer reads on has its weight besides what comes back from there.
         terms += [
             weight * jnp.sum(made.value(i))

@@ -2,16 +2,33 @@
 
 from netspec.layers import (
     activation,
+    arrangement,
     common,
     data,
+    distance,
+    likelihood,
     loss,
     normalization,
     pooling,
+    recurrent,
     utility,
     vision,
 )
 from netspec.layers.base import REGISTRY, Layer, create
 
-FAMILIES = (vision, pooling, activation, normalization, common, utility, loss, data)
+FAMILIES = (
+    vision,
+    pooling,
+    activation,
+    normalization,
+    common,
+    utility,
+    arrangement,
+    recurrent,
+    loss,
+    likelihood,
+    distance,
+    data,
+)
 
 __all__ = ["FAMILIES", "REGISTRY", "Layer", "create"]

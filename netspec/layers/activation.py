@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from netspec.errors import require
-from netspec.layers.base import Array, Context, Layer, Layout, Shape, register
+from netspec.layers.base import Array, Blob, Context, Layer, Layout, Shape, register, text
 from netspec.layers.coordinates import CoordMap
+from netspec.proto.layers_pb2 import FillerParameter
 
 
 class Elementwise(Layer):
@@ -54,9 +58,7 @@ class Power(Elementwise):
 
     def describe(self) -> str:
         """The three numbers that are not the default."""
-        p = self.param
-        names = (("power", p.power, 1), ("scale", p.scale, 1), ("shift", p.shift, 0))
-        return ", ".join(f"{name} {value:g}" for name, value, default in names if value != default)
+        return _changed(self.param, power=1, scale=1, shift=0)
 
 
 @register(param="dropout_param")
@@ -85,3 +87,209 @@ class Dropout(Elementwise):
     def describe(self) -> str:
         """The ratio."""
         return f"ratio {self.param.dropout_ratio:g}"
+
+
+@register(param="prelu_param")
+class PReLU(Elementwise):
+    """max(x, 0) + slope min(x, 0), with one learned slope a channel, or one for all.
+
+    (N, C, ...) -> (N, C, ...). Blobs: slope (C), or a scalar if ``channel_shared``; 0.25 if there
+    is no ``filler``. Caffe: ``prelu_layer.cpp``.
+    """
+
+    formula = "y = max(x, 0) + slope min(x, 0)"
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """The bottom's."""
+        require(len(bottom) >= 2, f"needs channels on axis 1, but the bottom is {text(bottom)}")
+        return bottom
+
+    def blobs(self, bottom: Shape) -> dict[str, Blob]:  # type: ignore[override]
+        """slope (C) or ()."""
+        filler = self.param.filler if self.param.HasField("filler") else FillerParameter(value=0.25)
+        return {"slope": Blob(() if self.param.channel_shared else (bottom[1],), filler)}
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """The gradient at 0 is the slope, as Caffe's."""
+        slope = ctx.blobs["slope"]
+        channel = ctx.axis(1, x.ndim)
+        shape = [slope.size if i == channel else 1 for i in range(x.ndim)]
+        return jnp.where(x > 0, x, slope.reshape(shape) * x)
+
+    def describe(self) -> str:
+        """Whether channels share the slope."""
+        return "shared" if self.param.channel_shared else ""
+
+
+@register(param="elu_param")
+class ELU(Elementwise):
+    """x above 0, alpha (exp(x) - 1) below. Caffe: ``elu_layer.cpp``."""
+
+    formula = "y = x if x > 0 else alpha (exp(x) - 1)"
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """The gradient at 0 is alpha, as Caffe's; no exponential overflows above."""
+        return jnp.where(x > 0, x, self.param.alpha * jnp.expm1(jnp.where(x > 0, 0.0, x)))
+
+    def describe(self) -> str:
+        """alpha."""
+        return f"alpha {self.param.alpha:g}" if self.param.alpha != 1 else ""
+
+
+@register(param="sigmoid_param")
+class Sigmoid(Elementwise):
+    """1 / (1 + exp(-x)). Caffe: ``sigmoid_layer.cpp``."""
+
+    formula = "y = 1 / (1 + exp(-x))"
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """As Caffe computes it, through tanh."""
+        return 0.5 * jnp.tanh(0.5 * x) + 0.5
+
+
+@register(param="swish_param")
+class Swish(Elementwise):
+    """x sigmoid(beta x). Caffe: ``swish_layer.cpp``."""
+
+    formula = "y = x / (1 + exp(-beta x))"
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """The sigmoid as `Sigmoid` has it."""
+        return x * (0.5 * jnp.tanh(0.5 * self.param.beta * x) + 0.5)
+
+    def describe(self) -> str:
+        """beta."""
+        return f"beta {self.param.beta:g}" if self.param.beta != 1 else ""
+
+
+@register(param="tanh_param")
+class TanH(Elementwise):
+    """tanh(x). Caffe: ``tanh_layer.cpp``."""
+
+    formula = "y = tanh(x)"
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """Elementwise."""
+        return jnp.tanh(x)
+
+
+@register()
+class AbsVal(Elementwise):
+    """|x|; the gradient at 0 is 0. Caffe: ``absval_layer.cpp``.
+
+    Differs: it may work in place.
+    """
+
+    formula = "y = abs(x)"
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """JAX's own ``abs`` has gradient 1 at 0."""
+        return x * jnp.sign(x)
+
+
+@register()
+class BNLL(Elementwise):
+    """log(1 + exp(x)). Caffe: ``bnll_layer.cpp``."""
+
+    formula = "y = log(1 + exp(x))"
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """In the form that does not overflow."""
+        return jax.nn.softplus(x)
+
+
+@register(param="exp_param")
+class Exp(Elementwise):
+    """base ^ (shift + scale x); base -1 stands for e. Caffe: ``exp_layer.cpp``."""
+
+    formula = "y = base ^ (shift + scale x)"
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """The bottom's."""
+        base = self.param.base
+        require(
+            base == -1 or 0 < base < math.inf,
+            f"base {base:g} must be positive and finite, or -1 for e",
+        )
+        return bottom
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """Through the natural exponential."""
+        p = self.param
+        rate = 1.0 if p.base == -1 else math.log(p.base)
+        return jnp.exp(rate * (p.shift + p.scale * x))
+
+    def describe(self) -> str:
+        """The three numbers that are not the default."""
+        return _changed(self.param, base=-1, scale=1, shift=0)
+
+
+@register(param="log_param")
+class Log(Elementwise):
+    """log of shift + scale x to the base; base -1 stands for e. Caffe: ``log_layer.cpp``."""
+
+    formula = "y = log_base(shift + scale x)"
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """The bottom's."""
+        base = self.param.base
+        require(
+            base == -1 or (0 < base < math.inf and base != 1),
+            f"base {base:g} must be positive, finite and not 1, or -1 for e",
+        )
+        return bottom
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """Through the natural logarithm."""
+        p = self.param
+        rate = 1.0 if p.base == -1 else 1 / math.log(p.base)
+        return rate * jnp.log(p.shift + p.scale * x)
+
+    def describe(self) -> str:
+        """The three numbers that are not the default."""
+        return _changed(self.param, base=-1, scale=1, shift=0)
+
+
+@register(param="clip_param")
+class Clip(Elementwise):
+    """x held between ``min`` and ``max``; no gradient outside. Caffe: ``clip_layer.cpp``."""
+
+    formula = "y = min(max(x, min), max)"
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """The bottom's."""
+        p = self.param
+        require(p.HasField("min") and p.HasField("max"), "needs min and max")
+        require(p.min <= p.max, f"min {p.min:g} is above max {p.max:g}")
+        return bottom
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """At the limits themselves the gradient passes, as in Caffe."""
+        inside = (x >= self.param.min) & (x <= self.param.max)
+        held = jax.lax.stop_gradient(jnp.clip(x, self.param.min, self.param.max))
+        return jnp.where(inside, x, held)
+
+    def describe(self) -> str:
+        """The limits."""
+        return f"{self.param.min:g} to {self.param.max:g}"
+
+
+@register(param="threshold_param")
+class Threshold(Elementwise):
+    """1 above ``threshold``, 0 elsewhere; it has no gradient. Caffe: ``threshold_layer.cpp``."""
+
+    formula = "y = 1 if x > threshold else 0"
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """Elementwise."""
+        return (x > self.param.threshold).astype(x.dtype)
+
+    def describe(self) -> str:
+        """The threshold."""
+        return f"{self.param.threshold:g}"
+
+
+def _changed(param: Any, **defaults: float) -> str:
+    """The numbers that are not the default, e.g. ``power 2, shift -1``."""
+    values = {name: getattr(param, name) for name in defaults}
+    return ", ".join(f"{name} {v:g}" for name, v in values.items() if v != defaults[name])

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from netspec.errors import LayerError, counted, fail, nearest, require
+from netspec.layers.dialects import fork_of_type
 from netspec.proto.layers_pb2 import TRAIN, FillerParameter, LayerParameter
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ class Layer:
     auto_top: ClassVar[bool] = False
     same_count: ClassVar[bool] = False
     is_source: ClassVar[bool] = False
+    # A source whose shapes are known before its data is open.
+    states_shapes: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
     # The bottoms whose shape alone matters.
     shape_bottoms: ClassVar[frozenset[int]] = frozenset()
@@ -220,7 +223,8 @@ def create(spec: LayerParameter, phase: int) -> Layer:
     """The layer that a LayerParameter asks for, its arity checked; raises LayerError."""
     require(spec.type, "has no type")
     if spec.type not in REGISTRY:
-        fail(f'unknown layer type "{spec.type}"{nearest(spec.type, REGISTRY)}')
+        hint = fork_of_type(spec.type) or nearest(spec.type, REGISTRY)
+        fail(f'unknown layer type "{spec.type}"{hint}')
     cls = REGISTRY[spec.type]
     layer = cls(spec, spec.phase if spec.HasField("phase") else phase)
     _check_count("bottom", len(spec.bottom), cls.num_bottoms)
@@ -252,6 +256,18 @@ def canonical_axis(axis: int, rank: int) -> int:
     return axis % rank
 
 
+def axis_or_legacy(param: Any, legacy: str, rank: int) -> int:
+    """``axis`` counted from the front, or what the older field ``legacy`` says; never both."""
+    require(
+        not (param.HasField("axis") and param.HasField(legacy)), f"give axis or {legacy}, not both"
+    )
+    if param.HasField(legacy):
+        axis = getattr(param, legacy)
+        require(axis < rank, f"{legacy} {axis} of {rank} axes")
+        return axis
+    return canonical_axis(param.axis, rank)
+
+
 def count(shape: Sequence[int]) -> int:
     """The number of elements in a shape."""
     return math.prod(shape)
@@ -275,3 +291,14 @@ def same_shape(bottoms: Sequence[Shape]) -> None:
 def as_labels(array: Array) -> Array:
     """Class indices held in floats, as integers (truncated, as a cast in C does)."""
     return array.astype(jnp.int32)
+
+
+def pick_rows(table: Array, indices: Array) -> Array:
+    """The rows of ``table`` that indices held in floats name (truncated); NaN outside the table.
+
+    (R, ...), (...) -> (..., ...). Gradients of a row picked more than once add up.
+    """
+    inside = (indices >= 0) & (indices < table.shape[0])
+    # Negative indices would wrap around.
+    rows = jnp.where(inside, as_labels(indices), table.shape[0])
+    return table.at[rows].get(mode="fill", fill_value=jnp.nan)

@@ -17,6 +17,7 @@ from netspec.layers.base import (
     Shape,
     canonical_axis,
     count,
+    pick_rows,
     register,
     text,
 )
@@ -60,6 +61,45 @@ class InnerProduct(Layer):
     def describe(self) -> str:
         """Nothing more than the top's shape tells."""
         return ""
+
+
+@register(param="embed_param")
+class Embed(Layer):
+    """A learned row for each index held in a float: a fully connected layer over one-hot vectors.
+
+    Any shape (N, ...) of indices in [0, input_dim) -> (N, ..., num_output).
+    Blobs: weight (input_dim, num_output), bias (num_output) if ``bias_term``.
+    Caffe: ``embed_layer.cpp``. Differs: an index outside, which Caffe does not check, gives NaN.
+    """
+
+    formula = "y = w[x] + b"
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """(N, ...) -> (N, ..., num_output)."""
+        require(self.param.num_output > 0, "needs num_output")
+        require(self.param.input_dim > 0, "needs input_dim, the number of indices")
+        return (*bottom, self.param.num_output)
+
+    def blobs(self, bottom: Shape) -> dict[str, Blob]:  # type: ignore[override]
+        """weight (input_dim, num_output), bias (num_output)."""
+        outputs = self.param.num_output
+        weight = Blob((self.param.input_dim, outputs), self.param.weight_filler)
+        if not self.param.bias_term:
+            return {"weight": weight}
+        return {"weight": weight, "bias": Blob((outputs,), self.param.bias_filler)}
+
+    def apply(self, ctx: Context, indices: Array) -> Array:  # type: ignore[override]
+        """One gather."""
+        top = pick_rows(ctx.blobs["weight"], indices)
+        return top + jnp.broadcast_to(ctx.blobs["bias"], top.shape) if "bias" in ctx.blobs else top
+
+    def allow_force_backward(self, bottom: int) -> bool:
+        """Indices have no gradient."""
+        return False
+
+    def describe(self) -> str:
+        """How many indices there are."""
+        return f"{self.param.input_dim} rows"
 
 
 class _Broadcast(Elementwise):

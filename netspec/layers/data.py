@@ -5,8 +5,10 @@ Here stand their names, arities and stated shapes; what reads files is in ``nets
 
 from __future__ import annotations
 
-from netspec.errors import fail, require
-from netspec.layers.base import Array, Context, Layer, Layout, Shape, register
+from typing import Any
+
+from netspec.errors import counted, fail, require
+from netspec.layers.base import Array, Context, Layer, Layout, Shape, register, text
 
 
 class Fed(Layer):
@@ -29,6 +31,7 @@ class Input(Fed):
     """Blobs that the caller hands in, of the stated shapes. Caffe: ``input_layer.cpp``."""
 
     formula = "what the caller hands in"
+    states_shapes = True
 
     def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:
         """One stated shape for all tops, or one for each."""
@@ -68,3 +71,122 @@ class HDF5Data(Fed):
     def describe(self) -> str:
         """The list of files."""
         return self.param.source
+
+
+@register(param="data_param", bottoms=0, tops=(1, 2))
+class Data(Fed):
+    """Images, and labels (N), of a database: LevelDB or LMDB. Caffe: ``data_layer.cpp``."""
+
+    formula = "images and labels of a database"
+
+    def describe(self) -> str:
+        """The database."""
+        return self.param.source
+
+
+@register(param="image_data_param", bottoms=0, tops=2)
+class ImageData(Fed):
+    """Images, and labels (N), of the files that a list names. Caffe: ``image_data_layer.cpp``."""
+
+    formula = "images and labels that a list names"
+
+    def describe(self) -> str:
+        """The list of images."""
+        return self.param.source
+
+
+@register(param="window_data_param", bottoms=0, tops=2)
+class WindowData(Fed):
+    """Windows of images, and labels (N): objects and background, as R-CNN trains on them.
+
+    Caffe: ``window_data_layer.cpp``.
+    """
+
+    formula = "windows of images, and labels"
+
+    def describe(self) -> str:
+        """The list of windows."""
+        return self.param.source
+
+
+@register(param="memory_data_param", bottoms=0, tops=2)
+class MemoryData(Fed):
+    """Images (N, C, H, W) and labels (N) that the caller hands in.
+
+    Caffe: ``memory_data_layer.cpp``.
+    """
+
+    formula = "images and labels that the caller hands in"
+    states_shapes = True
+
+    def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:
+        """(N, C, H, W) and (N)."""
+        p = self.param
+        image = (p.batch_size, p.channels, p.height, p.width)
+        require(
+            min(image) > 0,
+            f"batch_size, channels, height and width are {text(image)}; all must be positive",
+        )
+        return image, image[:1]
+
+    def describe(self) -> str:
+        """Nothing more than the tops' shapes tell."""
+        return ""
+
+
+@register(param="dummy_data_param", bottoms=0, tops=(1, None))
+class DummyData(Fed):
+    """Blobs of the stated shapes from a ``data_filler``, or zeros without one.
+
+    Shapes: ``shape``, or the older ``num``, ``channels``, ``height`` and ``width``; one for all
+    tops or one for each, as with ``data_filler``. Caffe: ``dummy_data_layer.cpp``.
+    """
+
+    formula = "what a filler makes"
+    states_shapes = True
+
+    def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:
+        """One stated shape for all tops, or one for each."""
+        self.each("data_filler", optional=True)
+        names = ("num", "channels", "height", "width")
+        older = [name for name in names if getattr(self.param, name)]
+        if not older:
+            return tuple(tuple(shape.dim) for shape in self.each("shape"))
+        require(not self.param.shape, f"give shape or {' '.join(older)}, not both")
+        return tuple(zip(*(self.each(name) for name in names), strict=True))
+
+    def each(self, name: str, optional: bool = False) -> list[Any]:
+        """A repeated setting, once for each top; raises LayerError."""
+        given = list(getattr(self.param, name))
+        require(
+            len(given) in (1, self.num_tops) or (optional and not given),
+            f"{len(given)} {name} for {counted(self.num_tops, 'top')}; "
+            "give one for all, or one for each",
+        )
+        return given if len(given) == self.num_tops else given * self.num_tops
+
+    def describe(self) -> str:
+        """The fillers."""
+        return ", ".join(filler.type for filler in self.param.data_filler)
+
+
+@register(param="hdf5_output_param", bottoms=2, tops=0)
+class HDF5Output(Layer):
+    """Write data and labels to a file; a net that has it can be drawn, not run.
+
+    Caffe: ``hdf5_output_layer.cpp``.
+    """
+
+    formula = "nothing; writes an HDF5 file"
+
+    def shape(self, data: Shape, labels: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
+        """No tops."""
+        return ()
+
+    def apply(self, ctx: Context, data: Array, labels: Array) -> tuple[Array, ...]:  # type: ignore[override]
+        """Refused."""
+        return fail("writing HDF5 files is not supported yet")
+
+    def describe(self) -> str:
+        """The file."""
+        return self.param.file_name

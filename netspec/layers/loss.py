@@ -1,4 +1,4 @@
-"""Layers that measure: losses, and accuracy.
+"""Layers that measure: what losses share, the softmax loss, and accuracy.
 
 What losses share: the first top is a scalar with loss weight 1, labels are class indices held in
 floats, and a normaliser divides the sum over all predictions.
@@ -47,11 +47,23 @@ class Loss(Layer):
         loss = self.spec.loss_param
         return loss.ignore_label if loss.HasField("ignore_label") else None
 
-    def check_batch(self, data: Shape, labels: Shape) -> None:
+    def check_batch(
+        self, data: Shape, labels: Shape, names: tuple[str, str] = ("scores", "labels")
+    ) -> None:
         """Raise LayerError unless both bottoms hold the same number of items."""
+        require(data, f"{names[0]} and {names[1]} need a first axis, the batch")
         require(
             data[:1] == labels[:1],
-            f"scores {text(data)} and labels {text(labels)} differ in the first axis, the batch",
+            f"{names[0]} {text(data)} and {names[1]} {text(labels)} differ in the first axis, "
+            "the batch",
+        )
+
+    def check_one_label(self, scores: Shape, labels: Shape) -> None:
+        """Raise LayerError unless there is one label for each item of the batch."""
+        self.check_batch(scores, labels)
+        require(
+            count(labels) == scores[0],
+            f"{scores[0]} items need {scores[0]} labels, but labels are {text(labels)}",
         )
 
     @property
@@ -75,8 +87,35 @@ class Loss(Layer):
         }[self.normalization]
         return jnp.maximum(jnp.asarray(divisor, jnp.float32), 1.0)
 
+    def summed(self, what: str, divisor: str) -> str:
+        """The sentence for `scaling`."""
+        weight = self.loss_weights()[0]
+        weighted = "" if weight == 1 else f", times loss_weight {weight:g}"
+        return f"sum over {what} / {divisor}{weighted}"
 
-class _Classified(Layer):
+    def normalized(self, outer: int, inner: int) -> str:
+        """The sentence for `scaling` of a loss that `normalizer` divides."""
+        divisor = {
+            LossParameter.FULL: f"all {outer * inner:,} predictions",
+            LossParameter.VALID: "the predictions whose label counts",
+            LossParameter.BATCH_SIZE: f"the batch size {outer}",
+            LossParameter.NONE: "nothing",
+        }[self.normalization]
+        ignored = "" if self.ignore_label is None else f", label {self.ignore_label} ignored"
+        return self.summed(f"{outer * inner:,} predictions", divisor + ignored)
+
+    def normalizer_settings(self) -> str:
+        """The ignored label and the normaliser, where they are given, for `describe`."""
+        loss = self.spec.loss_param
+        parts = [f"ignore {loss.ignore_label}"] if loss.HasField("ignore_label") else []
+        if loss.HasField("normalization"):
+            parts.append(LossParameter.NormalizationMode.Name(loss.normalization))
+        elif loss.HasField("normalize"):
+            parts.append("VALID" if loss.normalize else "BATCH_SIZE")
+        return ", ".join(parts)
+
+
+class Classified(Layer):
     """What reads scores along one axis and a class index for each position off that axis."""
 
     def class_axis(self, rank: int) -> int:
@@ -99,8 +138,7 @@ class _Classified(Layer):
         axis = ctx.axis(self.class_axis(scores.ndim), scores.ndim)
         rows = jnp.moveaxis(scores, axis, -1).reshape(-1, scores.shape[axis])
         # Labels need no channel axis: what lies on their axis 1 may be rows of the image.
-        order = [ctx.axis(i, labels.ndim) for i in range(labels.ndim)]
-        return rows, as_labels(labels.transpose(order).reshape(-1))
+        return rows, as_labels(in_caffes_order(ctx, labels).reshape(-1))
 
     def layout_for(self, axis: int) -> Layout:
         """Channels-last is as good, where classes are channels."""
@@ -108,7 +146,7 @@ class _Classified(Layer):
 
 
 @register(param="softmax_param", bottoms=2, tops=(1, 2), auto_top=True)
-class SoftmaxWithLoss(_Classified, Loss):
+class SoftmaxWithLoss(Classified, Loss):
     """Minus the log probability of the true class, summed and normalised.
 
     Scores (N, C, H, W), labels (N, 1, H, W) or (N, H, W) -> scalar; a second top holds the
@@ -142,10 +180,7 @@ class SoftmaxWithLoss(_Classified, Loss):
         counts = jnp.ones(classes.shape, bool)
         if self.ignore_label is not None:
             counts = classes != self.ignore_label
-        wanted = jnp.where(counts, classes, 0)
-        # Negative indices would wrap around.
-        wanted = jnp.where(wanted < 0, logs.shape[-1], wanted)
-        losses = -jnp.take_along_axis(logs, wanted[:, None], axis=-1, mode="fill")[:, 0]
+        losses = -pick(logs, jnp.where(counts, classes, 0))
         # The floor changes the value alone: Caffe's gradient stays prob - 1 there.
         losses = losses + jax.lax.stop_gradient(jnp.minimum(losses, -math.log(FLOOR)) - losses)
         total = jnp.sum(jnp.where(counts, losses, 0.0))
@@ -161,31 +196,15 @@ class SoftmaxWithLoss(_Classified, Loss):
 
     def scaling(self, scores: Shape, labels: Shape) -> str:  # type: ignore[override]
         """How many predictions the loss sums, and what divides the sum."""
-        outer, inner = self.split(scores, labels)
-        divisor = {
-            LossParameter.FULL: f"all {outer * inner:,} predictions",
-            LossParameter.VALID: "the predictions whose label counts",
-            LossParameter.BATCH_SIZE: f"the batch size {outer}",
-            LossParameter.NONE: "nothing",
-        }[self.normalization]
-        ignored = "" if self.ignore_label is None else f", label {self.ignore_label} ignored"
-        weight = self.loss_weights()[0]
-        weighted = "" if weight == 1 else f", times loss_weight {weight:g}"
-        return f"sum over {outer * inner:,} predictions / {divisor}{ignored}{weighted}"
+        return self.normalized(*self.split(scores, labels))
 
     def describe(self) -> str:
         """The ignored label and the normaliser."""
-        loss = self.spec.loss_param
-        parts = [f"ignore {loss.ignore_label}"] if loss.HasField("ignore_label") else []
-        if loss.HasField("normalization"):
-            parts.append(LossParameter.NormalizationMode.Name(loss.normalization))
-        elif loss.HasField("normalize"):
-            parts.append("VALID" if loss.normalize else "BATCH_SIZE")
-        return ", ".join(parts)
+        return self.normalizer_settings()
 
 
 @register(param="accuracy_param", bottoms=2, tops=(1, 2))
-class Accuracy(_Classified):
+class Accuracy(Classified):
     """The share of positions whose true class is among the ``top_k`` best scores.
 
     Scores (N, C, H, W), labels (N, 1, H, W) -> scalar; a second top holds the share class by
@@ -247,3 +266,15 @@ class Accuracy(_Classified):
 def _share(part: Array, whole: Array) -> Array:
     """part / whole, and 0 of nothing."""
     return jnp.where(whole > 0, part / jnp.maximum(whole, 1), 0.0).astype(jnp.float32)
+
+
+def in_caffes_order(ctx: Context, array: Array) -> Array:
+    """An array of this run with its axes as Caffe has them."""
+    return array.transpose([ctx.axis(i, array.ndim) for i in range(array.ndim)])
+
+
+def pick(rows: Array, indices: Array) -> Array:
+    """One number of each row, (rows, classes) and (rows) -> (rows); NaN where a row has no such."""
+    # Negative indices would wrap around.
+    indices = jnp.where(indices < 0, rows.shape[-1], indices)
+    return jnp.take_along_axis(rows, indices[:, None], axis=-1, mode="fill")[:, 0]

@@ -1,13 +1,17 @@
-"""Layers that rescale blobs: local response normalisation."""
+"""Layers that rescale blobs by what they see of them: their energy, or mean and deviation."""
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from netspec.errors import require
 from netspec.layers.activation import Elementwise
-from netspec.layers.base import Array, Context, Layout, Shape, register, text
+from netspec.layers.base import Array, Blob, Context, Layout, Shape, register, text
 from netspec.proto.layers_pb2 import LRNParameter
 
 
@@ -50,3 +54,123 @@ class LRN(Elementwise):
         """Neighbourhood."""
         region = LRNParameter.NormRegion.Name(self.param.norm_region).lower().replace("_", " ")
         return f"{self.param.local_size} {region}"
+
+
+@register(param="batch_norm_param")
+class BatchNorm(Elementwise):
+    """Subtract each channel's mean and divide by its standard deviation.
+
+    (N, C, ...) -> (N, C, ...). In TRAIN (or ``use_global_stats: false``) mean and variance are the
+    batch's, and running sums of both are kept; in TEST they are the running ones.
+    Blobs: mean (C), variance (C), scale_factor (1), all three sums that decay by
+    ``moving_average_fraction``: the running mean is mean / scale_factor. The variance kept is
+    unbiased. A blob (N) is one channel. Caffe: ``batch_norm_layer.cpp``.
+    """
+
+    formula = "y = (x - mean) / sqrt(variance + eps)"
+
+    @property
+    def global_stats(self) -> bool:
+        """Whether the running statistics are used."""
+        if self.param.HasField("use_global_stats"):
+            return bool(self.param.use_global_stats)
+        return not self.train
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """The bottom's."""
+        require(bottom, "normalises blobs of 1 axis or more, not a scalar")
+        for i, spec in enumerate(self.spec.param):
+            require(
+                spec.lr_mult == 0,
+                f"param {i}: lr_mult {spec.lr_mult:g}, but its blobs are statistics, which are not "
+                "learned; set lr_mult: 0",
+            )
+        return bottom
+
+    def blobs(self, bottom: Shape) -> dict[str, Blob]:  # type: ignore[override]
+        """mean (C), variance (C), scale_factor (1)."""
+        channels = bottom[1] if len(bottom) > 1 else 1
+        sizes = {"mean": channels, "variance": channels, "scale_factor": 1}
+        return {name: Blob((size,), learned=False) for name, size in sizes.items()}
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """Normalise; keep the statistics if they are the batch's."""
+        channel = ctx.axis(1, x.ndim) if x.ndim > 1 else None
+        shape = [x.shape[i] if i == channel else 1 for i in range(x.ndim)]
+        if self.global_stats:
+            kept = {name: lax.stop_gradient(blob) for name, blob in ctx.blobs.items()}
+            factor = kept["scale_factor"][0]
+            rate = jnp.where(factor == 0, 0.0, 1 / jnp.where(factor == 0, 1.0, factor))
+            mean, variance = kept["mean"] * rate, kept["variance"] * rate
+            centred = x - mean.reshape(shape)
+        else:
+            axes = tuple(i for i in range(x.ndim) if i != channel)
+            mean = jnp.mean(x, axis=axes)
+            centred = x - mean.reshape(shape)
+            variance = jnp.mean(centred * centred, axis=axes)
+            self._keep(ctx, mean, variance, x.size // math.prod(shape))
+        return centred / jnp.sqrt(variance.reshape(shape) + self.param.eps)
+
+    def _keep(self, ctx: Context, mean: Array, variance: Array, count: int) -> None:
+        """Add the batch's statistics to the decayed sums."""
+        unbiased = count / (count - 1) if count > 1 else 1.0
+        batch = {
+            "mean": mean.reshape(-1),
+            "variance": unbiased * variance.reshape(-1),
+            "scale_factor": jnp.ones(1, mean.dtype),
+        }
+        for name, value in batch.items():
+            kept = self.param.moving_average_fraction * ctx.blobs[name]
+            ctx.update(name, lax.stop_gradient(kept + value))
+
+    def describe(self) -> str:
+        """Whose statistics, where it is not the phase's."""
+        if not self.param.HasField("use_global_stats"):
+            return ""
+        return "running statistics" if self.param.use_global_stats else "batch statistics"
+
+
+@register(param="mvn_param")
+class MVN(Elementwise):
+    """Subtract each image's mean, channel by channel, and divide by its standard deviation.
+
+    (N, C, H, W) -> (N, C, H, W). ``across_channels`` takes mean and deviation over the whole
+    image; ``normalize_variance: false`` subtracts only. Caffe: ``mvn_layer.cpp``.
+    """
+
+    formula = "y = (x - mean(x)) / (std(x) + eps)"
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """The bottom's, with axes of 1 added up to 4."""
+        require(1 <= len(bottom) <= 4, f"normalises blobs of 1 to 4 axes, not {text(bottom)}")
+        return bottom + (1,) * (4 - len(bottom))
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """``eps`` is added to the deviation, not to the variance."""
+        x = x.reshape(x.shape + (1,) * (4 - x.ndim))
+        first = 1 if self.param.across_channels else 2
+        axes = tuple(ctx.axis(i, 4) for i in range(first, 4))
+        centred = x - jnp.mean(x, axis=axes, keepdims=True)
+        if not self.param.normalize_variance:
+            return centred
+        variance = jnp.mean(centred * centred, axis=axes, keepdims=True)
+        return centred / _deviation(variance, self.param.eps)
+
+    def describe(self) -> str:
+        """Over what."""
+        parts = ["across channels"] if self.param.across_channels else []
+        return ", ".join(parts if self.param.normalize_variance else [*parts, "mean only"])
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _deviation(variance: Array, eps: float) -> Array:
+    """sqrt(variance) + eps, with 1 / (2 (sqrt(variance) + eps)) for its slope, as in Caffe."""
+    return jnp.sqrt(variance) + eps
+
+
+@_deviation.defjvp
+def _deviation_jvp(
+    eps: float, primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    deviation = jnp.sqrt(primals[0]) + eps
+    return deviation, tangents[0] / (2 * deviation)

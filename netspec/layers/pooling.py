@@ -1,21 +1,56 @@
-"""Pooling over images."""
+"""Pooling over images, by windows and by pyramids of bins."""
 
 from __future__ import annotations
+
+import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from netspec.errors import require
+from netspec.errors import counted, require
 from netspec.layers import lowering
-from netspec.layers.base import Array, Context, Layer, Layout, Shape, register, text
+from netspec.layers.base import Array, Context, Layer, Layout, Shape, count, register, text
 from netspec.layers.coordinates import CoordMap
 from netspec.layers.window import Window, pooling_window
-from netspec.proto.layers_pb2 import PoolingParameter
+from netspec.proto.layers_pb2 import PoolingParameter, SPPParameter
+
+
+class _Pooled(Layer):
+    """What Pooling and SPP share: the arithmetic of one pooling."""
+
+    def pool(
+        self, ctx: Context, method: int, x: Array, window: Window, out: Shape, level: int = 0
+    ) -> tuple[Array, ...]:
+        """``out`` windows pooled by a ``PoolMethod``; for MAX, where each maximum lies as well.
+
+        level: which of the layer's poolings this is, for each draws anew.
+        """
+        if method == PoolingParameter.MAX:
+            top, index = lowering.max_pool(x, window, out, ctx.channels_last)
+            return top, jax.lax.stop_gradient(index).astype(x.dtype)
+        if method == PoolingParameter.AVE:
+            total = lowering.sum_pool(x, window, out, ctx.channels_last)
+            counts = _spread(_counts(window, ctx.shape(x)[2:], out), ctx.channels_last)
+            return (total / jnp.asarray(counts, x.dtype),)
+        taps = lowering.stack_taps(x, window, out, ctx.channels_last)
+        return (self._stochastic(ctx, taps, level),)
+
+    def _stochastic(self, ctx: Context, taps: Array, level: int) -> Array:
+        """Over the first axis: a pick in TRAIN, the weighted mean in TEST."""
+        if not self.train:
+            return (taps * taps).sum(0) / (taps.sum(0) + jnp.finfo(taps.dtype).tiny)
+        # Not taps.sum(0): rounded otherwise, it could exceed the last of the partial sums.
+        sums = jnp.cumsum(taps, 0)
+        key = jax.random.fold_in(ctx.key(), level) if level else ctx.key()
+        threshold = jax.random.uniform(key, sums[-1:].shape, taps.dtype) * sums[-1:]
+        pick = jnp.argmax(sums >= threshold, axis=0)
+        return jnp.take_along_axis(taps, pick[None], axis=0)[0]
 
 
 @register(param="pooling_param", tops=(1, 2))
-class Pooling(Layer):
+class Pooling(_Pooled):
     """Maximum, average or random pick of each window.
 
     (N, C, H, W) -> (N, C, H', W') with H' = ceil((H + 2 pad - kernel) / stride) + 1 (floor if
@@ -55,25 +90,7 @@ class Pooling(Layer):
         window = self.window(shape)
         ceil = self.param.round_mode == PoolingParameter.CEIL
         out = window.pooled(shape[2:], ceil)
-        if self.param.pool == PoolingParameter.MAX:
-            top, index = lowering.max_pool(bottom, window, out, ctx.channels_last)
-            mask = jax.lax.stop_gradient(index).astype(bottom.dtype)
-            return (top, mask)[: self.num_tops]
-        if self.param.pool == PoolingParameter.AVE:
-            total = lowering.sum_pool(bottom, window, out, ctx.channels_last)
-            counts = _spread(_counts(window, shape[2:], out), ctx.channels_last)
-            return (total / jnp.asarray(counts, bottom.dtype),)
-        return (self._stochastic(ctx, lowering.stack_taps(bottom, window, out, ctx.channels_last)),)
-
-    def _stochastic(self, ctx: Context, taps: Array) -> Array:
-        """Over the first axis: a pick in TRAIN, the weighted mean in TEST."""
-        if not self.train:
-            return (taps * taps).sum(0) / (taps.sum(0) + jnp.finfo(taps.dtype).tiny)
-        # Not taps.sum(0): rounded otherwise, it could exceed the last of the partial sums.
-        sums = jnp.cumsum(taps, 0)
-        threshold = jax.random.uniform(ctx.key(), sums[-1:].shape, taps.dtype) * sums[-1:]
-        pick = jnp.argmax(sums >= threshold, axis=0)
-        return jnp.take_along_axis(taps, pick[None], axis=0)[0]
+        return self.pool(ctx, self.param.pool, bottom, window, out)[: self.num_tops]
 
     def coords(self, rank: int) -> CoordMap | None:
         """Output pixel p sits at stride p + (kernel - 1) / 2 - pad; none for global pooling."""
@@ -85,6 +102,74 @@ class Pooling(Layer):
         if self.param.global_pooling:
             return f"{method}, global"
         return f"{method} {pooling_window(self.param, (1, 1)).describe()}"
+
+
+@register(param="spp_param")
+class SPP(_Pooled):
+    """Pool a pyramid of grids over the whole image: a vector whose size no image size changes.
+
+    (N, C, H, W) -> (N, C (1 + 4 + 16 + ...)) of ``pyramid_height`` levels; level i pools into
+    2^i x 2^i bins, each level is flattened, and they are joined. One level alone stays unflattened:
+    (N, C, 1, 1). Padding makes bins of one size, ceil(H / 2^i).
+    Caffe: ``spp_layer.cpp``. Differs: STOCHASTIC takes the weighted mean in TEST, as Pooling does,
+    where Caffe draws in both phases.
+    """
+
+    formula = "y = [max, mean or random pick over 1x1, 2x2, 4x4, ... bins]"
+    layout = Layout.EITHER
+
+    def levels(self, bottom: Shape) -> list[tuple[Window, Shape]]:
+        """For each level, the window and how many of them there are."""
+        require(len(bottom) == 4, f"pools images (N, C, H, W), but the bottom is {text(bottom)}")
+        require(self.param.pyramid_height > 0, "needs pyramid_height")
+        levels = []
+        for level in range(self.param.pyramid_height):
+            window = _bins(bottom[2:], level)
+            require(
+                self.param.pool != SPPParameter.STOCHASTIC or window.pad == (0, 0),
+                f"level {level}: {text(bottom[2:])} does not divide into {text((2**level,) * 2)} "
+                "bins, and STOCHASTIC pooling takes no pad",
+            )
+            levels.append((window, window.pooled(bottom[2:], ceil=True)))
+        return levels
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """(N, C, H, W) -> (N, C bins), or (N, C, 1, 1) for one level."""
+        sizes = [out for _, out in self.levels(bottom)]
+        if len(sizes) == 1:
+            return bottom[:2] + sizes[0]
+        return bottom[0], bottom[1] * sum(map(count, sizes))
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """One pooling a level."""
+        tops = [
+            self.pool(ctx, self.param.pool, x, window, out, level)[0]
+            for level, (window, out) in enumerate(self.levels(ctx.shape(x)))
+        ]
+        if len(tops) == 1:
+            return tops[0]
+        if ctx.channels_last:
+            tops = [jnp.moveaxis(top, -1, 1) for top in tops]
+        return jnp.concatenate([top.reshape(len(top), count(top.shape[1:])) for top in tops], 1)
+
+    def describe(self) -> str:
+        """Method and height."""
+        method = SPPParameter.PoolMethod.Name(self.param.pool)
+        return f"{method}, {counted(self.param.pyramid_height, 'level')}"
+
+
+def _bins(size: Shape, level: int) -> Window:
+    """The window that cuts an image of ``size`` into 2^level bins along each axis."""
+    bins = 2**level
+    kernel = tuple(math.ceil(Fraction(n, bins)) for n in size)
+    pad = tuple((k * bins - n + 1) // 2 for n, k in zip(size, kernel, strict=True))
+    for i, (n, p, k) in enumerate(zip(size, pad, kernel, strict=True)):
+        require(
+            p < k,
+            f"level {level}: {bins} bins along spatial axis {i} of size {n}: pad {p} must be less "
+            f"than kernel {k}",
+        )
+    return Window(kernel, kernel, pad, (1,) * len(size))
 
 
 def _counts(window: Window, size: Shape, out: Shape) -> np.ndarray:

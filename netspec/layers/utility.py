@@ -6,22 +6,26 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from netspec.errors import require
 from netspec.layers.activation import Elementwise
 from netspec.layers.base import (
     Array,
+    Blob,
     Context,
     Layer,
     Layout,
     Shape,
+    axis_or_legacy,
     canonical_axis,
+    count,
     register,
     same_shape,
     text,
 )
 from netspec.layers.coordinates import CoordMap
-from netspec.proto.layers_pb2 import EltwiseParameter
+from netspec.proto.layers_pb2 import EltwiseParameter, ReductionParameter
 
 
 @register(param="eltwise_param", bottoms=(2, None))
@@ -103,16 +107,7 @@ class Concat(Layer):
 
     def axis(self, rank: int) -> int:
         """The axis to join along."""
-        require(
-            not (self.param.HasField("axis") and self.param.HasField("concat_dim")),
-            "give axis or concat_dim, not both",
-        )
-        if self.param.HasField("concat_dim"):
-            require(
-                self.param.concat_dim < rank, f"concat_dim {self.param.concat_dim} of {rank} axes"
-            )
-            return self.param.concat_dim
-        return canonical_axis(self.param.axis, rank)
+        return axis_or_legacy(self.param, "concat_dim", rank)
 
     def shape(self, *bottoms: Shape) -> Shape:
         """The sum of the sizes along the axis; all others must agree."""
@@ -158,6 +153,32 @@ class Split(Elementwise):
         return (x,) * self.num_tops
 
 
+@register(param="parameter_param", bottoms=0)
+class Parameter(Layer):
+    """A learned array as a blob.
+
+    -> ``shape``. Blobs: array of that shape, 0 before training. Caffe: ``parameter_layer.hpp``.
+    """
+
+    formula = "y = a learned array"
+
+    def shape(self, *bottoms: Shape) -> Shape:
+        """The stated one."""
+        require(
+            self.param.HasField("shape"),
+            "states no shape; give parameter_param { shape { dim: ... } }",
+        )
+        return tuple(self.param.shape.dim)
+
+    def blobs(self, *bottoms: Shape) -> dict[str, Blob]:
+        """The array."""
+        return {"array": Blob(self.shape())}
+
+    def apply(self, ctx: Context, *bottoms: Array) -> Array:
+        """The array as it is."""
+        return ctx.blobs["array"]
+
+
 @register(bottoms=(1, None), tops=0)
 class Silence(Layer):
     """Swallow blobs, so that they are no outputs of the net. Caffe: ``silence_layer.cpp``."""
@@ -192,3 +213,113 @@ class Softmax(Elementwise):
     def describe(self) -> str:
         """The axis, where it is not the channels'."""
         return "" if self.param.axis == 1 else f"axis {self.param.axis}"
+
+
+@register(param="reduction_param")
+class Reduction(Layer):
+    """Reduce ``axis`` and every axis after it to one number, times ``coeff``.
+
+    (N, C, H, W) -> scalar for the default ``axis: 0``, (N) for ``axis: 1``. SUM, MEAN, ASUM (sum of
+    absolute values, whose gradient at 0 is 0), SUMSQ (sum of squares).
+    Caffe: ``reduction_layer.cpp``.
+    """
+
+    formula = "y = coeff sum, mean, sum |x| or sum x^2"
+    layout = Layout.EITHER
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """The axes before ``axis``."""
+        return bottom[: canonical_axis(self.param.axis, len(bottom))]
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """One sum."""
+        first = canonical_axis(self.param.axis, x.ndim)
+        axes = tuple(ctx.axis(i, x.ndim) for i in range(first, x.ndim))
+        if self.param.operation == ReductionParameter.ASUM:
+            x = x * lax.stop_gradient(jnp.sign(x))  # JAX's own |x| has gradient 1 at 0
+        elif self.param.operation == ReductionParameter.SUMSQ:
+            x = x * x
+        mean = self.param.operation == ReductionParameter.MEAN
+        top = self.param.coeff * (jnp.mean(x, axes) if mean else jnp.sum(x, axes))
+        # Blobs of fewer than 4 axes have one layout, Caffe's.
+        moved = ctx.channels_last and 2 <= top.ndim < 4
+        return jnp.moveaxis(top, -1, 1) if moved else top
+
+    def describe(self) -> str:
+        """The operation, and what is not the default."""
+        p = self.param
+        parts = [ReductionParameter.ReductionOp.Name(p.operation)]
+        names = (("axis", p.axis, 0), ("coeff", p.coeff, 1))
+        parts += [f"{name} {value:g}" for name, value, default in names if value != default]
+        return ", ".join(parts)
+
+
+@register(param="argmax_param")
+class ArgMax(Layer):
+    """Where the ``top_k`` greatest values lie, the greatest first; of equals the last comes first.
+
+    With ``axis``: (N, C, H, W) -> (N, top_k, H, W) for ``axis: 1``, the values themselves if
+    ``out_max_val``. Without: over all axes but the first, (N, C, H, W) -> (N, 1, top_k, 1), or
+    (N, 2, top_k, 1) with the values behind the indices if ``out_max_val``. Indices are held in
+    floats. There is no gradient. Caffe: ``argmax_layer.cpp``.
+    """
+
+    formula = "y = argmax(x)"
+
+    @property
+    def layout(self) -> Layout:  # type: ignore[override]
+        """Either along an axis; over all of them, indices count in Caffe's order."""
+        return Layout.EITHER if self.param.HasField("axis") else Layout.CHANNELS_FIRST
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """``top_k`` in place of the axis, or (N, 1 or 2, top_k, 1, ...)."""
+        require(bottom, "needs a bottom with an axis, but it is a scalar")
+        top_k = self.param.top_k
+        axis = canonical_axis(self.param.axis, len(bottom)) if self.param.HasField("axis") else None
+        candidates = count(bottom[1:]) if axis is None else bottom[axis]
+        require(
+            1 <= top_k <= candidates, f"top_k {top_k} must be 1 to {candidates}, as many as compete"
+        )
+        if axis is not None:
+            return (*bottom[:axis], top_k, *bottom[axis + 1 :])
+        return (bottom[0], 1 + self.param.out_max_val, top_k, *(1,) * (len(bottom) - 3))
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """One search."""
+        x = lax.stop_gradient(x)
+        if self.param.HasField("axis"):
+            axis = ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim)
+            indices, values = _greatest(x, self.param.top_k, axis)
+            return values if self.param.out_max_val else indices
+        rows = x.reshape(x.shape[0], count(x.shape[1:]))
+        found = _greatest(rows, self.param.top_k, 1)
+        return jnp.stack(found[: 1 + self.param.out_max_val], axis=1).reshape(self.shape(x.shape))
+
+    def coords(self, rank: int) -> CoordMap | None:
+        """Each pixel on itself, where the axis is no pixels'."""
+        if not self.param.HasField("axis") or canonical_axis(self.param.axis, rank + 2) >= 2:
+            return None
+        return CoordMap.identity(rank)
+
+    def allow_force_backward(self, bottom: int) -> bool:
+        """ArgMax has no gradient."""
+        return False
+
+    def describe(self) -> str:
+        """How many, along which axis."""
+        parts = [f"top {self.param.top_k}"] if self.param.top_k != 1 else []
+        parts += [f"axis {self.param.axis}"] if self.param.HasField("axis") else []
+        return ", ".join(parts)
+
+
+def _greatest(x: Array, k: int, axis: int) -> tuple[Array, Array]:
+    """Indices and values of the ``k`` greatest along an axis; of equals the greater index first."""
+    flipped = jnp.flip(x, axis)  # JAX finds the first of equals
+    if k == 1:
+        index = jnp.argmax(flipped, axis, keepdims=True)
+        values = jnp.max(x, axis, keepdims=True)
+    else:
+        # The two zeros are equal, but not to a sort.
+        rows = jnp.moveaxis(jnp.where(flipped == 0, 0.0, flipped), axis, -1)
+        values, index = (jnp.moveaxis(found, -1, axis) for found in lax.top_k(rows, k))
+    return (x.shape[axis] - 1 - index).astype(x.dtype), values

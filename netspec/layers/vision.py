@@ -1,9 +1,11 @@
-"""Layers over images: convolution, its transpose, and cropping."""
+"""Layers over images: convolution, its transpose, the windows themselves, and cropping."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+
+import jax.numpy as jnp
 
 from netspec.errors import require
 from netspec.layers import lowering
@@ -22,6 +24,7 @@ from netspec.layers.base import (
 )
 from netspec.layers.coordinates import CoordMap
 from netspec.layers.window import Window, convolution_window
+from netspec.proto.layers_pb2 import ConvolutionParameter
 
 
 class _Convolutional(Layer):
@@ -75,10 +78,14 @@ class _Convolutional(Layer):
 
     def describe(self) -> str:
         """Kernel, stride, pad and groups."""
-        rank = max(2 if self.param.HasField("kernel_h") else 1, len(self.param.kernel_size))
-        rank = 2 if rank == 1 else rank
         groups = f", group {self.param.group}" if self.param.group > 1 else ""
-        return convolution_window(self.param, rank).describe() + groups
+        return _describe(self.param) + groups
+
+
+def _describe(param: ConvolutionParameter) -> str:
+    """The window, of 2 spatial axes if nothing says otherwise."""
+    rank = max(2 if param.HasField("kernel_h") else 1, len(param.kernel_size))
+    return convolution_window(param, 2 if rank == 1 else rank).describe()
 
 
 @register(param="convolution_param", bottoms=(1, None), tops="bottoms")
@@ -147,6 +154,60 @@ class Deconvolution(_Convolutional):
         """Output pixel p sits at (p + pad - (extent - 1) / 2) / stride."""
         axis, window = self.window((1,) * (rank + 2))
         return window.up(axis + 1)
+
+
+@register(param="convolution_param")
+class Im2col(Layer):
+    """The pixels under each window of a convolution, laid out as channels.
+
+    (N, C, H, W) -> (N, C kernel_h kernel_w, H', W'), over any number of spatial axes, with the
+    sizes of Convolution; a channel's taps lie side by side, in row order.
+    Caffe: ``im2col_layer.cpp``.
+    """
+
+    formula = "y = the window around each pixel"
+
+    @property
+    def layout(self) -> Layout:  # type: ignore[override]
+        """Either, where channels stand on axis 1."""
+        return Layout.EITHER if self.param.axis == 1 else Layout.CHANNELS_FIRST
+
+    def window(self, bottom: Shape) -> tuple[int, Window]:
+        """The channel axis, and the window over the axes after it."""
+        axis = canonical_axis(self.param.axis, len(bottom))
+        rank = len(bottom) - axis - 1
+        require(rank > 0, f"axis {axis} of {text(bottom)} leaves no spatial axes for the window")
+        return axis, convolution_window(self.param, rank)
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """(N, C, H, W) -> (N, C kernel_h kernel_w, H', W')."""
+        axis, window = self.window(bottom)
+        size = window.convolved(bottom[axis + 1 :])
+        return (*bottom[:axis], bottom[axis] * count(window.kernel), *size)
+
+    def apply(self, ctx: Context, bottom: Array) -> Array:  # type: ignore[override]
+        """Shifted slices, stacked beside their channel."""
+        shape = ctx.shape(bottom)
+        axis, window = self.window(shape)
+        x = bottom.reshape(count(shape[:axis]), *bottom.shape[axis:])
+        out = window.convolved(shape[axis + 1 :])
+        taps = jnp.moveaxis(
+            lowering.stack_taps(x, window, out, ctx.channels_last),
+            0,
+            -1 if ctx.channels_last else 2,
+        )
+        if ctx.channels_last:
+            return taps.reshape(*taps.shape[:-2], taps.shape[-2] * taps.shape[-1])
+        return taps.reshape(*shape[:axis], taps.shape[1] * taps.shape[2], *out)
+
+    def coords(self, rank: int) -> CoordMap:
+        """As a convolution's."""
+        axis, window = self.window((1,) * (rank + 2))
+        return window.down(axis + 1)
+
+    def describe(self) -> str:
+        """Kernel, stride, pad and dilation."""
+        return _describe(self.param)
 
 
 @register(param="crop_param", bottoms=2)

@@ -102,7 +102,7 @@ def shapes_of_sources(graph: Graph, given: Mapping[str, Shape]) -> dict[str, Sha
     """``given``, and the shapes that data layers have in their first batch where it lacks them."""
     shapes = dict(given)
     for node in _data_layers(graph):
-        if not all(top in shapes for top in node.layer.spec.top):
+        if not node.layer.states_shapes and not all(top in shapes for top in node.layer.spec.top):
             with open_source(node.layer.spec, node.layer.phase, 0, node.place) as source:
                 shapes = {**source.tops, **shapes}
     return shapes

@@ -1,0 +1,251 @@
+"""Layers that give a blob's numbers another order or shape, and compute nothing."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax.numpy as jnp
+
+from netspec.errors import counted, require
+from netspec.layers.base import (
+    Array,
+    Context,
+    Layer,
+    Layout,
+    Shape,
+    axis_or_legacy,
+    canonical_axis,
+    count,
+    pick_rows,
+    register,
+    text,
+)
+from netspec.layers.coordinates import CoordMap
+
+
+class _Reshaping(Layer):
+    """The same numbers in the same order under another shape."""
+
+    def top_shape(self, bottom: Shape) -> Shape:
+        """The new shape."""
+        raise NotImplementedError
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """The new shape."""
+        require(
+            not set(self.spec.top) & set(self.spec.bottom),
+            "cannot work in place; give the top a name of its own",
+        )
+        return self.top_shape(bottom)
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """One reshape."""
+        return x.reshape(self.top_shape(x.shape))
+
+
+@register(param="flatten_param")
+class Flatten(_Reshaping):
+    """Make one axis of the axes from ``axis`` to ``end_axis``, both counted in.
+
+    (N, C, H, W) -> (N, C H W) for the default ``axis: 1 end_axis: -1``. An ``end_axis`` just before
+    ``axis`` puts a new axis of size 1 there. Caffe: ``flatten_layer.cpp``.
+    """
+
+    formula = "y = x, some axes made one"
+
+    def top_shape(self, bottom: Shape) -> Shape:
+        """The axes before, their product, the axes after."""
+        start = canonical_axis(self.param.axis, len(bottom))
+        end = canonical_axis(self.param.end_axis, len(bottom)) + 1
+        require(start <= end, f"axis {start} lies behind end_axis {end - 1}")
+        return (*bottom[:start], count(bottom[start:end]), *bottom[end:])
+
+    def describe(self) -> str:
+        """The axes, where they are not all but the first."""
+        p = self.param
+        return "" if (p.axis, p.end_axis) == (1, -1) else f"axes {p.axis} to {p.end_axis}"
+
+
+@register(param="reshape_param")
+class Reshape(_Reshaping):
+    """Replace ``num_axes`` axes from ``axis`` on (-1: all from there) by those of ``shape``.
+
+    (N, C, H, W) -> (N, 2, C H W / 2) for ``shape { dim: 0 dim: 2 dim: -1 }``. A dim of 0 is the
+    bottom's size on the axis where it comes to stand; one dim of -1 is what the count leaves.
+    A negative ``axis`` counts from behind the last axis, which is -1. Caffe: ``reshape_layer.cpp``.
+    """
+
+    formula = "y = x of another shape"
+
+    def span(self, rank: int) -> tuple[int, int]:
+        """The first axis replaced, and the first one after those replaced."""
+        axis, num_axes = self.param.axis, self.param.num_axes
+        start = axis if axis >= 0 else rank + axis + 1
+        require(
+            0 <= start <= rank,
+            f"axis {axis} of a blob with {rank} axes; {-rank - 1} to {rank} work",
+        )
+        require(num_axes >= -1, f"num_axes {num_axes} must be -1 or more")
+        end = rank if num_axes == -1 else start + num_axes
+        require(end <= rank, f"num_axes {num_axes} from axis {start} on exceeds the {rank} axes")
+        return start, end
+
+    def top_shape(self, bottom: Shape) -> Shape:
+        """The axes before, the new ones, the axes after."""
+        start, end = self.span(len(bottom))
+        dims = list(self.param.shape.dim)
+        require(min(dims, default=0) >= -1, f"dim {min(dims, default=0)} must be -1, 0 or a size")
+        inferred = dims.count(-1)
+        require(inferred <= 1, f"{inferred} dims are -1; one at most can be inferred")
+        for i, dim in enumerate(dims):
+            if dim == 0:
+                require(
+                    start + i < len(bottom),
+                    f"dim {i} is 0, but {text(bottom)} has no axis {start + i} to take it from",
+                )
+                dims[i] = bottom[start + i]
+        if inferred:
+            known = count(bottom[:start] + bottom[end:]) * count([d for d in dims if d != -1])
+            require(
+                known and count(bottom) % known == 0,
+                f"the {count(bottom)} numbers of {text(bottom)} cannot be divided by {known} to "
+                "infer the dim of -1",
+            )
+            dims[dims.index(-1)] = count(bottom) // known
+        top = (*bottom[:start], *dims, *bottom[end:])
+        require(
+            count(top) == count(bottom),
+            f"{text(bottom)} holds {count(bottom)} numbers, but {text(top)} holds {count(top)}",
+        )
+        return top
+
+    def describe(self) -> str:
+        """The new dims, and the axes they replace."""
+        p = self.param
+        parts = ["x".join(map(str, p.shape.dim)) or "scalar"]
+        names = (("axis", p.axis, 0), ("num_axes", p.num_axes, -1))
+        parts += [f"{name} {value}" for name, value, default in names if value != default]
+        return ", ".join(parts)
+
+
+@register(param="slice_param", tops=(1, None))
+class Slice(Layer):
+    """Cut a blob into its tops along ``axis`` (or the older ``slice_dim``).
+
+    (N, C, H, W) -> (N, c1, H, W), (N, c2, H, W), ... for the default ``axis: 1``. Each
+    ``slice_point`` is where the next top begins; without any, parts are equal.
+    Caffe: ``slice_layer.cpp``.
+    """
+
+    formula = "[y1, y2, ...] = x"
+    layout = Layout.EITHER
+
+    def axis(self, rank: int) -> int:
+        """The axis to cut."""
+        return axis_or_legacy(self.param, "slice_dim", rank)
+
+    def edges(self, size: int) -> list[int]:
+        """Where the parts begin and end on an axis of ``size``."""
+        points, tops = list(self.param.slice_point), self.num_tops
+        if not points:
+            require(size % tops == 0, f"axis of {size} does not divide into {tops} equal tops")
+            return [size // tops * i for i in range(tops + 1)]
+        require(
+            len(points) == tops - 1,
+            f"{len(points)} slice_point for {counted(tops, 'top')}; give one less than tops",
+        )
+        require(tops <= size, f"{tops} tops of an axis of {size}")
+        listing = ", ".join(map(str, points))
+        rising = all(a < b for a, b in itertools.pairwise([0, *points]))
+        require(rising, f"slice_point {listing} must rise from 1 on")
+        require(points[-1] <= size, f"slice_point {listing} exceeds the axis of {size}")
+        return [0, *points, size]
+
+    def shape(self, bottom: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
+        """The bottom's but for the axis."""
+        axis = self.axis(len(bottom))
+        edges = itertools.pairwise(self.edges(bottom[axis]))
+        return tuple((*bottom[:axis], end - start, *bottom[axis + 1 :]) for start, end in edges)
+
+    def apply(self, ctx: Context, x: Array) -> tuple[Array, ...]:  # type: ignore[override]
+        """One slice for each top."""
+        axis = ctx.axis(self.axis(x.ndim), x.ndim)
+        outer = (slice(None),) * axis
+        edges = itertools.pairwise(self.edges(x.shape[axis]))
+        return tuple(x[(*outer, slice(start, end))] for start, end in edges)
+
+    def coords(self, rank: int) -> CoordMap | None:
+        """Each pixel on itself, where no pixels are cut off."""
+        return CoordMap.identity(rank) if self.axis(rank + 2) < 2 else None
+
+    def describe(self) -> str:
+        """The points, and the axis where it is not the channels'."""
+        p = self.param
+        axis = p.slice_dim if p.HasField("slice_dim") else p.axis
+        points = [f"at {', '.join(map(str, p.slice_point))}"] if p.slice_point else []
+        return ", ".join(points + ([f"axis {axis}"] if axis != 1 else []))
+
+
+@register(param="tile_param")
+class Tile(Layer):
+    """Repeat the whole bottom ``tiles`` times along ``axis``; gradients add up.
+
+    (N, C, H, W) -> (N, tiles C, H, W) for the default ``axis: 1``. Caffe: ``tile_layer.cpp``.
+    """
+
+    formula = "y = [x, x, ...]"
+    layout = Layout.EITHER
+
+    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+        """The axis ``tiles`` times as long."""
+        axis = canonical_axis(self.param.axis, len(bottom))
+        require(self.param.HasField("tiles"), "needs tiles")
+        require(self.param.tiles > 0, f"tiles {self.param.tiles} must be positive")
+        return (*bottom[:axis], bottom[axis] * self.param.tiles, *bottom[axis + 1 :])
+
+    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+        """One repetition."""
+        repeats = [1] * x.ndim
+        repeats[ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim)] = self.param.tiles
+        return jnp.tile(x, repeats)
+
+    def coords(self, rank: int) -> CoordMap | None:
+        """Each pixel on itself, where pixels are not repeated."""
+        axis = canonical_axis(self.param.axis, rank + 2)
+        return CoordMap.identity(rank) if axis < 2 else None
+
+    def describe(self) -> str:
+        """How often, and the axis where it is not the channels'."""
+        axis = "" if self.param.axis == 1 else f", axis {self.param.axis}"
+        return f"{self.param.tiles} times{axis}"
+
+
+@register(bottoms=2)
+class BatchReindex(Layer):
+    """Pick items of a batch by indices held in floats; one may be picked more than once.
+
+    (N, C, H, W), (M) -> (M, C, H, W). Gradients of an item picked more than once add up.
+    Caffe: ``batch_reindex_layer.cpp``. Differs: an index outside the batch, where Caffe aborts,
+    gives NaN.
+    """
+
+    formula = "y = x[indices]"
+    layout = Layout.EITHER
+
+    def shape(self, bottom: Shape, indices: Shape) -> Shape:  # type: ignore[override]
+        """As many items as indices."""
+        require(bottom, "picks items of a batch, but bottom 0 is a scalar")
+        require(len(indices) == 1, f"indices must have one axis, but bottom 1 is {text(indices)}")
+        return indices + bottom[1:]
+
+    def apply(self, ctx: Context, x: Array, indices: Array) -> Array:  # type: ignore[override]
+        """One gather."""
+        return pick_rows(x, indices)
+
+    def coords(self, rank: int) -> CoordMap:
+        """Each pixel on itself."""
+        return CoordMap.identity(rank)
+
+    def allow_force_backward(self, bottom: int) -> bool:
+        """Indices have no gradient."""
+        return bottom != 1

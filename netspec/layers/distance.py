@@ -1,0 +1,204 @@
+"""Losses that measure how far blobs lie from each other, from a margin or from targets."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from netspec.errors import require
+from netspec.layers.base import Array, Context, Labels, Shape, as_labels, count, register, text
+from netspec.layers.loss import Loss
+from netspec.proto.layers_pb2 import HingeLossParameter, LossParameter
+
+
+@register(bottoms=2, tops=1, auto_top=True)
+class EuclideanLoss(Loss):
+    """Half the squared distance of two blobs, divided by the batch size.
+
+    (N, ...), (N, ...) -> scalar. Both bottoms have a gradient.
+    Caffe: ``euclidean_loss_layer.cpp``.
+    """
+
+    formula = "y = sum((a - b)^2) / 2N"
+
+    def allow_force_backward(self, bottom: int) -> bool:
+        """Both."""
+        return True
+
+    def shape(self, a: Shape, b: Shape) -> Shape:  # type: ignore[override]
+        """A scalar."""
+        self.check_batch(a, b, ("bottom 0", "bottom 1"))
+        require(
+            count(a[1:]) == count(b[1:]),
+            f"items of {count(a[1:])} numbers in bottom 0, {text(a)}, but of {count(b[1:])} in "
+            f"bottom 1, {text(b)}",
+        )
+        return ()
+
+    def apply(self, ctx: Context, a: Array, b: Array) -> Array:  # type: ignore[override]
+        """Blobs of one size may differ in shape."""
+        difference = a.reshape(-1) - b.reshape(-1)
+        return jnp.vdot(difference, difference) / a.shape[0] / 2
+
+    def scaling(self, a: Shape, b: Shape) -> str:  # type: ignore[override]
+        """Twice the batch size divides."""
+        return self.summed(f"{count(a):,} squared differences", f"twice the batch size {a[0]}")
+
+
+@register(param="contrastive_loss_param", bottoms=3, tops=1, auto_top=True)
+class ContrastiveLoss(Loss):
+    """Pull the pairs that are alike together, push the others ``margin`` apart.
+
+    Features (N, C), (N, C), alike (N) -> scalar, divided by 2 N. At the distance d, a pair that is
+    alike (not 0) costs d^2, another max(margin - d, 0)^2, or max(margin - d^2, 0) in the
+    ``legacy_version``. Caffe: ``contrastive_loss_layer.cpp``.
+    """
+
+    formula = "y = sum(d^2 if alike else max(margin - d, 0)^2) / 2N"
+
+    def allow_force_backward(self, bottom: int) -> bool:
+        """The features have gradients, the third bottom has none."""
+        return bottom != 2
+
+    def shape(self, a: Shape, b: Shape, alike: Shape) -> Shape:  # type: ignore[override]
+        """A scalar."""
+        self.check_batch(a, b, ("features", "features"))
+        for features in (a, b):
+            require(
+                count(features[2:]) == 1,
+                f"features are (N, C), but a bottom is {text(features)}",
+            )
+        require(
+            count(a[1:]) == count(b[1:]),
+            f"features {text(a)} and {text(b)} differ in channels",
+        )
+        require(
+            alike[:1] == a[:1] and count(alike) == a[0],
+            f"{a[0]} pairs need {a[0]} numbers that say whether they are alike, but bottom 2 is "
+            f"{text(alike)}",
+        )
+        return ()
+
+    def apply(self, ctx: Context, a: Array, b: Array, alike: Array) -> Array:  # type: ignore[override]
+        """Sum over pairs."""
+        difference = a.reshape(a.shape[0], -1) - b.reshape(b.shape[0], -1)
+        square = jnp.sum(difference * difference, axis=1)
+        margin = self.param.margin
+        if self.param.legacy_version:
+            apart = jnp.where(square < margin, margin - square, 0.0)
+        else:
+            apart = _squared_gap(square, margin)
+        losses = jnp.where(as_labels(alike.reshape(-1)) != 0, square, apart)
+        return jnp.sum(losses) / a.shape[0] / 2
+
+    def scaling(self, a: Shape, b: Shape, alike: Shape) -> str:  # type: ignore[override]
+        """Twice the batch size divides."""
+        return self.summed(f"{a[0]:,} pairs", f"twice the batch size {a[0]}")
+
+    def describe(self) -> str:
+        """The margin, and whether the formula is the old one."""
+        return f"margin {self.param.margin:g}" + (", legacy" if self.param.legacy_version else "")
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _squared_gap(square: Array, margin: float) -> Array:
+    """max(margin - d, 0)^2 of d^2; its slope has 1e-4 added to d, as Caffe's."""
+    gap = jnp.maximum(margin - jnp.sqrt(square), 0.0)
+    return gap * gap
+
+
+@_squared_gap.defjvp
+def _squared_gap_jvp(
+    margin: float, primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    distance = jnp.sqrt(primals[0])
+    gap = jnp.maximum(margin - distance, 0.0)
+    return gap * gap, -gap / (distance + 1e-4) * tangents[0]
+
+
+@register(param="hinge_loss_param", bottoms=2, tops=1, auto_top=True)
+class HingeLoss(Loss):
+    """One class against all others: the true class's score wants to pass 1, the others' -1.
+
+    Scores (N, C), labels (N) -> scalar, the sum of violations (L1) or of their squares (L2) divided
+    by N. Caffe: ``hinge_loss_layer.cpp``.
+    """
+
+    formula = "y = sum(max(1 - t x, 0)^p) / N, t = 1 at the label, else -1"
+
+    def shape(self, scores: Shape, labels: Shape) -> Shape:  # type: ignore[override]
+        """A scalar."""
+        self.check_one_label(scores, labels)
+        return ()
+
+    def apply(self, ctx: Context, scores: Array, labels: Array) -> Array:  # type: ignore[override]
+        """At a violation of exactly 0 the gradient is 0; a label outside the classes makes NaN."""
+        rows = scores.reshape(scores.shape[0], -1)
+        truth = as_labels(labels.reshape(-1))[:, None] == jnp.arange(rows.shape[1])[None]
+        violations = 1 + jnp.where(truth, -rows, rows)
+        violations = jnp.where(violations > 0, violations, 0.0)
+        if self.param.norm == HingeLossParameter.L2:
+            violations = violations * violations
+        total = jnp.where(jnp.all(jnp.any(truth, axis=1)), jnp.sum(violations), jnp.nan)
+        return total / scores.shape[0]
+
+    def labels(self, scores: Shape, labels: Shape) -> Labels:  # type: ignore[override]
+        """Labels are places in an item's scores."""
+        return Labels(1, 0, count(scores[1:]), None)
+
+    def scaling(self, scores: Shape, labels: Shape) -> str:  # type: ignore[override]
+        """The batch size divides."""
+        squared = "squared " if self.param.norm == HingeLossParameter.L2 else ""
+        return self.summed(f"{count(scores):,} {squared}violations", f"the batch size {scores[0]}")
+
+    def describe(self) -> str:
+        """The norm."""
+        return HingeLossParameter.Norm.Name(self.param.norm)
+
+
+@register(bottoms=2, tops=1, auto_top=True)
+class SigmoidCrossEntropyLoss(Loss):
+    """The cross-entropy of independent yes-or-no targets, from scores before their sigmoid.
+
+    Scores (N, ...), targets (N, ...) in [0, 1] -> scalar, divided by N unless ``loss_param`` says
+    otherwise. A target whose whole part is ``ignore_label`` does not count.
+    Caffe: ``sigmoid_cross_entropy_loss_layer.cpp``.
+    """
+
+    formula = "y = -sum(t log s(x) + (1 - t) log(1 - s(x))) / N"
+
+    @property
+    def normalization(self) -> LossParameter.NormalizationMode:
+        """BATCH_SIZE where ``loss_param`` says nothing."""
+        loss = self.spec.loss_param
+        given = loss.HasField("normalization") or loss.HasField("normalize")
+        return super().normalization if given else LossParameter.BATCH_SIZE
+
+    def shape(self, scores: Shape, targets: Shape) -> Shape:  # type: ignore[override]
+        """A scalar."""
+        self.check_batch(scores, targets, ("scores", "targets"))
+        require(
+            count(scores) == count(targets),
+            f"scores {text(scores)} need {count(scores)} targets, but targets are {text(targets)}",
+        )
+        return ()
+
+    def apply(self, ctx: Context, scores: Array, targets: Array) -> Array:  # type: ignore[override]
+        """In the form that does not overflow; targets have no gradient."""
+        x, t = scores.reshape(-1), jax.lax.stop_gradient(targets.reshape(-1))
+        counts = jnp.ones(t.shape, bool)
+        if self.ignore_label is not None:
+            counts = as_labels(t) != self.ignore_label
+        total = jnp.sum(jnp.where(counts, jax.nn.softplus(x) - x * t, 0.0))
+        n = scores.shape[0]
+        return total / self.normalizer(n, count(scores.shape[1:]), jnp.sum(counts))
+
+    def scaling(self, scores: Shape, targets: Shape) -> str:  # type: ignore[override]
+        """How many predictions the loss sums, and what divides the sum."""
+        return self.normalized(scores[0], count(scores[1:]))
+
+    def describe(self) -> str:
+        """The ignored label and the normaliser."""
+        return self.normalizer_settings()

@@ -1,0 +1,234 @@
+"""Layers that remember from one time step to the next.
+
+What they share: the first axis is time, the second the streams that run side by side, and ``cont``
+(T, N) is 0 where a stream begins anew and 1 where it goes on; it has no gradient.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from netspec.errors import counted, require
+from netspec.layers.base import Array, Blob, Context, Layer, Shape, count, register, text
+
+
+class _Recurrent(Layer):
+    """What LSTM and RNN share: bottoms and tops, and one scan over time.
+
+    gates: how many numbers of each hidden unit are computed from the bottoms. states: how many
+    arrays (N, D) are handed from step to step.
+    """
+
+    gates = 1
+    states = 1
+
+    def exposed(self) -> int:
+        """How many states are bottoms and tops."""
+        return self.states if self.param.expose_hidden else 0
+
+    def has_static(self) -> bool:
+        """Whether there is a bottom that every step sees."""
+        return len(self.spec.bottom) > 2 + self.exposed()
+
+    def shape(self, x: Shape, cont: Shape, *more: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
+        """(T, N, D), and (1, N, D) for each state that is a top."""
+        size, exposed = self.param.num_output, self.exposed()
+        hidden = f"expose_hidden: {str(self.param.expose_hidden).lower()}"
+        least = 2 + exposed
+        require(size > 0, "needs num_output")
+        require(not self.param.debug_info, "debug_info is not supported; remove it")
+        require(
+            least <= 2 + len(more) <= least + 1,
+            f"has {counted(2 + len(more), 'bottom')} but needs {least}, or {least + 1} "
+            f"with a static one ({hidden})",
+        )
+        require(
+            self.num_tops == 1 + exposed,
+            f"has {counted(self.num_tops, 'top')} but needs {1 + exposed} ({hidden})",
+        )
+        require(len(x) > 2, f"x is {text(x)}, but (time steps, streams, ...) takes 3 axes or more")
+        require(cont == x[:2], f"cont is {text(cont)} but must be {text(x[:2])} for x {text(x)}")
+        if self.has_static():
+            require(
+                len(more[0]) > 1 and more[0][0] == x[1],
+                f"the static bottom is {text(more[0])} but must be ({x[1]}, ...) of 2 axes or more",
+            )
+        state = (1, x[1], size)
+        for given in more[len(more) - exposed :]:
+            require(given == state, f"a hidden state is {text(given)} but must be {text(state)}")
+        return ((*x[:2], size), *(state,) * exposed)
+
+    def weights(self, name: str, x: Shape, more: tuple[Shape, ...]) -> dict[str, Blob]:
+        """What the bottoms are multiplied by, and the bias; ``name`` as in ``W_xc``."""
+        outputs, filler = self.gates * self.param.num_output, self.param.weight_filler
+        blobs = {
+            f"W_x{name}": Blob((outputs, count(x[2:])), filler),
+            f"b_{name}": Blob((outputs,), self.param.bias_filler),
+        }
+        if self.has_static():
+            blobs[f"W_x{name}_static"] = Blob((outputs, count(more[0][1:])), filler)
+        return blobs
+
+    def inputs(self, ctx: Context, name: str, x: Array, more: tuple[Array, ...]) -> Array:
+        """What all steps take from the bottoms, (T, N, gates D)."""
+        top = _product(x.reshape(*x.shape[:2], -1), ctx.blobs[f"W_x{name}"])
+        top = top + jnp.broadcast_to(ctx.blobs[f"b_{name}"], top.shape)
+        if not self.has_static():
+            return top
+        static = _product(more[0].reshape(len(more[0]), -1), ctx.blobs[f"W_x{name}_static"])
+        return top + jnp.broadcast_to(static, top.shape)
+
+    def first(self, x: Array, more: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The states before the first step, (N, D) each."""
+        if self.exposed():
+            return tuple(state[0] for state in more[len(more) - self.exposed() :])
+        return (jnp.zeros((x.shape[1], self.param.num_output), x.dtype),) * self.states
+
+    def tops_of(self, top: Array, last: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The layer's tops, from what the scan made."""
+        return (top, *(state[None] for state in last[: self.exposed()]))
+
+    def allow_force_backward(self, bottom: int) -> bool:
+        """``cont`` has no gradient."""
+        return bottom != 1
+
+    def describe(self) -> str:
+        """What goes in and out beside the sequence."""
+        parts = ["static input"] if self.has_static() else []
+        parts += ["hidden state exposed"] if self.exposed() else []
+        return ", ".join(parts)
+
+
+@register(param="recurrent_param", bottoms=(2, 5), tops=(1, 3))
+class LSTM(_Recurrent):
+    """Long short-term memory: a cell ``c`` that gates write to, forget and read.
+
+    x (T, N, ...), cont (T, N), and an optional static (N, ...) that every step sees -> h (T, N, D)
+    with D = ``num_output``. ``expose_hidden`` adds bottoms h_0, c_0 and tops h_T, c_T, all
+    (1, N, D). A step makes i, f, o = sigmoid and g = tanh of W_xc x + b_c + W_xc_static static +
+    W_hc (cont h), then c = cont f c + i g and h = o tanh(c).
+    Blobs: W_xc (4 D, C), b_c (4 D), W_xc_static (4 D, S) if there is a static bottom, W_hc
+    (4 D, D). Their rows are those of i, f, o, g in turn.
+    Caffe: ``lstm_layer.cpp``, ``recurrent_layer.cpp``.
+
+    Differs: without ``expose_hidden`` a run starts from states of zero, where Caffe goes on from
+    the last step of the run before; a run is a function of what it is fed. Where cont is 0 at the
+    first step, as it is where sequences begin, nothing differs. With ``expose_hidden`` gradients
+    pass through h_0, c_0, h_T and c_T, where Caffe drops them; ``propagate_down: false`` does too.
+    """
+
+    formula = "c = f c + i g, y = o tanh(c), with gates of x and the last y"
+    gates = 4
+    states = 2
+
+    def blobs(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Blob]:  # type: ignore[override]
+        """W_xc, b_c, W_xc_static, W_hc."""
+        size = self.param.num_output
+        hidden = Blob((4 * size, size), self.param.weight_filler)
+        return {**self.weights("c", x, more), "W_hc": hidden}
+
+    def apply(self, ctx: Context, x: Array, cont: Array, *more: Array) -> tuple[Array, ...]:  # type: ignore[override]
+        """One product for all steps' bottoms, then a scan."""
+        hidden = ctx.blobs["W_hc"]
+
+        def step(
+            states: tuple[Array, ...], seen: tuple[Array, Array]
+        ) -> tuple[tuple[Array, ...], Array]:
+            (h, c), (entered, goes_on) = states, seen
+            gates = entered + _product(_spread(goes_on, h) * h, hidden)
+            c, h = _unit(c, gates, goes_on)
+            return (h, c), h
+
+        seen = self.inputs(ctx, "c", x, more), jax.lax.stop_gradient(cont)
+        last, top = jax.lax.scan(step, self.first(x, more), seen)
+        return self.tops_of(top, last)
+
+
+@register(param="recurrent_param", bottoms=(2, 4), tops=(1, 2))
+class RNN(_Recurrent):
+    """A plain recurrent layer: the hidden state is a tanh of the bottoms and of itself.
+
+    x (T, N, ...), cont (T, N), and an optional static (N, ...) that every step sees -> o (T, N, D)
+    with D = ``num_output``. ``expose_hidden`` adds bottom h_0 and top h_T, both (1, N, D). A step
+    makes h = tanh(W_xh x + b_h + W_xh_static static + W_hh (cont h)) and o = tanh(W_ho h + b_o).
+    Blobs: W_xh (D, C), b_h (D), W_xh_static (D, S) if there is a static bottom, W_hh (D, D), W_ho
+    (D, D), b_o (D). Caffe: ``rnn_layer.cpp``, ``recurrent_layer.cpp``.
+
+    Differs: where a run starts, and that gradients pass through exposed states; see LSTM.
+    """
+
+    formula = "h = tanh(w x + u h + b), y = tanh(v h + c)"
+
+    def blobs(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Blob]:  # type: ignore[override]
+        """W_xh, b_h, W_xh_static, W_hh, W_ho, b_o."""
+        size = self.param.num_output
+        square = Blob((size, size), self.param.weight_filler)
+        return {
+            **self.weights("h", x, more),
+            "W_hh": square,
+            "W_ho": square,
+            "b_o": Blob((size,), self.param.bias_filler),
+        }
+
+    def apply(self, ctx: Context, x: Array, cont: Array, *more: Array) -> tuple[Array, ...]:  # type: ignore[override]
+        """One product for all steps' bottoms, a scan, one product for all tops."""
+        hidden = ctx.blobs["W_hh"]
+
+        def step(
+            states: tuple[Array, ...], seen: tuple[Array, Array]
+        ) -> tuple[tuple[Array, ...], Array]:
+            (h,), (entered, goes_on) = states, seen
+            h = jnp.tanh(entered + _product(_spread(goes_on, h) * h, hidden))
+            return (h,), h
+
+        seen = self.inputs(ctx, "h", x, more), jax.lax.stop_gradient(cont)
+        last, states = jax.lax.scan(step, self.first(x, more), seen)
+        top = _product(states, ctx.blobs["W_ho"])
+        return self.tops_of(jnp.tanh(top + jnp.broadcast_to(ctx.blobs["b_o"], top.shape)), last)
+
+
+@register(bottoms=3, tops=2)
+class LSTMUnit(Layer):
+    """One step of an LSTM, as its nets were written out before there was one.
+
+    Cell c (1, N, D), gates (1, N, 4 D) in the order i, f, o, g before their sigmoids and tanh, cont
+    (1, N) -> the next c and h, (1, N, D) both. Caffe: ``lstm_unit_layer.cpp``.
+    """
+
+    formula = "c = f c + i g, h = o tanh(c)"
+
+    def shape(self, c: Shape, gates: Shape, cont: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
+        """The cell's shape, twice."""
+        require(len(c) == 3 and c[0] == 1, f"the cell is {text(c)} but must be (1, streams, units)")
+        wanted = (1, c[1], 4 * c[2])
+        require(gates == wanted, f"gates are {text(gates)} but must be {text(wanted)}")
+        require(cont == c[:2], f"cont is {text(cont)} but must be {text(c[:2])}")
+        return c, c
+
+    def apply(self, ctx: Context, c: Array, gates: Array, cont: Array) -> tuple[Array, ...]:  # type: ignore[override]
+        """Four gates and two products."""
+        return _unit(c, gates, jax.lax.stop_gradient(cont))
+
+    def allow_force_backward(self, bottom: int) -> bool:
+        """``cont`` has no gradient."""
+        return bottom != 2
+
+
+def _product(rows: Array, weight: Array) -> Array:
+    """(..., inputs) times the transpose of (outputs, inputs)."""
+    return rows @ weight.T
+
+
+def _spread(cont: Array, like: Array) -> Array:
+    """``cont`` (...) as (..., D)."""
+    return jnp.broadcast_to(cont[..., None], like.shape)
+
+
+def _unit(c: Array, gates: Array, cont: Array) -> tuple[Array, Array]:
+    """The next cell and hidden state; what the cell held is gone where ``cont`` is 0."""
+    *sigmoids, g = jnp.split(gates, 4, axis=-1)
+    i, f, o = map(jax.nn.sigmoid, sigmoids)
+    goes_on = _spread(cont, f)
+    c = jnp.where(goes_on == 0, 0, goes_on * f) * c + i * jnp.tanh(g)
+    return c, o * jnp.tanh(c)
