@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from netspec.errors import GraphError, NetSpecError, SourceError, require, unreadable
+from netspec.errors import GraphError, NetSpecError, require, unreadable
 from netspec.files import whole
-from netspec.graph import Graph, connect
+from netspec.graph import Create, Graph, connect
+from netspec.layers import create
 from netspec.layers.base import Shape
+from netspec.layers.unknown import create_or_stand_in
 from netspec.module import Net
 from netspec.phase import select, state_of
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
 from netspec.prototxt import NetText, is_solver, read_net, read_solver, write
-from netspec.shapes import Shapes, infer
+from netspec.shapes import KnownShapes, infer, infer_known
 from netspec.sources.feed import shapes_of_sources
 from netspec.upgrade import upgrade, upgrade_solver_type
 from netspec.weights import copy_into, read_weights
@@ -43,20 +45,27 @@ def load(
 
 
 def graph(
-    path: str | Path, phase: str = "test", level: int = 0, stages: Sequence[str] = ()
+    path: str | Path,
+    phase: str = "test",
+    level: int = 0,
+    stages: Sequence[str] = (),
+    create: Create = create,
 ) -> Graph:
-    """The connected layers of a prototxt file in one phase, "train" or "test"."""
+    """The connected layers of a prototxt file in one phase, "train" or "test".
+
+    create: makes the layer of a LayerParameter in a phase.
+    """
     known = ", ".join(PHASES)
     require(phase.lower() in PHASES, f'unknown phase "{phase}" ({known})', GraphError)
     text = read_net(path)
-    return graph_of(text, state_of(text, PHASES[phase.lower()], level, stages))
+    return graph_of(text, state_of(text, PHASES[phase.lower()], level, stages), create)
 
 
-def graph_of(text: NetText, state: NetState) -> Graph:
+def graph_of(text: NetText, state: NetState, create: Create = create) -> Graph:
     """The connected layers of a parsed net in one state."""
     current = upgrade(text)
     selected = select(current, state)
-    return connect(selected)
+    return connect(selected, create)
 
 
 def compile_net(graph: Graph, shapes: Mapping[str, Shape] | None = None, seed: int = 0) -> Net:
@@ -65,12 +74,12 @@ def compile_net(graph: Graph, shapes: Mapping[str, Shape] | None = None, seed: i
     return Net(infer(graph, given), seed)
 
 
-def shapes_or_none(graph: Graph, given: Mapping[str, Shape]) -> Shapes | None:
-    """All shapes of a net, or None where they hang on data that is not here."""
-    try:
-        return infer(graph, shapes_of_sources(graph, given))
-    except SourceError:
-        return None
+def look_at(
+    prototxt: str | Path, phase: str = "test", shapes: Mapping[str, Shape] | None = None
+) -> KnownShapes:
+    """A net to look at, with all shapes that hang neither on absent data nor on unknown layers."""
+    connected = graph(prototxt, phase, create=create_or_stand_in)
+    return infer_known(connected, shapes_of_sources(connected, shapes or {}, missing_ok=True))
 
 
 def upgrade_file(old: str | Path, new: str | Path) -> None:

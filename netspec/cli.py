@@ -8,11 +8,14 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from netspec.errors import NetSpecError, Place, SolverError, SourceError, fail, require
+
+if TYPE_CHECKING:
+    from netspec.shapes import KnownShapes
 
 
 class Verbs(click.Group):
@@ -135,15 +138,47 @@ def segment(net: str, weights: str, images: tuple[str, ...], out: str) -> None:
 @click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
 def draw(net: str, out: str, phase: str, shapes: tuple[str, ...]) -> None:
     """Draw NET: its layers, their windows, the shapes between them."""
-    from netspec.build import graph, shapes_or_none
+    from netspec.build import look_at
     from netspec.inspect.draw import draw as draw_net
 
-    connected = graph(net, phase)
-    known = shapes_or_none(connected, dict(map(_shape, shapes)))
-    draw_net(known or connected, out)
-    if known is None:
-        click.echo("drawn without shapes, as the data is not here; give --shape data=1,3,500,500")
+    known = look_at(net, phase, dict(map(_shape, shapes)))
+    draw_net(known, out)
+    _say_what_is_unknown(known)
     click.echo(out)
+
+
+@main.command()
+@click.argument("net")
+@click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
+@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
+def summary(net: str, phase: str, shapes: tuple[str, ...]) -> None:
+    """List the layers of NET: their shapes, what they learn, what training takes."""
+    from netspec.build import look_at
+    from netspec.inspect.summary import summarise, table
+
+    known = look_at(net, phase, dict(map(_shape, shapes)))
+    _say_what_is_unknown(known)
+    click.echo(table(summarise(known)))
+
+
+def _say_what_is_unknown(known: KnownShapes) -> None:
+    """A line for each layer type that netspec does not know, and one for data that is not here."""
+    from netspec.layers.base import unknown_type
+
+    nodes = {node.type: node for node in reversed(known.graph.nodes) if not node.layer.known}
+    for node in reversed(nodes.values()):
+        click.echo(f"{node.place}: {node.who}: {unknown_type(node.type)}")
+    missing = [
+        known.graph.values[top].name
+        for node in known.graph.sources
+        for top in node.tops
+        if known.values[top] is None
+    ]
+    if missing:
+        click.echo(
+            f"without the shapes that hang on {', '.join(missing)}, as the data is not here; "
+            f"give --shape {missing[0]}=1,3,500,500"
+        )
 
 
 def _shape(option: str) -> tuple[str, tuple[int, ...]]:

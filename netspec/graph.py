@@ -13,12 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from netspec.errors import GraphError, Place, blame, counted, fail, nearest, require
+from netspec import fields
+from netspec.errors import GraphError, LayerError, Place, blame, counted, fail, nearest, require
 from netspec.layers import Layer, create
 from netspec.proto.layers_pb2 import TEST, LayerParameter, NetState, ParamSpec, Phase
 from netspec.prototxt import NetText
 
 AUTOMATIC = "(automatic)"
+
+# What makes the layer of a LayerParameter in a phase.
+Create = Callable[[LayerParameter, int], Layer]
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,16 @@ class Graph:
         return self._tops_of(lambda node: node.layer.is_source)
 
     @cached_property
+    def on_host(self) -> tuple[Node, ...]:
+        """The nodes that run on the host, called from inside the program."""
+        return tuple(node for node in self.nodes if node.layer.on_host)
+
+    @cached_property
+    def data_dependent(self) -> tuple[Node, ...]:
+        """The nodes whose tops' shapes depend on values: with any, the net runs op by op."""
+        return tuple(node for node in self.nodes if node.layer.data_dependent)
+
+    @cached_property
     def under_loss(self) -> frozenset[int]:
         """The nodes that some loss depends on."""
         found, values = set(), {i for i, _ in self.losses}
@@ -170,14 +184,20 @@ def who(spec: LayerParameter) -> str:
     return f'layer "{spec.name}" ({spec.type})' if spec.type else f'layer "{spec.name}"'
 
 
-def connect(net: NetText) -> Graph:
-    """Connect the layers of an upgraded, phase-selected net; raises GraphError, LayerError."""
+def connect(net: NetText, create: Create = create) -> Graph:
+    """Connect the layers of an upgraded, phase-selected net; raises GraphError, LayerError.
+
+    create: makes the layer of a LayerParameter in a phase.
+    """
     phase = net.message.state.phase if net.message.HasField("state") else TEST
     values: list[Value] = []
     bound: dict[str, int] = {}
     nodes: list[Node] = []
+    with blame(Place(net.file)):
+        fields.check(net.message, GraphError)
     for n, (spec, place) in enumerate(zip(net.message.layer, net.places, strict=True)):
         with blame(place, who(spec)):
+            fields.check(spec, LayerError)
             layer = create(spec, phase)
             layer.loss_weights()
             bottoms = tuple(_bottom(name, bound, net, n) for name in spec.bottom)

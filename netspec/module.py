@@ -21,7 +21,7 @@ from netspec.fillers import fill
 from netspec.graph import Graph, Node
 from netspec.layers.base import Array, Shape, text
 from netspec.proto.layers_pb2 import TRAIN
-from netspec.runner import Params, run
+from netspec.runner import Params, run, runnable
 from netspec.shapes import ParamKey, Shapes, infer
 
 
@@ -123,7 +123,8 @@ class Net(nnx.Module):
         shapes = self.shapes_for({name: array.shape for name, array in feeds.items()})
         key = self.rngs() if self.rngs is not None else None
         wanted = tuple(self.graph.blobs) if wanted is None else wanted
-        blobs, updates = _forward(shapes, wanted, self.arrays(), feeds, key)
+        forward = runnable(self.graph, _forward)
+        blobs, updates = forward(shapes, wanted, self.arrays(), feeds, key)
         self.assign(updates)
         return blobs
 

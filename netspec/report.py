@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from netspec.inspect.summary import mebibytes, summarise
 from netspec.layers.base import text
+from netspec.solving import updates
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.loop import Listener, Solver, Step
 
@@ -148,16 +149,23 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
     ]
     lines += [f"data      {source.describe()}" for source in solver.feed.sources.values()]
     fed = ", ".join(f"{name} {text(shapes[name])}" for name in graph.fed)
+    slots = updates.rule(param).slots
+    history = slots * summary.momentum_bytes
+    total = summary.training_bytes - summary.momentum_bytes + history
     lines.append(
-        f"memory    about {mebibytes(summary.training_bytes)} at {fed}: "
+        f"memory    about {mebibytes(total)} at {fed}: "
         f"blobs {mebibytes(summary.activation_bytes)}, "
         f"parameters {mebibytes(summary.param_bytes)}, "
-        f"momentum {mebibytes(summary.momentum_bytes)}, and gradients"
+        f"{'momentum' if slots == 1 else 'history'} {mebibytes(history)}, and gradients"
     )
     for node in graph.nodes:
         scale = node.layer.scaling(*(shapes.values[i] for i in node.bottoms))
         if scale:
             lines.append(f"loss      {node.name}: {scale}")
+    lines += [
+        f"op by op  not compiled, as what {node.who} keeps depends on data"
+        for node in graph.data_dependent
+    ]
     lines.append(
         f"regime    {param.type}, base_lr {param.base_lr:g} ({param.lr_policy}), "
         f"momentum {param.momentum:g}, weight_decay {param.weight_decay:g}"

@@ -7,19 +7,21 @@ Caffe's layout.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from netspec.errors import blame
-from netspec.graph import Node
+from netspec.graph import Graph, Node
 from netspec.layers import lowering
 from netspec.layers.base import Array, Context, Layout
 from netspec.shapes import ParamKey, Shapes
 
 Params = Mapping[ParamKey, Array]
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
 @dataclass
@@ -115,6 +117,29 @@ def run(
             owner = shapes.keys[n][name]
             made.updates[owner] = array.reshape(shapes.params[owner].shape)
     return made
+
+
+def runnable(graph: Graph, compiled: AnyFunction) -> AnyFunction:
+    """``compiled`` as a net can run it: the plain function in it where it cannot be compiled.
+
+    What a layer on the host raises arrives as its own error, with its place.
+    """
+    function = compiled.__wrapped__ if graph.data_dependent else compiled  # type: ignore[attr-defined]
+    if not graph.on_host:
+        return function
+
+    def settled(*args: Any) -> Any:
+        try:
+            return jax.block_until_ready(function(*args))
+        except Exception as error:
+            for node in graph.on_host:
+                failure, node.layer.failure = node.layer.failure, None
+                if failure is not None:
+                    with blame(node.place, node.who):
+                        raise failure from error
+            raise
+
+    return settled  # type: ignore[return-value]
 
 
 def _blobs(shapes: Shapes, n: int, params: Params) -> dict[str, Array]:

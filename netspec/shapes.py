@@ -5,7 +5,7 @@ Shapes are Caffe's: (N, C, H, W) for images, whatever layout a run computes in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -27,24 +27,18 @@ class ParamKey(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Shapes:
-    """What `infer` found.
+class KnownShapes:
+    """What `infer_known` found.
 
-    values: the shape of each of the graph's values. blobs: per node, its learned arrays by name.
+    values: the shape of each of the graph's values, None where it is not known. blobs: per node,
+    its learned arrays by name. unasked: the nodes that could not be asked, whose arrays are not
+    among these.
     """
 
     graph: Graph
-    values: tuple[Shape, ...]
+    values: tuple[Shape | None, ...]
     blobs: tuple[Mapping[str, Blob], ...]
-
-    def __getitem__(self, name: str) -> Shape:
-        """The shape of a blob by name."""
-        return self.values[self.graph.blob(name)]
-
-    @cached_property
-    def by_name(self) -> dict[str, Shape]:
-        """Blob name -> shape."""
-        return {name: self.values[i] for name, i in self.graph.blobs.items()}
+    unasked: frozenset[int] = frozenset()
 
     @cached_property
     def keys(self) -> tuple[Mapping[str, ParamKey], ...]:
@@ -82,13 +76,77 @@ class Shapes:
         return specs
 
 
+@dataclass(frozen=True, eq=False)
+class Shapes(KnownShapes):
+    """What `infer` found: the shape of every value, the learned arrays of every node."""
+
+    values: tuple[Shape, ...]
+
+    def __getitem__(self, name: str) -> Shape:
+        """The shape of a blob by name."""
+        return self.values[self.graph.blob(name)]
+
+    @cached_property
+    def by_name(self) -> dict[str, Shape]:
+        """Blob name -> shape."""
+        return {name: self.values[i] for name, i in self.graph.blobs.items()}
+
+
 def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Shapes:
     """Shapes of all blobs and learned arrays of a net.
 
     given: shapes of blobs that the host feeds; they replace those that an Input layer states.
     Raises LayerError where bottoms or settings cannot work, with place, layer and numbers.
     """
-    given = dict(given or {})
+    given = given or {}
+    _check_given(graph, given)
+    values: list[Shape] = []
+    blobs: list[Mapping[str, Blob]] = []
+    for n, node in enumerate(graph.nodes):
+        with blame(node.place, node.who):
+            bottoms = [values[i] for i in node.bottoms]
+            tops = _source(graph, node, given) if node.layer.is_source else _tops(node, bottoms)
+            _check_tops(graph, node, tops)
+            values.extend(tops)
+            blobs.append(node.layer.blobs(*bottoms))
+            _check_params(graph, n, blobs)
+    return Shapes(graph, tuple(values), tuple(blobs))
+
+
+def infer_known(graph: Graph, given: Mapping[str, Shape]) -> KnownShapes:
+    """As `infer`, as far as shapes are known.
+
+    A stand-in's tops have none, nor those of a source whose data is not open and that are not
+    given, nor what hangs on such blobs. Raises LayerError as `infer` does for all the rest.
+    """
+    _check_given(graph, given)
+    values: list[Shape | None] = []
+    blobs: list[Mapping[str, Blob]] = []
+    unasked: set[int] = set()
+    for n, node in enumerate(graph.nodes):
+        with blame(node.place, node.who):
+            bottoms = [shape for i in node.bottoms if (shape := values[i]) is not None]
+            ready = node.layer.known and len(bottoms) == len(node.bottoms)
+            tops: Sequence[Shape | None] = [None] * len(node.tops)
+            if node.layer.is_source:
+                tops = _known_source(graph, node, given)
+            elif ready:
+                tops = _tops(node, bottoms)
+            _check_tops(graph, node, tops)
+            values.extend(tops)
+            owners = {
+                graph.shared.get((n, i), (n, i))[0] for i in range(len(node.layer.spec.param))
+            }
+            if ready and None not in tops and not owners & unasked:
+                blobs.append(node.layer.blobs(*bottoms))
+                _check_params(graph, n, blobs)
+            else:
+                blobs.append({})
+                unasked.add(n)
+    return KnownShapes(graph, tuple(values), tuple(blobs), frozenset(unasked))
+
+
+def _check_given(graph: Graph, given: Mapping[str, Shape]) -> None:
     for name in given:
         require(
             name in graph.fed,
@@ -96,18 +154,6 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Shapes:
             f"{', '.join(graph.fed) or 'none'}",
             GraphError,
         )
-    values: list[Shape] = []
-    blobs: list[Mapping[str, Blob]] = []
-    for n, node in enumerate(graph.nodes):
-        with blame(node.place, node.who):
-            bottoms = [values[i] for i in node.bottoms]
-            tops = _source(graph, node, given) if node.layer.is_source else _tops(node, bottoms)
-            for i, shape in zip(node.tops, tops, strict=True):
-                _check_size(f'blob "{graph.values[i].name}"', shape)
-            values.extend(tops)
-            blobs.append(node.layer.blobs(*bottoms))
-            _check_params(graph, n, blobs)
-    return Shapes(graph, tuple(values), tuple(blobs))
 
 
 def _tops(node: Node, bottoms: list[Shape]) -> tuple[Shape, ...]:
@@ -125,8 +171,21 @@ def _source(graph: Graph, node: Node, given: Mapping[str, Shape]) -> tuple[Shape
     return tuple(tuple(given.get(name, stated[name])) for name in names)
 
 
+def _known_source(graph: Graph, node: Node, given: Mapping[str, Shape]) -> Sequence[Shape | None]:
+    names = [graph.values[top].name for top in node.tops]
+    if node.layer.states_shapes or all(name in given for name in names):
+        return _source(graph, node, given)
+    return [given.get(name) for name in names]
+
+
 # Caffe counts in an int, and so do its files.
 _MOST = 2**31 - 1
+
+
+def _check_tops(graph: Graph, node: Node, tops: Sequence[Shape | None]) -> None:
+    for i, shape in zip(node.tops, tops, strict=True):
+        if shape is not None:
+            _check_size(f'blob "{graph.values[i].name}"', shape)
 
 
 def _check_size(what: str, shape: Shape) -> None:

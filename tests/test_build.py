@@ -7,6 +7,7 @@ from netspec import build
 from netspec.errors import GraphError, LayerError, SourceError
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
 from netspec.prototxt import parse_net
+from netspec.shapes import KnownShapes
 from netspec.sources.feed import Feed
 
 FED = """
@@ -14,6 +15,10 @@ layer { name: "in" type: "HDF5Data" top: "x"
   hdf5_data_param { source: "nowhere.txt" batch_size: 2 } }
 layer { name: "conv" type: "Convolution" bottom: "x" top: "y"
   convolution_param { num_output: 4 kernel_size: 3 } }
+"""
+LOOKED_AT = """layer { name: "in" type: "Input" top: "z" input_param { shape { dim: [1, 2] } } }
+layer { name: "u" type: "Interp" bottom: "z" top: "u" }
+layer { name: "v" type: "Concat" bottom: "z" bottom: "u" top: "v" }
 """
 
 
@@ -42,14 +47,32 @@ def test_a_parsed_net_is_built_in_a_state() -> None:
 
 def test_shapes_hang_on_data_that_is_not_here() -> None:
     graph = build.graph_of(parse_net(FED), NetState(phase=TEST))
-    assert build.shapes_or_none(graph, {}) is None
-    shapes = build.shapes_or_none(graph, {"x": (1, 2, 5, 7)})
-    assert shapes is not None
-    assert shapes["y"] == (1, 4, 3, 5)
+    assert build.compile_net(graph, {"x": (1, 2, 5, 7)}).shapes["y"] == (1, 4, 3, 5)
     with pytest.raises(SourceError, match=r"nowhere.txt: no such file$"):
         build.compile_net(graph)
     with pytest.raises(LayerError, match="kernel extent 3 > size 2"):
-        build.shapes_or_none(graph, {"x": (1, 2, 2, 7)})
+        build.compile_net(graph, {"x": (1, 2, 2, 7)})
+
+
+def test_a_net_to_look_at(tmp_path: Path) -> None:
+    """Shapes that hang on data that is not here, and on a layer that is not known, are unknown."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(FED + LOOKED_AT)
+    known = build.look_at(path)
+    assert shapes_by_name(known) == {"x": None, "y": None, "z": (1, 2), "u": None, "v": None}
+    assert known.unasked == {0, 1, 3, 4}
+    known = build.look_at(path, "train", {"x": (1, 2, 5, 7)})
+    assert known.graph.phase == TRAIN
+    assert shapes_by_name(known)["y"] == (1, 4, 3, 5)
+    assert known.unasked == {3, 4}
+    with pytest.raises(LayerError, match="kernel extent 3 > size 2"):
+        build.look_at(path, "train", {"x": (1, 2, 2, 7)})
+    with pytest.raises(LayerError, match=r':7: layer "u" \(Interp\): unknown layer type "Interp"'):
+        build.graph(path)
+
+
+def shapes_by_name(known: KnownShapes) -> dict[str, tuple[int, ...] | None]:
+    return {name: known.values[i] for name, i in known.graph.blobs.items()}
 
 
 def test_a_shape_for_a_blob_that_is_not_fed() -> None:
@@ -107,7 +130,6 @@ def test_data_layers_that_state_their_shapes_need_no_data() -> None:
 def test_data_layers_that_nothing_feeds_yet(layer_type: str, param: str) -> None:
     text = f'layer {{ name: "d" type: "{layer_type}" top: "x" top: "y" {param} }}'
     graph = build.graph_of(parse_net(text, "net.prototxt"), NetState(phase=TEST))
-    assert build.shapes_or_none(graph, {}) is None
     given = {"x": (2, 3, 5, 7), "y": (2,)}
     assert build.compile_net(graph, given).shapes.by_name == given
     with pytest.raises(SourceError) as error:

@@ -448,11 +448,47 @@ def test_draw_without_the_data(here: Path) -> None:
     """Shapes that hang on data may be given; without them a net is drawn without."""
     shutil.rmtree("voc")
     assert output("draw", "net.prototxt", "-o", "net.dot") == (
-        "drawn without shapes, as the data is not here; give --shape data=1,3,500,500\nnet.dot\n"
+        "without the shapes that hang on data, label, as the data is not here; "
+        "give --shape data=1,3,500,500\nnet.dot\n"
     )
+    assert 'label="conv ?"' in Path("net.dot").read_text()
     shapes = ["--shape", "data=1,3,71,53", "--shape", "label=1,1,71,53"]
     assert output("draw", "net.prototxt", "-o", "net.dot", *shapes) == "net.dot\n"
     assert "71" in Path("net.dot").read_text()
+
+
+FORK = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: [1, 3, 5, 7] } } }
+layer { name: "conv" type: "Convolution" bottom: "x" top: "a"
+  convolution_param { num_output: 2 kernel_size: 1 } }
+layer { name: "grow" type: "Interp" bottom: "a" top: "b" }
+layer { name: "next" type: "Convolution" bottom: "b" top: "c"
+  convolution_param { num_output: 2 kernel_size: 1 } }
+layer { name: "side" type: "Pooling" bottom: "a" top: "d" pooling_param { kernel_size: 5 } }
+layer { name: "more" type: "Interp" bottom: "d" top: "e" }
+layer { name: "odd" type: "Poolng" bottom: "d" top: "f" }
+"""
+UNKNOWN = (
+    'fork.prototxt:4: layer "grow" (Interp): unknown layer type "Interp" '
+    "(DeepLab's and PSPNet's forks of Caffe)\n"
+    'fork.prototxt:9: layer "odd" (Poolng): unknown layer type "Poolng"; did you mean "Pooling"?\n'
+)
+
+
+def test_draw_a_net_with_unknown_layers(here: Path) -> None:
+    """They are drawn as what they are, once said for each type; to run them is refused."""
+    Path("fork.prototxt").write_text(FORK)
+    assert output("draw", "fork.prototxt", "-o", "fork.svg") == f"{UNKNOWN}fork.svg\n"
+    drawing = Path("fork.svg").read_text()
+    for words in ("Interp", "unknown type", "1x2x5x7", ">?<", "as far as shapes are known"):
+        assert words in drawing
+    assert mistake("test", "fork.prototxt") == UNKNOWN.splitlines()[0]
+
+
+def test_draw_a_net_with_an_unknown_field(here: Path) -> None:
+    Path("fork.prototxt").write_text(
+        FORK.replace('top: "b"', 'top: "b" interp_param { pad_beg: 0 }')
+    )
+    assert 'unknown field "interp_param"' in mistake("draw", "fork.prototxt", "-o", "fork.svg")
 
 
 DRAWS = [
@@ -484,6 +520,63 @@ def test_draw_to_another_kind_of_file(here: Path, out: str) -> None:
     message = mistake("draw", "deploy.prototxt", "-o", out)
     assert message.startswith(f"{out}: cannot draw ")
     assert message.endswith("ends in .svg, .png or .dot")
+
+
+# summary
+
+
+def test_summary(here: Path) -> None:
+    lines = output("summary", "net.prototxt").splitlines()
+    assert lines[3].split() == ["conv", "Convolution", "1x4x16x20", "112"]
+    assert lines[-5].endswith("parameters, 502 of them learned")
+    assert output("summary", "deploy.prototxt", "--phase", "test").count("\n") == 13
+    assert "1x4x36x27" in output("summary", "deploy.prototxt", "--shape", "data=1,3,71,53")
+
+
+def test_summary_of_what_is_known(here: Path) -> None:
+    Path("fork.prototxt").write_text(FORK)
+    assert output("summary", "fork.prototxt") == UNKNOWN + (
+        "layer  type         top      learned\n"
+        "-----  -----------  -------  -------\n"
+        "in     Input        1x3x5x7\n"
+        "conv   Convolution  1x2x5x7        8\n"
+        "grow   Interp       ?              ?\n"
+        "next   Convolution  ?              ?\n"
+        "side   Pooling      1x2x1x3\n"
+        "more   Interp       ?              ?\n"
+        "odd    Poolng       ?              ?\n"
+        "\n"
+        "8 parameters, 8 of them learned, as far as shapes are known\n"
+        "parameters       0.0 MiB\n"
+        "momentum         0.0 MiB\n"
+        "activations      0.0 MiB\n"
+        "training, about  0.0 MiB\n"
+    )
+
+
+def test_summary_without_the_data(here: Path) -> None:
+    shutil.rmtree("voc")
+    note, *lines = output("summary", "net.prototxt", "--shape", "label=1,1,71,53").splitlines()
+    assert note == (
+        "without the shapes that hang on data, as the data is not here; "
+        "give --shape data=1,3,500,500"
+    )
+    assert lines[2].split() == ["data", "Python", "?", "1x1x71x53"]
+
+
+SUMMARIES = [
+    ("nowhere.prototxt", "nowhere.prototxt: no such file"),
+    ("deploy.prototxt --shape data", "--shape data: write it as data=1,3,500,500"),
+    ("deploy.prototxt --shape dta=1,3,5,7", 'deploy.prototxt: no input blob "dta"; the net is fed '
+     "data"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), SUMMARIES, ids=[arguments for arguments, _ in SUMMARIES]
+)
+def test_summary_mistakes(here: Path, arguments: str, message: str) -> None:
+    assert mistake("summary", *arguments.split()) == message
 
 
 # upgrade

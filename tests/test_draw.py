@@ -14,8 +14,9 @@ from netspec.inspect import canvas
 from netspec.inspect.canvas import Box, Line, Point, Scene, Size, text_width
 from netspec.inspect.diagram import Entry, Kind, diagram, short
 from netspec.inspect.draw import dot, draw, png, scene, svg
+from netspec.layers.unknown import create_or_stand_in
 from netspec.prototxt import parse_net
-from netspec.shapes import Shapes, infer
+from netspec.shapes import KnownShapes, Shapes, infer, infer_known
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = sorted((ROOT.parent / "shared" / "golden" / "nets").glob("*.prototxt"))
@@ -53,11 +54,11 @@ def small() -> Shapes:
     return infer(graph(SMALL))
 
 
-def entries(net: Graph | Shapes) -> dict[str, Entry]:
+def entries(net: Graph | KnownShapes) -> dict[str, Entry]:
     return {entry.name: entry for entry in diagram(net).entries}
 
 
-def stacks(net: Graph | Shapes) -> list[list[str]]:
+def stacks(net: Graph | KnownShapes) -> list[list[str]]:
     return [[entry.name for entry in stack] for stack in diagram(net).stacks]
 
 
@@ -81,9 +82,33 @@ def residual(blocks: int) -> str:
     return "\n".join(lines)
 
 
-def drawings() -> Iterator[tuple[str, Graph | Shapes]]:
+UNKNOWN = """
+layer { name: "data" type: "AnnotatedData" top: "data" top: "label" }
+layer {
+  name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  convolution_param { num_output: 5 kernel_size: 3 pad: 1 }
+}
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer { name: "grow" type: "Interp" bottom: "conv1" top: "conv1" }
+layer { name: "relu2" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer {
+  name: "score" type: "Convolution" bottom: "conv1" top: "score" param { lr_mult: 0 }
+  convolution_param { num_output: 5 kernel_size: 1 bias_term: false }
+}
+layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param { kernel_size: 4 } }
+layer { name: "prior" type: "PriorBox" bottom: "pool" bottom: "score" top: "prior" loss_weight: 1 }
+"""
+
+
+def unknown(**given: tuple[int, ...]) -> KnownShapes:
+    net = parse_net(UNKNOWN, "net.prototxt")
+    return infer_known(connect(net, create_or_stand_in), given)
+
+
+def drawings() -> Iterator[tuple[str, Graph | KnownShapes]]:
     yield "small", small()
     yield "graph alone", graph(SMALL)
+    yield "unknown layers", unknown(data=(2, 3, 20, 24))
     yield "residual", infer(graph(residual(40)))
     for path in sorted(ROOT.glob("nets/*/*.prototxt")):
         yield f"{path.parent.name} {path.stem}", build.graph(path)
@@ -97,7 +122,7 @@ DRAWINGS = dict(drawings())
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_every_layer_is_in_the_svg(name: str) -> None:
     net = DRAWINGS[name]
-    nodes = net.graph.nodes if isinstance(net, Shapes) else net.nodes
+    nodes = net.graph.nodes if isinstance(net, KnownShapes) else net.nodes
     words = " ".join(element.text or "" for element in ET.fromstring(svg(net)).iter())
     for node in nodes:
         assert node.name in words
@@ -229,6 +254,42 @@ def test_several_tops_are_labelled() -> None:
     found = entries(infer(graph(residual(1))))["in"]
     assert found.labels == ("b0 1x4x8x8", "label 1x1x8x8")
     assert found.shape == ""
+
+
+def test_unknown_layers() -> None:
+    found = entries(unknown(data=(2, 3, 20, 24)))
+    assert {name: entry.kind for name, entry in found.items()} == {
+        "data": Kind.UNKNOWN,
+        "conv1": Kind.LEARNED,
+        "grow": Kind.UNKNOWN,
+        "score": Kind.LEARNED,
+        "pool": Kind.POOLING,
+        "prior": Kind.UNKNOWN,
+    }
+    assert found["data"].labels == ("data 2x3x20x24", "label ?")
+    assert found["grow"].settings == "Interp + ReLU"
+    assert {
+        name: (found[name].shape, found[name].arrays) for name in ("conv1", "grow", "score")
+    } == {
+        "conv1": ("2x5x20x24", "140"),
+        "grow": ("?", ""),
+        "score": ("?", ""),
+    }
+    assert [name for name, entry in found.items() if entry.frozen] == ["score"]
+    assert [name for name, entry in found.items() if entry.dashed] == [
+        "data", "grow", "score", "prior",
+    ]  # fmt: skip
+    assert "bottom conv1 2x5x20x24\ntop conv1 ?" in found["grow"].tip
+
+
+def test_unknown_layers_are_in_the_legend() -> None:
+    picture = scene(unknown(data=(2, 3, 20, 24)))
+    assert "unknown type" in {text.text for text in picture.texts}
+    assert picture.texts[1].text.endswith(
+        "140 parameters, 140 of them learned, as far as shapes are known"
+    )
+    assert "unknown type" not in {text.text for text in scene(small()).texts}
+    assert 'label="conv1 ?"' in dot(unknown()).decode()
 
 
 def test_shared_arrays_name_their_owner() -> None:

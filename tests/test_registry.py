@@ -13,8 +13,9 @@ from netspec.proto.layers_pb2 import TEST, LayerParameter
 from netspec.prototxt import parse_net
 
 TYPES = sorted(REGISTRY)
-# HDF5Output cannot run yet.
-COMPUTED = [n for n in TYPES if not REGISTRY[n].is_source and n != "HDF5Output"]
+# HDF5Output cannot run yet; Filter, which cannot be compiled, has test_filter.py.
+ELSEWHERE = {"Filter", "HDF5Output"}
+COMPUTED = [n for n in TYPES if not REGISTRY[n].is_source and n not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("name", TYPES)

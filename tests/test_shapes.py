@@ -6,6 +6,7 @@ What single layers refuse stands in ``mistakes/``; here is seen to it that nothi
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 from cases import input_text, layer_text
@@ -16,6 +17,7 @@ from netspec.build import graph
 from netspec.errors import GraphError, LayerError, NetSpecError
 from netspec.graph import connect
 from netspec.layers.base import Context, create
+from netspec.layers.unknown import create_or_stand_in
 from netspec.proto.layers_pb2 import TEST, LayerParameter
 from netspec.prototxt import parse_net
 from netspec.shapes import Shapes, infer
@@ -123,12 +125,30 @@ def feed_an_unknown_blob() -> None:
     shapes_of(input_text({"x": (2, 3)}), given={"y": (2,)})
 
 
+def infer_a_stand_in() -> None:
+    text = 'layer { name: "l" type: "Poolng" bottom: "x" top: "y" }'
+    infer(connect(parse_net(f"{input_text({'x': (2,)})}\n{text}", "net"), create_or_stand_in))
+
+
+def filter_inside_jit() -> None:
+    sift = create(LayerParameter(type="Filter", bottom=["x", "k"], top=["y"]), TEST)
+    jax.jit(lambda k: sift.apply(Context({}), jnp.zeros((2, 3)), k))(jnp.ones(2))
+
+
 # What no net can lead to.
 DIRECT: dict[Callable[[], None], tuple[type[NetSpecError], str]] = {
     apply_a_source: (LayerError, "is fed from outside"),
     open_no_data: (LayerError, "the shapes of its tops are known only once its data is open"),
     run_a_sink: (LayerError, "writing HDF5 files is not supported yet"),
+    filter_inside_jit: (
+        LayerError,
+        "its output's size depends on data: run the net outside jax.jit",
+    ),
     draw_without_a_key: (LayerError, "draws random numbers, but this run was given no key"),
+    infer_a_stand_in: (
+        LayerError,
+        'net:2: layer "l" (Poolng): unknown layer type "Poolng"; did you mean "Pooling"?',
+    ),
     feed_an_unknown_blob: (GraphError, 'net: no input blob "y"; the net is fed x'),
 }
 

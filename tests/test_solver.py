@@ -920,6 +920,7 @@ NETS = "net, net_param, train_net, train_net_param"
             "snapshot_diff: true",
             "snapshot_diff: gradients are not kept in snapshots; leave it out",
         ),
+        ("debug_info: true", "debug_info: statistics of blobs are not printed here; leave it out"),
         ("", "needs base_lr"),
     ],
 )

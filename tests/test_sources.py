@@ -401,7 +401,8 @@ def test_voc_is_not_there(voc_dir: Path) -> None:
         f'net.prototxt:1: layer "data" (Python): voc_dir "{voc_dir / "nil"}": no such folder, '
         "from here or from the prototxt; get VOCtrainval_11-May-2012.tar from the PASCAL VOC 2012 "
         "site (http://host.robots.ox.ac.uk/pascal/VOC/voc2012), unpack it and set voc_dir to the "
-        "folder VOCdevkit/VOC2012 in it"
+        "folder VOCdevkit/VOC2012 in it (seg11valid.txt comes with the published FCNs, "
+        "fcn.berkeleyvision.org); `netspec data shapes FOLDER` makes a small set of this layout"
     )
     with pytest.raises(
         SourceError, match=r"lacks ImageSets/Segmentation/train.txt; get VOCtrainval"

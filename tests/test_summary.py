@@ -1,7 +1,8 @@
 from netspec.graph import connect
 from netspec.inspect.summary import Row, summarise, table
+from netspec.layers.unknown import create_or_stand_in
 from netspec.prototxt import parse_net
-from netspec.shapes import Shapes, infer
+from netspec.shapes import Shapes, infer, infer_known
 
 TEXT = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [2, 3, 5, 7] } } }
@@ -68,6 +69,48 @@ def test_sharing_a_frozen_array() -> None:
     summary = summarise(shapes(frozen.replace('param { name: "b" }', "")))
     assert [row.frozen for row in summary.rows] == [False, True, True]
     assert (summary.params, summary.learned) == (9, 0)
+
+
+UNKNOWN = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [2, 3, 5, 7] } } }
+layer { name: "in" type: "Interp" bottom: "data" top: "in" }
+layer {
+  name: "conv" type: "Convolution" bottom: "in" top: "conv" param { name: "w" }
+  convolution_param { num_output: 3 kernel_size: 1 bias_term: false }
+}
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "relu" }
+layer {
+  name: "same" type: "Convolution" bottom: "data" top: "same" param { name: "w" }
+  convolution_param { num_output: 3 kernel_size: 1 bias_term: false }
+}
+layer {
+  name: "own" type: "Convolution" bottom: "data" top: "own"
+  convolution_param { num_output: 5 kernel_size: 1 bias_term: false }
+}
+"""
+
+
+def test_what_is_not_known_is_not_counted() -> None:
+    """Nor is an array that is shared with a layer whose arrays are not known."""
+    net = connect(parse_net(UNKNOWN, "net.prototxt"), create_or_stand_in)
+    summary = summarise(infer_known(net, {}))
+    assert [(row.name, row.tops, row.known) for row in summary.rows] == [
+        ("data", ((2, 3, 5, 7),), True),
+        ("in", (None,), False),
+        ("conv", (None,), False),
+        ("relu", (None,), True),
+        ("same", ((2, 3, 5, 7),), False),
+        ("own", ((2, 5, 5, 7),), True),
+    ]
+    assert (summary.params, summary.learned, summary.known) == (15, 15, False)
+    assert summary.activation_bytes == 4 * 2 * (3 + 3 + 5) * 5 * 7
+    assert "15 parameters, 15 of them learned, as far as shapes are known" in table(summary)
+
+
+def test_what_is_all_known() -> None:
+    """As far as shapes are known is all of a net, where they are."""
+    net = connect(parse_net(TEXT, "net.prototxt"), create_or_stand_in)
+    assert summarise(infer_known(net, {})) == summarise(infer(net))
 
 
 def test_table() -> None:

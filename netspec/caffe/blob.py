@@ -78,6 +78,12 @@ class Blob:
         """The gradient, writable; the next backward starts from that of the outputs."""
         return self.diff_mirror.host
 
+    def hold(self, array: jax.Array) -> None:
+        """Take a new value from the device; a diff of another shape makes room for its own."""
+        self.data_mirror.device = array
+        if self.diff_mirror.shape != array.shape:
+            self.diff_mirror.device = jnp.zeros_like(array)
+
     @property
     def shape(self) -> Shape:
         """All axes."""

@@ -20,7 +20,7 @@ from netspec.module import Net as Module
 from netspec.phase import state_of
 from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.prototxt import read_net
-from netspec.runner import Params, run
+from netspec.runner import Params, run, runnable
 from netspec.shapes import ParamKey, Shapes
 from netspec.sources.feed import Feed
 from netspec.weights import copy_into, read_weights, write_weights
@@ -186,11 +186,11 @@ class Net:
         self.show({name: jnp.asarray(array) for name, array in batch.items()})
         self._key = jax.random.fold_in(self._key, 1)
         key = self._key if graph.phase == TRAIN else None
-        made, updates, loss = _forward(
+        made, updates, loss = runnable(graph, _forward)(
             self._shapes, (first, last), self._sync(), self._given(first, last), key
         )
         for name, array in made.items():
-            self.blobs[name].data_mirror.device = array
+            self.blobs[name].hold(array)
         self.module.assign(updates)
         return float(loss)
 
@@ -208,7 +208,7 @@ class Net:
             if graph.values[i].name != AUTOMATIC
         }
         key = self._key if graph.phase == TRAIN else None
-        diffs, gradients = _backward(
+        diffs, gradients = runnable(graph, _backward)(
             self._shapes, (first, last), self._sync(), self._given(first, last), seeds, key
         )
         for name, array in diffs.items():
@@ -264,7 +264,11 @@ def _backward(
     for i in sorted({*given, *(top for n in span for top in graph.nodes[n].tops)}):
         first.setdefault(graph.values[i].name, i)
     first.pop(AUTOMATIC, None)
-    nudges = {i: jnp.zeros(shapes.values[i], jnp.float32) for i in first.values()}
+    if graph.data_dependent:
+        seen = run(shapes, params, given, key, span)
+        nudges = {i: jnp.zeros_like(seen.value(i)) for i in first.values()}
+    else:
+        nudges = {i: jnp.zeros(shapes.values[i], jnp.float32) for i in first.values()}
 
     def objective(params: Params, nudges: Mapping[int, Array]) -> Array:
         made = run(shapes, params, given, key, span, nudges)

@@ -13,9 +13,9 @@ from enum import Enum
 from functools import cached_property
 
 from netspec.graph import AUTOMATIC, Graph, Node
-from netspec.inspect.summary import Row, Summary, summarise
-from netspec.layers.base import Layer, text
-from netspec.shapes import Shapes
+from netspec.inspect.summary import Row, Summary, shape_text, summarise
+from netspec.layers.base import text
+from netspec.shapes import KnownShapes
 
 
 class Kind(Enum):
@@ -27,6 +27,7 @@ class Kind(Enum):
     JOIN = "joins streams"
     LOSS = "loss, accuracy"
     OTHER = "other"
+    UNKNOWN = "unknown type"
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,18 @@ class Entry:
     labels: tuple[str, ...]
     tip: str
 
+    @property
+    def dashed(self) -> bool:
+        """Whether its edge is dashed: nothing in it is learned, or nobody knows what it does."""
+        return self.frozen or self.kind is Kind.UNKNOWN
+
 
 @dataclass(frozen=True)
 class Diagram:
     """A net as stacks of entries; ``summary`` is there if shapes are known."""
 
     graph: Graph
-    shapes: Shapes | None
+    shapes: KnownShapes | None
     summary: Summary | None
     stacks: tuple[tuple[Entry, ...], ...]
 
@@ -87,20 +93,20 @@ class Diagram:
         )
 
 
-def diagram(net: Graph | Shapes) -> Diagram:
-    """The diagram of a net, with all that `Shapes` tell, or with what a `Graph` alone does."""
+def diagram(net: Graph | KnownShapes) -> Diagram:
+    """The diagram of a net, with all that `KnownShapes` tell, or with what a `Graph` alone does."""
     graph, shapes, summary = (
-        (net.graph, net, summarise(net)) if isinstance(net, Shapes) else (net, None, None)
+        (net.graph, net, summarise(net)) if isinstance(net, KnownShapes) else (net, None, None)
     )
     entries = [_entry(graph, nodes, shapes, summary) for nodes in _folded(graph)]
     return Diagram(graph, shapes, summary, tuple(map(tuple, _stacked(graph, entries))))
 
 
-def blob_text(graph: Graph, value: int, shapes: Shapes | None) -> str:
+def blob_text(graph: Graph, value: int, shapes: KnownShapes | None) -> str:
     """A value's name and shape, as far as they are known: ``conv1 1x64x698x698``."""
     name = graph.values[value].name
     shown = "" if name == AUTOMATIC else printable(name)
-    return f"{shown} {text(shapes.values[value]) if shapes else ''}".strip()
+    return f"{shown} {shape_text(shapes.values[value]) if shapes else ''}".strip()
 
 
 def printable(name: str) -> str:
@@ -123,7 +129,7 @@ def _folded(graph: Graph) -> list[tuple[int, ...]]:
     host_of: dict[int, int] = {}
     for n, node in enumerate(graph.nodes):
         host = n
-        if node.in_place == (0,) and len(node.bottoms) == len(node.tops) == 1:
+        if node.layer.known and node.in_place == (0,) and len(node.bottoms) == len(node.tops) == 1:
             value = node.bottoms[0]
             producer = graph.values[value].producer
             if graph.readers[value] == (n,) and len(graph.nodes[producer].tops) == 1:
@@ -156,7 +162,7 @@ def _leads_on(graph: Graph, entry: Entry) -> bool:
 
 
 def _entry(
-    graph: Graph, indices: tuple[int, ...], shapes: Shapes | None, summary: Summary | None
+    graph: Graph, indices: tuple[int, ...], shapes: KnownShapes | None, summary: Summary | None
 ) -> Entry:
     nodes = [graph.nodes[n] for n in indices]
     rows = [summary.rows[n] for n in indices] if summary else []
@@ -171,7 +177,7 @@ def _entry(
         settings=" + ".join(
             printable(f"{node.type} {node.layer.describe()}".strip()) for node in nodes
         ),
-        shape=text(shapes.values[outs[0]]) if shapes and len(outs) == 1 else "",
+        shape=shape_text(shapes.values[outs[0]]) if shapes and len(outs) == 1 else "",
         arrays=_arrays(rows),
         labels=tuple(blob_text(graph, out, shapes) for out in outs) if several else (),
         tip="\n".join(_tip(graph, n, shapes) for n in indices),
@@ -180,29 +186,27 @@ def _entry(
 
 def _kind(nodes: Sequence[Node]) -> Kind:
     host = nodes[0].layer
+    if not host.known:
+        return Kind.UNKNOWN
     if host.is_source:
         return Kind.SOURCE
     if host.family == "loss" or any(host.loss_weights()):
         return Kind.LOSS
-    if any(_learns(node.layer) for node in nodes):
+    if any(node.layer.learns for node in nodes):
         return Kind.LEARNED
     if len(set(nodes[0].bottoms)) > 1:
         return Kind.JOIN
     return Kind.POOLING if host.family in ("pooling", "vision") else Kind.OTHER
 
 
-def _learns(layer: Layer) -> bool:
-    return type(layer).blobs is not Layer.blobs
-
-
 def _frozen(nodes: Sequence[Node], rows: Sequence[Row]) -> bool:
     """Whether ``lr_mult: 0`` holds all that could be learned.
 
-    Without shapes nobody knows how many arrays there are: by the params that are stated, then.
+    Where nobody knows how many arrays there are, by the params that are stated.
     """
-    if rows:
+    if rows and all(row.known for row in rows):
         return any(row.frozen for row in rows) and not any(row.learned for row in rows)
-    params = [param for node in nodes if _learns(node.layer) for param in node.layer.spec.param]
+    params = [param for node in nodes if node.layer.learns for param in node.layer.spec.param]
     return bool(params) and not any(param.lr_mult for param in params)
 
 
@@ -215,7 +219,7 @@ def _arrays(rows: Sequence[Row]) -> str:
     return short(params) if params else ""
 
 
-def _tip(graph: Graph, n: int, shapes: Shapes | None) -> str:
+def _tip(graph: Graph, n: int, shapes: KnownShapes | None) -> str:
     """Name and type, place, bottoms, tops and learned arrays of a layer, a line each."""
     node = graph.nodes[n]
     lines = [f"{printable(node.name)} ({printable(node.type)})", printable(str(node.place))]

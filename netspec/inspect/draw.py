@@ -14,7 +14,7 @@ from netspec.inspect.columns import fold
 from netspec.inspect.diagram import Diagram, Entry, Kind, blob_text, diagram, printable
 from netspec.inspect.layering import Point, Size, Wire, arrange
 from netspec.proto.layers_pb2 import TRAIN
-from netspec.shapes import Shapes
+from netspec.shapes import KnownShapes
 
 # Fill and edge of the boxes.
 COLOURS = {
@@ -24,6 +24,7 @@ COLOURS = {
     Kind.JOIN: ("#fbe6c6", "#cf9f4f"),
     Kind.LOSS: ("#f6d5d3", "#c87f7b"),
     Kind.OTHER: ("#f5f5f2", "#a9a99f"),
+    Kind.UNKNOWN: ("#ffffff", "#8b95a1"),
 }
 _INK, _SOFT = "#1f2933", "#5b6672"
 _LINE, _PALE = "#66717d", "#b9c1ca"
@@ -41,10 +42,10 @@ _GAP = 14.0
 _HEADER = 92.0
 
 
-def draw(net: Graph | Shapes, out: str | Path, title: str = "") -> None:
+def draw(net: Graph | KnownShapes, out: str | Path, title: str = "") -> None:
     """Write a drawing of a net to ``out``, whose ending chooses among .svg, .png and .dot.
 
-    With `Shapes` it shows blob shapes and numbers of parameters, with a `Graph` alone it does not.
+    With shapes it shows blob shapes and numbers of parameters, with a `Graph` alone it does not.
     title: the net's name, if empty. Raises NetSpecError for another ending and for a file that
     cannot be written.
     """
@@ -63,17 +64,17 @@ def draw(net: Graph | Shapes, out: str | Path, title: str = "") -> None:
         raise NetSpecError(unreadable(out, error)) from None
 
 
-def svg(net: Graph | Shapes, title: str = "") -> bytes:
+def svg(net: Graph | KnownShapes, title: str = "") -> bytes:
     """A net as an SVG file."""
     return canvas.svg(scene(net, title)).encode()
 
 
-def png(net: Graph | Shapes, title: str = "") -> bytes:
+def png(net: Graph | KnownShapes, title: str = "") -> bytes:
     """A net as a PNG file, at twice the size of the SVG unless that is huge."""
     return canvas.png(scene(net, title))
 
 
-def scene(net: Graph | Shapes, title: str = "") -> Scene:
+def scene(net: Graph | KnownShapes, title: str = "") -> Scene:
     """A net as boxes, lines and texts."""
     shown = diagram(net)
     cards = [_Card(stack) for stack in shown.stacks]
@@ -122,7 +123,7 @@ class _Card:
         """The boxes of the stack whose top left corner is ``at``."""
         for entry, y in self._places(at):
             size = Size(self.size.width, _height(entry))
-            yield Box(Point(at.x, y), size, *COLOURS[entry.kind], entry.frozen, entry.tip)
+            yield Box(Point(at.x, y), size, *COLOURS[entry.kind], entry.dashed, entry.tip)
 
     def links(self, at: Point) -> Iterator[Line]:
         """The short lines between its boxes."""
@@ -191,7 +192,7 @@ def _header(shown: Diagram, title: str) -> Scene:
     graph, summary = shown.graph, shown.summary
     facts = [f"phase {'TRAIN' if graph.phase == TRAIN else 'TEST'}", f"{len(graph.nodes)} layers"]
     if summary:
-        facts.append(f"{summary.params:,} parameters, {summary.learned:,} of them learned")
+        facts.append(summary.numbers)
     texts = [
         Text(Point(_MARGIN, _MARGIN + 8), printable(title), _TITLE, _INK),
         Text(Point(_MARGIN, _MARGIN + 32), ", ".join(facts), _LETTERS, _SOFT),
@@ -213,14 +214,14 @@ def _legend(shown: Diagram) -> Iterator[tuple[str, tuple[str, str] | None, bool]
     """What the drawing has of each: words, the colours of a box or None for a line, and dashes."""
     for kind, colours in COLOURS.items():
         if any(entry.kind is kind for entry in shown.entries):
-            yield kind.value, colours, False
+            yield kind.value, colours, kind is Kind.UNKNOWN
     if any(entry.frozen for entry in shown.entries):
         yield "frozen (lr_mult: 0)", COLOURS[Kind.LEARNED], True
     if any(shown.is_faint(entry, value) for entry in shown.entries for value in shown.reads(entry)):
         yield "no gradient", None, False
 
 
-def dot(net: Graph | Shapes, title: str = "") -> bytes:
+def dot(net: Graph | KnownShapes, title: str = "") -> bytes:
     """A net in Graphviz' language: a node a box, an edge labelled with its blob."""
     shown = diagram(net)
     lines = [
@@ -242,7 +243,7 @@ def dot(net: Graph | Shapes, title: str = "") -> bytes:
 def _node(entry: Entry) -> str:
     fill, edge = COLOURS[entry.kind]
     label = "\n".join(filter(None, (entry.name, entry.settings, entry.arrays)))
-    dashed = ', style="filled,rounded,dashed"' if entry.frozen else ""
+    dashed = ', style="filled,rounded,dashed"' if entry.dashed else ""
     return (
         f"label={_quoted(label)}, tooltip={_quoted(entry.tip)}, "
         f'fillcolor="{fill}", color="{edge}"{dashed}'

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netspec.layers.base import Shape, count, text
-from netspec.shapes import Shapes
+from netspec.shapes import KnownShapes
 
 FLOAT_BYTES = 4
 
@@ -17,16 +17,18 @@ class Row:
 
     params: the elements of all its own arrays, running statistics included. learned: of these, how
     many the solver changes. shares: the layers whose arrays it uses instead of its own. frozen:
-    ``lr_mult: 0`` keeps all arrays that it could learn, its own or another's, as they are.
+    ``lr_mult: 0`` keeps all arrays that it could learn, its own or another's, as they are. known:
+    whether its arrays are known, and so counted.
     """
 
     name: str
     type: str
-    tops: tuple[Shape, ...]
+    tops: tuple[Shape | None, ...]
     params: int
     learned: int
     shares: tuple[str, ...]
     frozen: bool
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,14 @@ class Summary:
     """The layers of a net in order, and the totals in numbers of elements and bytes.
 
     activation_bytes: every blob once. momentum_bytes: one history array a learned array, as SGD
-    keeps it.
+    keeps it. known: whether these are all; layers and blobs that are not known count nothing.
     """
 
     rows: tuple[Row, ...]
     params: int
     learned: int
     activation_bytes: int
+    known: bool = True
 
     @property
     def param_bytes(self) -> int:
@@ -58,19 +61,27 @@ class Summary:
         gradients = self.learned * FLOAT_BYTES
         return self.param_bytes + gradients + self.momentum_bytes + self.activation_bytes
 
+    @property
+    def numbers(self) -> str:
+        """How many parameters, in words."""
+        words = f"{self.params:,} parameters, {self.learned:,} of them learned"
+        return words if self.known else f"{words}, as far as shapes are known"
 
-def summarise(shapes: Shapes) -> Summary:
-    """Count the arrays and activations of a net whose shapes are known."""
+
+def summarise(shapes: KnownShapes) -> Summary:
+    """Count the arrays and activations of a net, as far as its shapes are known."""
     rows = tuple(_row(shapes, n) for n in range(len(shapes.graph.nodes)))
+    blobs = [shapes.values[i] for i in shapes.graph.blobs.values()]
     return Summary(
         rows=rows,
         params=sum(row.params for row in rows),
         learned=sum(row.learned for row in rows),
-        activation_bytes=FLOAT_BYTES * sum(map(count, shapes.by_name.values())),
+        activation_bytes=FLOAT_BYTES * sum(count(shape) for shape in blobs if shape is not None),
+        known=not shapes.unasked,
     )
 
 
-def _row(shapes: Shapes, n: int) -> Row:
+def _row(shapes: KnownShapes, n: int) -> Row:
     node, keys, blobs = shapes.graph.nodes[n], shapes.keys[n], shapes.blobs[n]
     own = {name for i, name in enumerate(blobs) if (n, i) not in shapes.graph.shared}
     learned = {name for name, blob in blobs.items() if blob.learned}
@@ -83,6 +94,7 @@ def _row(shapes: Shapes, n: int) -> Row:
         learned=sum(count(blobs[name].shape) for name in own & changed),
         shares=tuple(dict.fromkeys(keys[name].layer for name in blobs if name not in own)),
         frozen=bool(learned) and not changed,
+        known=n not in shapes.unasked or not node.layer.learns,
     )
 
 
@@ -90,7 +102,8 @@ def table(summary: Summary) -> str:
     """The summary as text: a line a layer, then the totals."""
     rows = [("layer", "type", "top", "learned")]
     rows += [
-        (row.name, row.type, " ".join(map(text, row.tops)), _note(row)) for row in summary.rows
+        (row.name, row.type, " ".join(map(shape_text, row.tops)), _note(row))
+        for row in summary.rows
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [_line(row, widths) for row in rows]
@@ -98,7 +111,14 @@ def table(summary: Summary) -> str:
     return "\n".join([*lines, "", *_totals(summary)])
 
 
+def shape_text(shape: Shape | None) -> str:
+    """A shape as people write it, ``?`` if it is not known."""
+    return "?" if shape is None else text(shape)
+
+
 def _note(row: Row) -> str:
+    if not row.known:
+        return "?"
     if row.frozen:
         return "frozen"
     if row.shares:
@@ -121,7 +141,7 @@ def _totals(summary: Summary) -> list[str]:
     }
     width = max(map(len, sizes))
     return [
-        f"{summary.params:,} parameters, {summary.learned:,} of them learned",
+        summary.numbers,
         *(f"{name.ljust(width)}  {mebibytes(size)}" for name, size in sizes.items()),
     ]
 

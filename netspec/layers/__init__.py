@@ -10,6 +10,7 @@ from netspec.layers import (
     loss,
     normalization,
     pooling,
+    python,
     recurrent,
     utility,
     vision,
@@ -28,6 +29,7 @@ FAMILIES = (
     loss,
     likelihood,
     distance,
+    python,
     data,
 )
 

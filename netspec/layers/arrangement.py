@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
-from netspec.errors import counted, require
+from netspec.errors import counted, fail, require
 from netspec.layers.base import (
     Array,
     Context,
@@ -218,6 +220,56 @@ class Tile(Layer):
         """How often, and the axis where it is not the channels'."""
         axis = "" if self.param.axis == 1 else f", axis {self.param.axis}"
         return f"{self.param.tiles} times{axis}"
+
+
+@register(bottoms=(2, None), tops=(1, None))
+class Filter(Layer):
+    """Keep the items of a batch whose selector, the last bottom, is not 0.
+
+    (N, ...), ..., (N, 1, ...) -> (n, ...), ..., one top for each bottom but the selector; n is
+    known only as the net runs, so a net with such a layer is not compiled but runs op by op. Its
+    stated shape is that with all items kept. Caffe: ``filter_layer.cpp``.
+    """
+
+    formula = "y = x[selector != 0]"
+    layout = Layout.EITHER
+    data_dependent = True
+
+    def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:
+        """The bottoms', as long as nothing is known of the selector."""
+        *data, selector = bottoms
+        require(
+            self.num_tops == len(data),
+            f"keeps items of {counted(len(data), 'bottom')} (the last is the selector), but has "
+            f"{counted(self.num_tops, 'top')}",
+        )
+        require(
+            selector and count(selector[1:]) == 1,
+            f"the selector holds one number an item, but it is {text(selector)}",
+        )
+        for i, bottom in enumerate(data):
+            require(
+                bottom[:1] == selector[:1],
+                f"bottom {i} is {text(bottom)}, but the selector has {selector[0]} items",
+            )
+        return tuple(data)
+
+    def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
+        """One gather a bottom."""
+        *data, selector = bottoms
+        values = jax.lax.stop_gradient(selector)
+        if isinstance(values, jax.core.Tracer):
+            fail("its output's size depends on data: run the net outside jax.jit")
+        kept = np.flatnonzero(np.asarray(values))
+        return tuple(x[kept] for x in data)
+
+    def coords(self, rank: int) -> CoordMap:
+        """Each pixel on itself."""
+        return CoordMap.identity(rank)
+
+    def allow_force_backward(self, bottom: int) -> bool:
+        """The selector has no gradient."""
+        return bottom != len(self.spec.bottom) - 1
 
 
 @register(bottoms=2)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import jax
 import jax.numpy as jnp
 
-from netspec.errors import LayerError, counted, fail, nearest, require
+from netspec.errors import LayerError, NetSpecError, counted, fail, nearest, require
 from netspec.layers.dialects import fork_of_type
 from netspec.proto.layers_pb2 import TRAIN, FillerParameter, LayerParameter
 
@@ -120,6 +120,13 @@ class Layer:
     # A source whose shapes are known before its data is open.
     states_shapes: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
+    # False for a stand-in that knows neither shapes nor arithmetic.
+    known: ClassVar[bool] = True
+    # Whether it runs on the host, called from inside the program; ``failure`` is what it raised.
+    on_host: ClassVar[bool] = False
+    failure: NetSpecError | None = None
+    # Whether a top's shape depends on values, so that a net with such a layer cannot be compiled.
+    data_dependent: ClassVar[bool] = False
     # The bottoms whose shape alone matters.
     shape_bottoms: ClassVar[frozenset[int]] = frozenset()
 
@@ -133,6 +140,11 @@ class Layer:
     def train(self) -> bool:
         """Whether this layer is in phase TRAIN."""
         return self.phase == TRAIN
+
+    @property
+    def learns(self) -> bool:
+        """Whether layers of this type may have learned arrays."""
+        return type(self).blobs is not Layer.blobs
 
     def shape(self, *bottoms: Shape) -> Shape | tuple[Shape, ...]:
         """Top shape, or a tuple of them if there are several; raises LayerError."""
@@ -223,8 +235,7 @@ def create(spec: LayerParameter, phase: int) -> Layer:
     """The layer that a LayerParameter asks for, its arity checked; raises LayerError."""
     require(spec.type, "has no type")
     if spec.type not in REGISTRY:
-        hint = fork_of_type(spec.type) or nearest(spec.type, REGISTRY)
-        fail(f'unknown layer type "{spec.type}"{hint}')
+        fail(unknown_type(spec.type))
     cls = REGISTRY[spec.type]
     layer = cls(spec, spec.phase if spec.HasField("phase") else phase)
     _check_count("bottom", len(spec.bottom), cls.num_bottoms)
@@ -236,6 +247,11 @@ def create(spec: LayerParameter, phase: int) -> Layer:
             f"{counted(len(spec.top), 'top')}",
         )
     return layer
+
+
+def unknown_type(name: str) -> str:
+    """What is said of a layer type that is not in the registry, with whose it may be."""
+    return f'unknown layer type "{name}"{fork_of_type(name) or nearest(name, REGISTRY)}'
 
 
 def _check_count(noun: str, count: int, allowed: range) -> None:

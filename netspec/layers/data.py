@@ -48,20 +48,6 @@ class Input(Fed):
         return ""
 
 
-@register(param="python_param", bottoms=0, tops=(1, None))
-class Python(Fed):
-    """A data layer that a Python class feeds: ``module``, ``layer`` and ``param_str``.
-
-    Caffe: ``python_layer.hpp``.
-    """
-
-    formula = "what a Python class reads"
-
-    def describe(self) -> str:
-        """The class."""
-        return f"{self.param.module}.{self.param.layer}"
-
-
 @register(param="hdf5_data_param", bottoms=0, tops=(1, None))
 class HDF5Data(Fed):
     """Rows of the datasets that the tops are named after. Caffe: ``hdf5_data_layer.cpp``."""

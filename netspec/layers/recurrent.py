@@ -37,7 +37,6 @@ class _Recurrent(Layer):
         hidden = f"expose_hidden: {str(self.param.expose_hidden).lower()}"
         least = 2 + exposed
         require(size > 0, "needs num_output")
-        require(not self.param.debug_info, "debug_info is not supported; remove it")
         require(
             least <= 2 + len(more) <= least + 1,
             f"has {counted(2 + len(more), 'bottom')} but needs {least}, or {least + 1} "

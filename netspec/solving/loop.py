@@ -23,6 +23,7 @@ from netspec.layers.base import Array, text
 from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.prototxt import SolverText, read_solver
+from netspec.runner import runnable
 from netspec.shapes import ParamKey, Shapes
 from netspec.solving import regime, updates
 from netspec.solving.evaluation import Evaluation, evaluate
@@ -255,7 +256,8 @@ class Solver:
         fixed = {k: a for k, a in self.net.arrays().items() if k not in learned}
         if self.param.iter_size == 1:
             program, feeds, key = self._batch(0)
-            micro, learned, self.state = whole_step(program, fixed, learned, self.state, feeds, key)
+            step = runnable(self.net.graph, whole_step)
+            micro, learned, self.state = step(program, fixed, learned, self.state, feeds, key)
         else:
             micro, learned, self.state = self._accumulated(fixed, learned)
         self.net.assign({**learned, **micro.statistics})
@@ -270,7 +272,7 @@ class Solver:
         losses = []
         for i in range(self.param.iter_size):
             program, feeds, key = self._batch(i)
-            micro = accumulate(program, fixed, learned, total, feeds, key)
+            micro = runnable(self.net.graph, accumulate)(program, fixed, learned, total, feeds, key)
             total = micro.gradients
             fixed = {**fixed, **micro.statistics}
             losses.append(micro.loss)

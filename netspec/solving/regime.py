@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from netspec import fields
 from netspec.errors import SolverError, require
 from netspec.graph import Graph
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState, Phase
@@ -18,6 +19,7 @@ from netspec.shapes import ParamKey
 
 def check(solver: SolverParameter) -> None:
     """Raise SolverError for counts that make no sense, and for what is not done here."""
+    fields.check(solver, SolverError)
     for name in ("iter_size", "average_loss"):
         value = getattr(solver, name)
         require(value > 0, f"{name} {value} must be at least 1", SolverError)
@@ -26,11 +28,6 @@ def check(solver: SolverParameter) -> None:
         require(value >= 0, f"{name} {value} must not be negative", SolverError)
     for value in solver.test_iter:
         require(value > 0, f"test_iter {value} must be at least 1", SolverError)
-    require(
-        not solver.snapshot_diff,
-        "snapshot_diff: gradients are not kept in snapshots; leave it out",
-        SolverError,
-    )
 
 
 def check_learns(graph: Graph, learned: Sequence[ParamKey]) -> None:
@@ -64,11 +61,11 @@ def net_texts(
 ) -> tuple[tuple[NetText, NetState], list[tuple[NetText, NetState]]]:
     """The train net and the test nets, each with the state to select by; raises SolverError."""
     message = solver.message
-    fields = ("net", "net_param", "train_net", "train_net_param")
-    given = [name for name in fields if message.HasField(name)]
+    names = ("net", "net_param", "train_net", "train_net_param")
+    given = [name for name in names if message.HasField(name)]
     require(
         len(given) == 1,
-        f"needs exactly one of {', '.join(fields)}; it has {', '.join(given) or 'none'}",
+        f"needs exactly one of {', '.join(names)}; it has {', '.join(given) or 'none'}",
         SolverError,
     )
     train = _text(solver, given[0])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Self
 
-from netspec.errors import blame
+from netspec.errors import SourceError, blame
 from netspec.graph import Graph, Node
 from netspec.layers.base import Labels, Shape
 from netspec.shapes import Shapes
@@ -98,12 +99,20 @@ def label_blobs(shapes: Shapes) -> list[tuple[Node, Labels, str]]:
     return found
 
 
-def shapes_of_sources(graph: Graph, given: Mapping[str, Shape]) -> dict[str, Shape]:
-    """``given``, and the shapes that data layers have in their first batch where it lacks them."""
+def shapes_of_sources(
+    graph: Graph, given: Mapping[str, Shape], missing_ok: bool = False
+) -> dict[str, Shape]:
+    """``given``, and the shapes that data layers have in their first batch where it lacks them.
+
+    missing_ok: pass over data that cannot be read, instead of raising SourceError.
+    """
     shapes = dict(given)
     for node in _data_layers(graph):
         if not node.layer.states_shapes and not all(top in shapes for top in node.layer.spec.top):
-            with open_source(node.layer.spec, node.layer.phase, 0, node.place) as source:
+            with (
+                suppress(*[SourceError] * missing_ok),
+                open_source(node.layer.spec, node.layer.phase, 0, node.place) as source,
+            ):
                 shapes = {**source.tops, **shapes}
     return shapes
 

@@ -50,7 +50,8 @@ VOC = Layout(
     read_labels=read_labels,
     origin="get VOCtrainval_11-May-2012.tar from the PASCAL VOC 2012 site "
     "(http://host.robots.ox.ac.uk/pascal/VOC/voc2012), unpack it and set voc_dir to the folder "
-    "VOCdevkit/VOC2012 in it",
+    "VOCdevkit/VOC2012 in it (seg11valid.txt comes with the published FCNs, "
+    "fcn.berkeleyvision.org); `netspec data shapes FOLDER` makes a small set of this layout",
 )
 
 SBDD = Layout(
@@ -61,7 +62,7 @@ SBDD = Layout(
     label_suffix=".mat",
     read_labels=read_mat_labels,
     origin="get benchmark.tgz of the Semantic Boundaries Dataset (Hariharan et al., 2011), unpack "
-    "it and set sbdd_dir to the folder benchmark_RELEASE/dataset in it",
+    "it and put the folder benchmark_RELEASE/dataset there, or set sbdd_dir to where it is",
 )
 
 
