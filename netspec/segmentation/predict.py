@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from netspec.errors import GraphError, SourceError, fail, require
+from netspec.errors import GraphError, LayerError, SourceError, fail, require
 from netspec.graph import Graph
 from netspec.layers.base import Shape, text
 from netspec.module import Net
@@ -39,7 +39,11 @@ def segment(
     written: list[Path] = []
     for path in paths:
         image = read_image(path)
-        labels = predict(net, image, mean, blob)
+        try:
+            labels = predict(net, image, mean, blob)
+        except LayerError as error:
+            size = f"{image.shape[1]}x{image.shape[0]} pixels"
+            raise LayerError(f"{path} ({size}): {error}") from None
         indexed, overlaid = _outputs(path, Path(out_dir))
         save_indexed(indexed, labels)
         save(overlaid, Image.fromarray(overlay(image, labels)))
