@@ -117,7 +117,7 @@ class Graph:
     @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Names of the blobs that Input layers make."""
-        return self._tops_of(lambda node: node.type == "Input")
+        return self._tops_of(lambda node: node.layer.is_input)
 
     @cached_property
     def sources(self) -> tuple[Node, ...]:

@@ -120,6 +120,8 @@ class Layer:
     # A source whose shapes are known before its data is open.
     states_shapes: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
+    # Whether the caller hands its tops in; other sources are read from the host's files.
+    is_input: ClassVar[bool] = False
     # False for a stand-in that knows neither shapes nor arithmetic.
     known: ClassVar[bool] = True
     # Whether it runs on the host, called from inside the program; ``failure`` is what it raised.

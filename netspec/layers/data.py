@@ -31,6 +31,7 @@ class Input(Fed):
     """Blobs that the caller hands in, of the stated shapes. Caffe: ``input_layer.cpp``."""
 
     formula = "what the caller hands in"
+    is_input = True
     states_shapes = True
 
     def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:

@@ -118,4 +118,4 @@ def shapes_of_sources(
 
 
 def _data_layers(graph: Graph) -> list[Node]:
-    return [node for node in graph.sources if node.type != "Input"]
+    return [node for node in graph.sources if not node.layer.is_input]
