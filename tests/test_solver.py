@@ -949,3 +949,24 @@ def test_messages_of_what_a_solver_names(settings: str, message: str) -> None:
     with pytest.raises(NetSpecError) as raised:
         solver(settings, base='base_lr: 1 lr_policy: "fixed" ')
     assert str(raised.value) == message
+
+
+def test_statistics_are_kept_by_training_and_not_learned() -> None:
+    norm = 'layer { name: "bn" type: "BatchNorm" bottom: "x" top: "n" }'
+    lines = net(batch=2).replace('bottom: "x" top: "y"', 'bottom: "n" top: "y"')
+    Path("net.prototxt").write_text(
+        lines.replace('layer {\n  name: "ip"', f'{norm}\nlayer {{ name: "ip"')
+    )
+    loop = solver("weight_decay: 0.5 iter_size: 2")
+    loop.step(1)
+    # The second pass of an update sees the statistics that the first has left.
+    first, second = ROWS[:2], ROWS[2:4]
+    decay = 0.999
+    wanted = {
+        "mean": decay * first.mean(0) + second.mean(0),
+        "variance": decay * first.var(0, ddof=1) + second.var(0, ddof=1),
+        "scale_factor": [decay + 1],
+    }
+    for name, value in wanted.items():
+        found = loop.net.params["bn"][name][...]
+        np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6, err_msg=name)
