@@ -15,7 +15,8 @@ from netspec.inspect.summary import mebibytes, summarise
 from netspec.layers.base import text
 from netspec.solving import updates
 from netspec.solving.evaluation import Evaluation
-from netspec.solving.loop import Listener, Solver, Step
+from netspec.solving.listener import Listener, Step
+from netspec.solving.loop import Solver
 
 if TYPE_CHECKING:
     from netspec.weights import Copied
@@ -84,7 +85,7 @@ class Report(Listener):
         for line in evaluation_lines(result, "    Test net output"):
             self.say(line)
 
-    def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
+    def snapshot(self, solver: Solver, paths: tuple[Path, ...]) -> None:
         """Say where a snapshot lies."""
         self.say(f"Snapshotting to {paths[0]} and {paths[1]}")
 

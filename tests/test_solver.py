@@ -19,7 +19,8 @@ from netspec.prototxt import read_solver
 from netspec.shapes import ParamKey
 from netspec.solving import regime
 from netspec.solving.evaluation import Evaluation, evaluate
-from netspec.solving.loop import Listener, Solver, Step
+from netspec.solving.listener import Listener, Step
+from netspec.solving.loop import Solver
 from netspec.solving.snapshot import (
     State,
     check_writable,

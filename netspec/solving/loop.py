@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,9 @@ from netspec.runner import runnable
 from netspec.shapes import ParamKey, Shapes
 from netspec.solving import regime, updates
 from netspec.solving.evaluation import Evaluation, evaluate
+from netspec.solving.listener import Listener, Step
 from netspec.solving.program import Micro, Program, accumulate, apply_update, whole_step
-from netspec.solving.schedules import Schedule, check_end, schedule, steps_taken
+from netspec.solving.schedules import check_end, schedule, steps_taken
 from netspec.solving.snapshot import (
     State,
     check_writable,
@@ -40,40 +40,6 @@ from netspec.solving.updates import Tree
 from netspec.sources.feed import Feed
 from netspec.upgrade import upgrade_solver
 from netspec.weights import Copied, copy_into, read_weights, write_weights
-
-
-@dataclass(frozen=True)
-class Step:
-    """What the loop tells about a step as it goes: arrays may still be under way on the device.
-
-    iteration: the updates made before it. outputs: of the last pass.
-    """
-
-    iteration: int
-    loss: Array
-    outputs: Mapping[str, Array]
-    schedule: Schedule
-
-    @property
-    def rate(self) -> float:
-        """The learning rate."""
-        return float(self.schedule(jnp.asarray(self.iteration)))
-
-
-class Listener:
-    """Who is told what happens; the default ones say nothing."""
-
-    def step(self, solver: Solver, step: Step) -> None:
-        """An update was made."""
-
-    def test(self, solver: Solver, index: int, result: Evaluation) -> None:
-        """Test net ``index`` was run."""
-
-    def testing(self, solver: Solver, index: int) -> None:
-        """Test net ``index`` is about to run."""
-
-    def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
-        """A snapshot was written."""
 
 
 class Solver:

@@ -1,0 +1,95 @@
+"""Who is told what happens in training: the console, a log, a script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+
+from netspec.layers.base import Array
+from netspec.solving.evaluation import Evaluation
+from netspec.solving.schedules import Schedule
+
+if TYPE_CHECKING:
+    from netspec.solving.loop import Solver
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the loop tells about a step as it goes: arrays may still be under way on the device.
+
+    iteration: the updates made before it. outputs: of the last pass.
+    """
+
+    iteration: int
+    loss: Array
+    outputs: Mapping[str, Array]
+    schedule: Schedule
+
+    @property
+    def rate(self) -> float:
+        """The learning rate."""
+        return float(self.schedule(jnp.asarray(self.iteration)))
+
+
+class Listener:
+    """Who is told what happens; the default ones say nothing."""
+
+    def step(self, solver: Solver, step: Step) -> None:
+        """An update was made."""
+
+    def testing(self, solver: Solver, index: int) -> None:
+        """Test net ``index`` is about to run."""
+
+    def test(self, solver: Solver, index: int, result: Evaluation) -> None:
+        """Test net ``index`` was run."""
+
+    def snapshot(self, solver: Solver, paths: tuple[Path, ...]) -> None:
+        """A snapshot was written: weights, then state."""
+
+    def say(self, line: str) -> None:
+        """Something worth a line."""
+
+    def warn(self, line: str) -> None:
+        """Something that went wrong, or will."""
+
+    def close(self) -> None:
+        """Training is over."""
+
+
+class Listeners(Listener):
+    """Several listeners as one."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.listeners = list(listeners)
+
+    def step(self, solver: Solver, step: Step) -> None:
+        for listener in self.listeners:
+            listener.step(solver, step)
+
+    def testing(self, solver: Solver, index: int) -> None:
+        for listener in self.listeners:
+            listener.testing(solver, index)
+
+    def test(self, solver: Solver, index: int, result: Evaluation) -> None:
+        for listener in self.listeners:
+            listener.test(solver, index, result)
+
+    def snapshot(self, solver: Solver, paths: tuple[Path, ...]) -> None:
+        for listener in self.listeners:
+            listener.snapshot(solver, paths)
+
+    def say(self, line: str) -> None:
+        for listener in self.listeners:
+            listener.say(line)
+
+    def warn(self, line: str) -> None:
+        for listener in self.listeners:
+            listener.warn(line)
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            listener.close()
