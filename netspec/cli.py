@@ -5,14 +5,11 @@ JAX takes seconds to import, so verbs import what they need when they run.
 
 from __future__ import annotations
 
-import signal
-import sys
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from netspec.errors import NetSpecError, Place, SolverError, SourceError, fail, require
+from netspec.errors import NetSpecError, SourceError, fail, require
 
 if TYPE_CHECKING:
     from netspec.shapes import KnownShapes
@@ -39,51 +36,20 @@ def main() -> None:
 @main.command()
 @click.argument("solver")
 @click.option("--weights", help="Start from these .caffemodel files, by layer name: a[,b...].")
+@click.option("--fc-to-conv", is_flag=True, help="Take fully connected weights for convolutions.")
+@click.option("--skip-misfits", is_flag=True, help="Leave layers whose weights do not fit.")
 @click.option("--snapshot", help="Go on from this .solverstate.")
+@click.option("--resume", is_flag=True, help="Go on from the newest snapshot, if there is one.")
 @click.option("--max-iter", type=int, help="Stop here instead of the solver's max_iter.")
-def solve(solver: str, weights: str | None, snapshot: str | None, max_iter: int | None) -> None:
+@click.option("--keep", type=int, help="Keep only so many snapshots, the newest.")
+@click.option("--tensorboard", metavar="DIR", help="Log for TensorBoard, too.")
+@click.option("--glog", is_flag=True, help="Begin lines as Caffe's logs do, for their parsers.")
+@click.option("--debug-nans", is_flag=True, help="Find the first number that is not finite.")
+def solve(solver: str, **options: Any) -> None:
     """Train the net of SOLVER, a solver prototxt."""
-    from rich.console import Console
+    from netspec.session import Options, run
 
-    from netspec.report import Report, plan
-    from netspec.solving.loop import Solver
-
-    if weights and snapshot:
-        fail("--weights starts a run and --snapshot goes on with one; give one", SolverError)
-    loop = Solver.from_file(solver)
-    until = loop.param.max_iter if max_iter is None else max_iter
-    if until <= 0:
-        raise SolverError("needs max_iter, or --max-iter", Place(solver))
-    copied = loop.load_weights(weights) if weights else []
-    if snapshot:
-        loop.restore(snapshot)
-        require(
-            loop.iteration < until,
-            f"{snapshot}: is at iteration {loop.iteration}, and the run ends at {until}; "
-            "--max-iter goes further",
-            SolverError,
-        )
-    with Report(Console(), until) as report:
-        for line in plan(loop, until, copied):
-            report.say(line)
-        loop.listener = report
-        _finish_on_signal(loop, report)
-        loop.solve(until)
-        report.say("Stopped." if loop.stopping else "Optimization Done.")
-    loop.close()
-
-
-def _finish_on_signal(loop: Any, report: Any) -> None:
-    """Ctrl-C and SIGTERM end the run after this step, with a snapshot; twice is at once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if loop.stopping:
-            sys.exit(130)
-        loop.stopping = True
-        report.say("Stopping after this step, with a snapshot (once more: at once).")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    run(solver, Options(**options))
 
 
 @main.command()
@@ -187,6 +153,20 @@ def _shape(option: str) -> tuple[str, tuple[int, ...]]:
         return name, tuple(int(dim) for dim in dims.split(","))
     except ValueError:
         return fail(f"--shape {option}: write it as data=1,3,500,500", NetSpecError)
+
+
+@main.command()
+@click.argument("logs", nargs=-1, required=True, metavar="LOG...")
+@click.option("-o", "--out", required=True, help="curves.svg or curves.png.")
+def plot(logs: tuple[str, ...], out: str) -> None:
+    """Draw what LOGs tell of training: loss, learning rate and tests over iterations.
+
+    A LOG is a PREFIX.log.jsonl, or the text that netspec or Caffe printed.
+    """
+    from netspec.inspect.plot import plot as plot_logs
+
+    plot_logs(logs, out)
+    click.echo(out)
 
 
 @main.command()

@@ -20,8 +20,6 @@ _ONE_ENGINE = "XLA chooses how to compute"
 REFUSED: Reasons = {
     ("NetParameter", "debug_info"): _PRINTED,
     ("RecurrentParameter", "debug_info"): _PRINTED,
-    ("SolverParameter", "debug_info"): _PRINTED,
-    ("SolverParameter", "snapshot_diff"): "gradients are not kept in snapshots; leave it out",
 }
 
 # (message, field) -> why it may be set and changes nothing.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,20 +16,57 @@ def whole(path: str | Path) -> Iterator[Path]:
 
     The bytes are on disk before the name is: a crash leaves the old file or the new one.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_set([path]) as (part,):
         yield part
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        _sync_folder(path.parent)
+
+
+@contextmanager
+def whole_set(paths: Sequence[str | Path]) -> Iterator[list[Path]]:
+    """Paths to write to, in one folder; at the end they get their names, one after the other.
+
+    All bytes are on disk before the first name is, and the last name is not there before all
+    others are: a crash leaves nothing that looks like a set and is none.
+    """
+    targets = [Path(path) for path in paths]
+    folder = targets[0].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder) from None
+    parts = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in targets]
+    try:
+        yield parts
+        for part in parts:
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
+        if len(targets) > 1:
+            targets[-1].unlink(missing_ok=True)
+            for part, path in zip(parts[:-1], targets, strict=False):
+                os.replace(part, path)
+            _sync_folder(folder)
+        os.replace(parts[-1], targets[-1])
+        _sync_folder(folder)
     finally:
-        part.unlink(missing_ok=True)
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def sweep(folder: str | Path, start: str) -> None:
+    """Remove what processes that are gone began to write under names that begin with ``start``."""
+    for part in Path(folder).glob(f".{glob.escape(start)}*.part"):
+        pid = part.name.split(".")[-2]
+        if pid.isdecimal() and not _alive(int(pid)):
+            part.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def is_hdf5(path: str | Path) -> bool:

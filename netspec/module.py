@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.errors import TraceContextError
 
 from netspec import wire
 from netspec.errors import GraphError, blame, counted, fail, nearest, require
@@ -23,6 +24,10 @@ from netspec.layers.base import Array, Shape, text
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runner import Params, run, runnable
 from netspec.shapes import ParamKey, Shapes, infer
+
+
+class Memory(nnx.Variable[Any]):
+    """An array that a run leaves for the next one: no weight, no statistic."""
 
 
 class LayerParams(nnx.Module):
@@ -81,7 +86,8 @@ class Net(nnx.Module):
 
     Use it as any NNX module, with ``nnx.jit``, ``nnx.grad`` and an optax optimiser. Learned arrays
     are ``nnx.Param``, running statistics ``nnx.BatchStat``; a shared array is one variable that
-    stands in several layers.
+    stands in several layers. What a run leaves for the next one, as recurrent layers do, is
+    `Memory` and stands in ``memory``, by layer and name as ``params``.
     """
 
     def __init__(self, shapes: Shapes, seed: int = 0) -> None:
@@ -96,6 +102,15 @@ class Net(nnx.Module):
                 node.name: LayerParams({name: variables[key] for name, key in keys.items()})
                 for node, keys in zip(self.graph.nodes, shapes.keys, strict=True)
                 if keys
+            }
+        )
+        self.memory = NetParams(
+            {
+                node.name: LayerParams(
+                    {k: Memory(jnp.zeros(s, jnp.float32)) for k, s in memory.items()}
+                )
+                for node, memory in zip(self.graph.nodes, shapes.memories, strict=True)
+                if memory
             }
         )
 
@@ -124,18 +139,36 @@ class Net(nnx.Module):
         key = self.rngs() if self.rngs is not None else None
         wanted = tuple(self.graph.blobs) if wanted is None else wanted
         forward = runnable(self.graph, _forward)
-        blobs, updates = forward(shapes, wanted, self.arrays(), feeds, key)
-        self.assign(updates)
+        arrays = {**self.arrays(), **self.memory_for(shapes)}
+        blobs, updates = forward(shapes, wanted, arrays, feeds, key)
+        try:
+            self.assign(updates)
+        except TraceContextError:
+            kept = ", ".join(sorted(map(str, updates)))
+            fail(
+                f"{self.graph.file}: a run changes {kept}, which JAX's own transformations "
+                "cannot keep; use nnx.jit and nnx.grad, and hand them the net",
+                GraphError,
+            )
         return blobs
 
     def arrays(self) -> dict[ParamKey, Array]:
         """Every learned array, shared ones once, under their owner."""
         return {key: self.params[key.layer][key.blob][...] for key in self.shapes.params}
 
+    def memory_for(self, shapes: Shapes) -> dict[ParamKey, Array]:
+        """What the run before left for one at these shapes; zeros where that has other shapes."""
+        held = {key: self.memory[key.layer][key.blob][...] for key in shapes.memory}
+        return {
+            key: held[key] if held[key].shape == shape else jnp.zeros(shape, jnp.float32)
+            for key, shape in shapes.memory.items()
+        }
+
     def assign(self, arrays: Params) -> None:
-        """Set some of the learned arrays that `arrays` gives."""
+        """Set some of the arrays that `arrays` and `memory_for` give."""
         for key, array in arrays.items():
-            self.params[key.layer][key.blob].set_value(array)
+            holder = self.memory if key in self.shapes.memory else self.params
+            holder[key.layer][key.blob].set_value(array)
 
     def shapes_for(self, given: Mapping[str, Shape]) -> Shapes:
         """All shapes for fed blobs of these shapes; raises LayerError where the net cannot."""
@@ -185,7 +218,7 @@ def _forward(
 
 
 def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
-    """Every learned array of a net: the ``blobs`` that its layer states, or as its filler makes it.
+    """Every learned array of a net: as its layer's ``blobs`` state it, as it starts, or filled.
 
     Raises LayerError where a filler, or a stated blob, does not fit.
     """
@@ -199,6 +232,9 @@ def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
         if node.layer.spec.blobs:
             with blame(node.place, node.who):
                 arrays[key] = jnp.asarray(_stated(shapes, node, key))
+            continue
+        if blob.start is not None:
+            arrays[key] = jnp.array(blob.start)
             continue
         with blame(node.place, f"{node.who}: {key.blob} filler"):
             arrays[key] = fill(blob.filler, blob.shape, jax.random.fold_in(root, i))

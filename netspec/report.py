@@ -1,13 +1,20 @@
-"""What long work says while it runs: Caffe's log lines, and a progress bar on a terminal."""
+"""What long work says while it runs: Caffe's log lines, and a progress bar on a terminal.
+
+Caffe: ``solver.cpp`` and ``sgd_solver.cpp`` for the lines, ``tools/extra`` for who reads them.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
@@ -16,6 +23,7 @@ from netspec.layers.base import text
 from netspec.solving import updates
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.listener import Listener, Step
+from netspec.solving.log import figures, images_a_step, is_displayed
 from netspec.solving.loop import Solver
 
 if TYPE_CHECKING:
@@ -31,10 +39,11 @@ class Report(Listener):
     A terminal shows a bar besides: iteration, smoothed loss, images a second, time left.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
-        """total: the iteration at which the run ends."""
+    def __init__(self, console: Console, total: int, glog: bool = False) -> None:
+        """total: the iteration at which the run ends. glog: begin lines as `glog_prefix` does."""
         self.console = console
         self.total = total
+        self.glog = glog
         self.progress = Progress(
             TextColumn("{task.completed}/{task.total}"),
             BarColumn(None),
@@ -59,12 +68,16 @@ class Report(Listener):
 
     def say(self, line: str) -> None:
         """Print one line above the bar."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._line(line, "I")
+
+    def warn(self, line: str) -> None:
+        """Print a warning above the bar, red on a terminal."""
+        self._line(f"warning: {line}", "W", "bold red")
 
     def step(self, solver: Solver, step: Step) -> None:
         """Count the step; print it every ``display`` iterations."""
-        self.images += _batch_size(solver) * solver.param.iter_size
-        if solver.param.display and step.iteration % solver.param.display == 0:
+        self.images += images_a_step(solver)
+        if is_displayed(solver, step):
             self._print(solver, step)
         now = time.monotonic()
         self.recent.append((now, solver.iteration, self.images))
@@ -85,24 +98,35 @@ class Report(Listener):
         for line in evaluation_lines(result, "    Test net output"):
             self.say(line)
 
-    def snapshot(self, solver: Solver, paths: tuple[Path, ...]) -> None:
+    def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
         """Say where a snapshot lies."""
-        self.say(f"Snapshotting to {paths[0]} and {paths[1]}")
+        weights, state = paths
+        kind = "HDF5" if weights.suffix == ".h5" else "binary proto"
+        self.say(f"Snapshotting to {kind} file {weights}")
+        self.say(f"Snapshotting solver state to {kind} file {state}")
 
     def _print(self, solver: Solver, step: Step) -> None:
+        # Nothing may follow the loss: there are parsers that take the rest of its line for it.
+        self.say(f"Iteration {step.iteration}, loss = {solver.smoothed_loss():.6g}")
+        graph = solver.net.graph
+        weights = {graph.values[i].name: weight for i, weight in graph.losses}
+        outputs = {name: step.outputs[name] for name in graph.outputs}
+        for line in _output_lines("    Train net output", outputs, weights):
+            self.say(line)
         pace = self._pace()
-        self.say(
-            f"Iteration {step.iteration}, loss = {solver.smoothed_loss():.6g}"
-            + (f" ({pace})" if pace else "")
-        )
-        weights = {solver.net.graph.values[i].name: w for i, w in solver.net.graph.losses}
-        number = 0
-        for name in solver.net.graph.outputs:
-            for value in np.asarray(step.outputs[name]).ravel()[:_FIGURES]:
-                note = _weighted(float(value), weights.get(name, 0.0))
-                self.say(f"    Train net output #{number}: {name} = {value:.6g}{note}")
-                number += 1
-        self.say(f"Iteration {step.iteration}, lr = {step.rate:.6g}")
+        rate = f"Iteration {step.iteration}, lr = {step.rate:.6g}"
+        self.say(f"{rate} ({pace})" if pace else rate)
+
+    def _line(self, text: str, severity: str, style: str | None = None) -> None:
+        # Each line of a longer text has its prefix: parsers look for one in every line.
+        for line in text.splitlines() or [""]:
+            self.console.print(
+                glog_prefix(severity, datetime.now()) + line if self.glog else line,
+                style=style,
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def _pace(self) -> str:
         """Images a second over the last steps, and the time left at that pace."""
@@ -115,19 +139,18 @@ class Report(Listener):
         return f"{(now - seen) / (end - start):.3g} images/s, {_clock(left)} left"
 
 
-# Of an output with more numbers than this only the first are printed: it is no figure.
-_FIGURES = 8
+def glog_prefix(severity: str, when: datetime) -> str:
+    """What a line of Caffe's logs begins with: ``I1121 10:34:25.123456 12345 netspec:0] ``.
+
+    severity: I or W. when: local time; parsers take the year from the file. A thread and a line of
+    code follow, the latter ``netspec:0`` for them all.
+    """
+    return f"{severity}{when:%m%d %H:%M:%S.%f} {threading.get_native_id():5} netspec:0] "
 
 
 def evaluation_lines(result: Evaluation, prefix: str) -> list[str]:
     """A test's outputs, one number a line as Caffe prints them, and segmentation metrics."""
-    lines = []
-    number = 0
-    for name, values in result.outputs.items():
-        for value in values[:_FIGURES]:
-            note = _weighted(float(value), result.weights[name])
-            lines.append(f"{prefix} #{number}: {name} = {value:.6g}{note}")
-            number += 1
+    lines = list(_output_lines(prefix, result.outputs, result.weights))
     for blob, metrics in result.metrics.items():
         lines.append(
             f"    {blob}: pixel accuracy {metrics.pixel_accuracy:.4f}, mean accuracy "
@@ -135,6 +158,19 @@ def evaluation_lines(result: Evaluation, prefix: str) -> list[str]:
             f"{metrics.fw_iu:.4f} over {metrics.pixels:,} pixels"
         )
     return lines
+
+
+def _output_lines(
+    prefix: str, outputs: Mapping[str, ArrayLike], weights: Mapping[str, float]
+) -> Iterator[str]:
+    """A line for each number; those that are left out of a large output are numbered too."""
+    number = 0
+    for name, values in figures(outputs).items():
+        weight = weights.get(name, 0.0)
+        for i, value in enumerate(values):
+            note = f" (* {weight:g} = {weight * value:.6g} loss)" if weight else ""
+            yield f"{prefix} #{number + i}: {name} = {value:.6g}{note}"
+        number += np.size(outputs[name])
 
 
 def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
@@ -175,18 +211,10 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
     )
     lines += [f"weights   {one}" for one in copied]
     lines.append(f"training  iterations {solver.iteration} to {until}")
+    # Parsers of Caffe's logs count time from here.
+    lines.append(f"Solving {graph.name or graph.file}")
+    lines.append(f"Learning Rate Policy: {param.lr_policy}")
     return lines
-
-
-def _weighted(value: float, weight: float) -> str:
-    return f" (* {weight:g} = {weight * value:.6g} loss)" if weight else ""
-
-
-def _batch_size(solver: Solver) -> int:
-    """Images a pass: the first axis of the first fed blob."""
-    shapes = solver.net.shapes
-    shape = shapes[shapes.graph.fed[0]] if shapes.graph.fed else ()
-    return shape[0] if shape else 1
 
 
 def _clock(seconds: float) -> str:

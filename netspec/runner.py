@@ -7,7 +7,7 @@ Caffe's layout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -54,7 +54,10 @@ class Held:
 
 @dataclass
 class Run:
-    """What a run made: ``values`` by the graph's value index, new statistics by learned array."""
+    """What a run made: ``values`` by the graph's value index, and what is to be kept.
+
+    updates: new statistics and memory, by key.
+    """
 
     shapes: Shapes
     values: dict[int, Held] = field(default_factory=dict)
@@ -89,11 +92,12 @@ def run(
 ) -> Run:
     """Run a net, or some of its layers.
 
-    params: every learned array, shared ones once. given: arrays of the values
-    that the run starts from (fed blobs; for a partial run, what earlier layers made). key: for
-    layers that draw random numbers. nodes: which layers to run, in order; all by default.
-    nudges: arrays added to the values of these indices as they are made, so that gradients with
-    respect to a nudge are gradients with respect to the value.
+    params: every learned array, shared ones once, and the layers' memory (zeros where it is not
+    there). given: arrays of the values that the run starts from (fed blobs; for a partial run,
+    what earlier layers made). key: for layers that draw random numbers. nodes: which layers to
+    run, in order; all by default. nudges: arrays added to the values of these indices as they are
+    made, so that gradients with respect to a nudge are gradients with respect to the value; users'
+    own layers are still asked only for those gradients that Caffe would compute.
     """
     graph = shapes.graph
     nudges = nudges or {}
@@ -105,17 +109,28 @@ def run(
         node = graph.nodes[n]
         if node.layer.is_source:
             continue
-        blobs = _blobs(shapes, n, params)
         bottoms = [made.values[i] for i in node.bottoms]
+        wanted = shapes.wanted[n]
+        stops = [not want for want in wanted] if nudges and node.layer.on_host else node.stops
         with blame(node.place, node.who):
-            ctx = Context(blobs, _channels_last(node, bottoms, last), key, n)
-            tops = node.layer.apply(ctx, *_arrays(node, bottoms, ctx.channels_last))
+            ctx = Context(
+                # Of layers that share a statistic the later ones see what the earlier made of it.
+                blobs=_blobs(shapes, n, {**params, **made.updates}),
+                channels_last=_channels_last(node, bottoms, last),
+                run_key=key,
+                index=n,
+                memory=_memory(shapes, n, params),
+                wanted=wanted,
+            )
+            tops = node.layer.apply(ctx, *_arrays(bottoms, stops, ctx.channels_last))
         for i, top in zip(node.tops, tops if isinstance(tops, tuple) else (tops,), strict=True):
             held = _hold(top, ctx.channels_last)
             made.values[i] = Held(held.channels_first() + nudges[i]) if i in nudges else held
         for name, array in ctx.updates.items():
             owner = shapes.keys[n][name]
             made.updates[owner] = array.reshape(shapes.params[owner].shape)
+        for name, array in ctx.remembered.items():
+            made.updates[ParamKey(node.name, name)] = jax.lax.stop_gradient(array)
     return made
 
 
@@ -129,14 +144,15 @@ def runnable(graph: Graph, compiled: AnyFunction) -> AnyFunction:
         return function
 
     def settled(*args: Any) -> Any:
+        for node in graph.on_host:
+            node.layer.failure = None
         try:
             return jax.block_until_ready(function(*args))
         except Exception as error:
             for node in graph.on_host:
-                failure, node.layer.failure = node.layer.failure, None
-                if failure is not None:
+                if node.layer.failure is not None:
                     with blame(node.place, node.who):
-                        raise failure from error
+                        raise node.layer.failure from error
             raise
 
     return settled  # type: ignore[return-value]
@@ -148,6 +164,17 @@ def _blobs(shapes: Shapes, n: int, params: Params) -> dict[str, Array]:
     return {name: params[keys[name]].reshape(blob.shape) for name, blob in shapes.blobs[n].items()}
 
 
+def _memory(shapes: Shapes, n: int, params: Params) -> dict[str, Array]:
+    """What the run before left for a node."""
+    memory = {}
+    for name, shape in shapes.memories[n].items():
+        held = params.get(ParamKey(shapes.graph.nodes[n].name, name))
+        memory[name] = (
+            jnp.zeros(shape, jnp.float32) if held is None else jax.lax.stop_gradient(held)
+        )
+    return memory
+
+
 def _channels_last(node: Node, bottoms: list[Held], preferred: bool) -> bool:
     """Whether a layer computes channels-last in this run."""
     if node.layer.layout is Layout.CHANNELS_LAST:
@@ -157,10 +184,10 @@ def _channels_last(node: Node, bottoms: list[Held], preferred: bool) -> bool:
     return False
 
 
-def _arrays(node: Node, bottoms: list[Held], channels_last: bool) -> list[Array]:
+def _arrays(bottoms: list[Held], stops: Sequence[bool], channels_last: bool) -> list[Array]:
     arrays = [b.channels_last() if channels_last else b.channels_first() for b in bottoms]
-    stops = zip(arrays, node.stops, strict=True)
-    return [jax.lax.stop_gradient(a) if stop else a for a, stop in stops]
+    pairs = zip(arrays, stops, strict=True)
+    return [jax.lax.stop_gradient(a) if stop else a for a, stop in pairs]
 
 
 def _hold(top: Array, channels_last: bool) -> Held:

@@ -17,7 +17,7 @@ from netspec.proto.layers_pb2 import ParamSpec
 
 
 class ParamKey(NamedTuple):
-    """Which learned array: the layer that owns it and the blob's name, e.g. conv1, weight."""
+    """Which learned array, or which memory: its layer and its name there, e.g. conv1, weight."""
 
     layer: str
     blob: str
@@ -90,6 +90,66 @@ class Shapes(KnownShapes):
     def by_name(self) -> dict[str, Shape]:
         """Blob name -> shape."""
         return {name: self.values[i] for name, i in self.graph.blobs.items()}
+
+    @cached_property
+    def memories(self) -> tuple[Mapping[str, Shape], ...]:
+        """Per node, the arrays that a run leaves for the next one."""
+        return tuple(
+            node.layer.memory(*(self.values[i] for i in node.bottoms)) for node in self.graph.nodes
+        )
+
+    @cached_property
+    def memory(self) -> dict[ParamKey, Shape]:
+        """All arrays that a run leaves for the next one."""
+        return {
+            ParamKey(node.name, name): shape
+            for node, memory in zip(self.graph.nodes, self.memories, strict=True)
+            for name, shape in memory.items()
+        }
+
+    @cached_property
+    def wanted(self) -> tuple[tuple[bool, ...], ...]:
+        """Per node and bottom, whether training needs the gradient: ``propagate_down`` in Caffe.
+
+        It does where something learns below and a loss stands above, unless the layer's own
+        ``propagate_down`` says else; ``force_backward`` wants all gradients that there are.
+        Caffe: ``Net::Init``, ``AppendBottom`` in ``net.cpp``.
+        """
+        runs, wanted = _asked_for(self)
+        _drop_unused(self.graph, runs, wanted)
+        if self.graph.force_backward:
+            return tuple(
+                tuple(want or node.layer.allow_force_backward(i) for i, want in enumerate(mine))
+                for node, mine in zip(self.graph.nodes, wanted, strict=True)
+            )
+        return tuple(
+            tuple(mine) if run else (False,) * len(mine)
+            for run, mine in zip(runs, wanted, strict=True)
+        )
+
+
+def _asked_for(shapes: Shapes) -> tuple[list[bool], list[list[bool]]]:
+    """Per node, whether it or a node below it learns; and the bottoms that lead there."""
+    learns: set[int] = set()
+    runs, wanted = [], []
+    for node, blobs in zip(shapes.graph.nodes, shapes.blobs, strict=True):
+        below = [i in learns for i in node.bottoms]
+        runs.append(any(below) or any(node.param_spec(i).lr_mult for i in range(len(blobs))))
+        wanted.append(list(node.layer.spec.propagate_down) or below)
+        learns.update(node.tops if runs[-1] else ())
+    return runs, wanted
+
+
+def _drop_unused(graph: Graph, runs: list[bool], wanted: list[list[bool]]) -> None:
+    """Clear what no loss depends on, and what all readers of a node's tops keep gradients from."""
+    # Tops without a reader count as used, as do losses.
+    used = {i for i, readers in enumerate(graph.readers) if not readers}
+    used |= {i for i, _ in graph.losses}
+    for n in reversed(range(len(graph.nodes))):
+        node = graph.nodes[n]
+        if n not in graph.under_loss or (runs[n] and not used & set(node.tops)):
+            runs[n], wanted[n] = False, [False] * len(node.bottoms)
+        used |= {i for i, want in zip(node.bottoms, wanted[n], strict=True) if want}
 
 
 def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Shapes:

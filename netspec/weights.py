@@ -2,27 +2,29 @@
 
 Of a binary net only names, types and blobs are taken: forks reuse the numbers of other fields.
 V0 and V1 files, doubles and half floats are read. Caffe: ``Net::CopyTrainedLayersFrom``,
-``Net::ToProto``, ``Net::ToHDF5``.
+``Net::CopyTrainedLayersFromHDF5``, ``Net::ToProto``, ``Net::ToHDF5``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from netspec import wire
-from netspec.errors import Place, WeightsError, blame, fail, require, unreadable
+from netspec import hdf5, mistaken, wire
+from netspec.errors import Place, WeightsError, blame, counted, fail, require, unreadable
 from netspec.files import is_hdf5, whole
-from netspec.layers.base import text
+from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.legacy_pb2 import V1LayerParameter
+from netspec.record import verify
 from netspec.upgrade import current_type
 
 if TYPE_CHECKING:
@@ -30,22 +32,29 @@ if TYPE_CHECKING:
     from netspec.shapes import ParamKey, Shapes
 
 ArrayLike = np.ndarray | jax.Array
+# What to write: "data" and perhaps "diff" -> array by key, None for zeros.
+_Kinds = dict[str, Mapping["ParamKey", ArrayLike | None]]
 
 # Where a layer's name, type and blobs stand: in LayerParameter, V1's and V0's.
 _CURRENT, _V1, _V0 = (1, 2, 7), (4, 5, 6), (1, 2, 50)
 _LAYER, _LAYERS, _V0_LAYER = 100, 2, 1
+
+_SKIP = "--skip-misfits leaves the layer as it is; to learn it anew, rename it"
+_TURN = "--fc-to-conv reads the one as the other"
 
 
 @dataclass(frozen=True)
 class Weights:
     """What a weight file holds: layer name -> its blobs by index, and the layers' types.
 
-    Layers that learn nothing are there too, without blobs.
+    Layers that learn nothing are there too, without blobs. owners_only: whether a blob that layers
+    share stands with its owner alone. Arrays are views of the file, read when they are used.
     """
 
     file: str
     layers: Mapping[str, Mapping[int, wire.StoredBlob]]
     types: Mapping[str, str]
+    owners_only: bool = False
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -55,15 +64,27 @@ class Weights:
 
 @dataclass(frozen=True)
 class Copied:
-    """What `copy_into` did: layers set, layers of the file that the net lacks, and vice versa."""
+    """What `copy_into` did.
+
+    layers: those set; turned: those of them whose weights were a fully connected layer's and are a
+    convolution's now, or the reverse. unused: layers of the file that the net lacks; missing: the
+    reverse. misfits: layers that were left as they are -> what does not fit.
+    """
 
     file: str
     layers: tuple[str, ...]
     unused: tuple[str, ...]
     missing: tuple[str, ...]
+    turned: tuple[str, ...] = ()
+    misfits: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        parts = [f"{len(self.layers)} layers from {self.file}"]
+        parts = [f"{counted(len(self.layers), 'layer')} from {self.file}"]
+        if self.turned:
+            parts.append(f"fully connected read as convolution: {', '.join(self.turned)}")
+        if self.misfits:
+            listed = ", ".join(f"{layer} ({why})" for layer, why in self.misfits.items())
+            parts.append(f"not fitting, left as they are: {listed}")
         if self.missing:
             parts.append(f"not in the file, left as they are: {', '.join(self.missing)}")
         if self.unused:
@@ -76,20 +97,20 @@ def read_weights(path: str | Path) -> Weights:
     path = Path(path)
     with blame(Place(str(path))):
         try:
-            hdf5 = is_hdf5(path) or path.suffix == ".h5"
-            return _read_hdf5(path) if hdf5 else _read_binary(path)
+            mistaken.refuse(path)
+            as_hdf5 = is_hdf5(path) or path.suffix == ".h5"
+            verify(path)
+            return _read(path, as_hdf5)
         except OSError as error:
             raise WeightsError(unreadable("cannot read", error)) from None
 
 
-def _read_binary(path: Path) -> Weights:
-    data = wire.mapped(path)
+def _read(path: Path, as_hdf5: bool) -> Weights:
     try:
-        weights = _net(data, str(path))
+        weights = _read_hdf5(path) if as_hdf5 else _net(wire.mapped(path), str(path))
         require(weights.learned, "holds no learned blobs; is it a .caffemodel?", WeightsError)
     except WeightsError:
-        if _is_prototxt(data):
-            fail("is prototxt text, not weights; weights are a .caffemodel", WeightsError)
+        mistaken.refuse_state(path)
         raise
     return weights
 
@@ -105,12 +126,6 @@ def _net(data: memoryview, file: str) -> Weights:
         if blobs or name not in layers:
             layers[name], types[name] = dict(enumerate(blobs)), layer_type
     return Weights(file, layers, types)
-
-
-def _is_prototxt(data: memoryview) -> bool:
-    """Whether a file begins like text; tags and lengths of a binary net are control characters."""
-    head = bytes(data[:4096])
-    return b"{" in head and not any(byte < 32 and byte not in b"\t\n\r" for byte in head)
 
 
 def _layer(
@@ -142,58 +157,86 @@ def _read_hdf5(path: Path) -> Weights:
     layers: dict[str, dict[int, wire.StoredBlob]] = {}
 
     def enter(name: str, item: object) -> None:
+        # A damaged name could not even be printed.
+        name.encode()
         # A layer called "inception_3a/1x1" is a group within a group.
         layer, _, index = name.rpartition("/")
         if isinstance(item, h5py.Dataset) and index.isdecimal():
-            layers.setdefault(layer, {})[int(index)] = _dataset(item, layer)
+            with blame(None, f'layer "{layer}"'):
+                blob = wire.StoredBlob(hdf5.array(item), legacy=False)
+            layers.setdefault(layer, {})[int(index)] = blob
         elif isinstance(item, h5py.Group):
             layers.setdefault(name, {})
 
-    try:
-        with h5py.File(path, "r") as file:
-            data = file.get("data")
-            if not isinstance(data, h5py.Group):
-                fail('has no group "data"; is it a .caffemodel.h5?', WeightsError)
-            data.visititems(enter)
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError):
-        raise WeightsError("is damaged, or no HDF5 file") from None
-    weights = Weights(str(path), layers, {})
-    require(weights.learned, "holds no learned blobs", WeightsError)
-    return weights
+    with hdf5.opened(path, ".caffemodel.h5") as file:
+        data = file.get("data")
+        if not isinstance(data, h5py.Group):
+            _refuse_data(file)
+            fail('has no group "data"; is it a .caffemodel.h5?', WeightsError)
+        data.visititems(enter)
+    return Weights(str(path), layers, {}, owners_only=True)
 
 
-def _dataset(item: h5py.Dataset, layer: str) -> wire.StoredBlob:
-    require(
-        item.dtype.kind in "fiu",
-        f'layer "{layer}" holds {item.dtype} values; numbers expected',
-        WeightsError,
-    )
-    return wire.StoredBlob(item[()], legacy=False)
+def _refuse_data(file: h5py.File) -> None:
+    """Raise WeightsError if an HDF5 file holds what an HDF5Data layer reads."""
+    held = [name for name in file if isinstance(file.get(name), h5py.Dataset)]
+    require(not held, f"is data ({', '.join(held)}), not weights", WeightsError)
 
 
-def copy_into(net: Net, weights: Weights) -> Copied:
-    """Set a net's learned arrays by layer name; raises WeightsError where one does not fit.
+def copy_into(
+    net: Net, weights: Weights, *, fc_to_conv: bool = False, skip_misfits: bool = False
+) -> Copied:
+    """Set a net's learned arrays by layer name.
 
-    Layers that only one side has are left alone. Nothing is set unless everything fits.
+    Layers that only one side has are left alone. The others must have the same blobs in the same
+    shapes, or WeightsError is raised and nothing is set, unless
+    fc_to_conv: a fully connected layer's weight (O, C H W) may become a convolution's (O, C, H, W)
+    and vice versa; skip_misfits: a layer of which a blob does not fit is left alone, with all its
+    blobs.
     """
-    arrays: dict[ParamKey, np.ndarray] = {}
-    copied, missing = [], []
     graph, shapes = net.graph, net.shapes
+    taken: dict[ParamKey, wire.StoredBlob] = {}
+    copied, turned, missing = [], [], []
+    misfits: dict[str, str] = {}
     for name, n in _nodes_by_name(shapes).items():
         stored = weights.layers.get(name)
         if stored is None:
             missing += [name] if shapes.blobs[n] else []
-        elif stored or shapes.blobs[n]:
+        elif misfit := _misfit(shapes, n, stored, weights.owners_only, fc_to_conv):
             with blame(Place(weights.file), graph.nodes[n].who):
-                arrays.update(_fitting(shapes, n, stored))
+                require(skip_misfits, f"{misfit.what}; {misfit.remedy}", WeightsError)
+            misfits[name] = misfit.what
+        elif stored or shapes.blobs[n]:
+            mine = list(zip(shapes.keys[n].values(), shapes.blobs[n].values(), strict=True))
+            taken.update({mine[i][0]: blob for i, blob in stored.items()})
+            turned += [name] * any(not blob.fits(mine[i][1].shape) for i, blob in stored.items())
             copied.append(name)
-    if not copied:
-        names = ", ".join(weights.learned[:5]) + (", ..." if len(weights.learned) > 5 else "")
-        fail(f"{weights.file}: has no layer of {graph.file}; it has {names}", WeightsError)
-    net.assign({key: jnp.array(array) for key, array in arrays.items()})
+    _require_some(graph.file, weights, copied, misfits)
+    for key, blob in taken.items():
+        # One by one: what is set lets go of the array before it.
+        net.assign({key: _floats(blob, shapes.params[key].shape)})
     known = {node.name for node in graph.nodes}
     unused = tuple(name for name in weights.learned if name not in known)
-    return Copied(weights.file, tuple(copied), unused, tuple(missing))
+    return Copied(weights.file, tuple(copied), unused, tuple(missing), tuple(turned), misfits)
+
+
+def _require_some(
+    net: str, weights: Weights, copied: Sequence[str], misfits: Mapping[str, str]
+) -> None:
+    """Raise WeightsError unless anything is copied into the net of a file."""
+    if misfits and not copied:
+        layer, what = next(iter(misfits.items()))
+        fail(f'{weights.file}: no layer fits {net}: layer "{layer}": {what}', WeightsError)
+    names = ", ".join(weights.learned[:5]) + (", ..." if len(weights.learned) > 5 else "")
+    require(copied, f"{weights.file}: has no layer of {net}; it has {names}", WeightsError)
+
+
+def _floats(blob: wire.StoredBlob, shape: Shape) -> jax.Array:
+    """A stored array as a net holds it; numbers beyond floats become infinite, as in Caffe."""
+    with np.errstate(all="ignore"):
+        array = jnp.array(np.asarray(blob.array, np.float32).reshape(shape))
+        # Copies that wait for each other would hold what they copy from.
+        return array.block_until_ready()
 
 
 def _nodes_by_name(shapes: Shapes) -> dict[str, int]:
@@ -205,70 +248,122 @@ def _nodes_by_name(shapes: Shapes) -> dict[str, int]:
     return by_name
 
 
-def _fitting(
-    shapes: Shapes, n: int, stored: Mapping[int, wire.StoredBlob]
-) -> dict[ParamKey, np.ndarray]:
-    """What node ``n`` takes from its stored blobs; HDF5 files leave shared blobs to their owner."""
-    blobs, keys = shapes.blobs[n], shapes.keys[n]
-    wanted = {i for i in range(len(blobs)) if (n, i) not in shapes.graph.shared}
-    require(
-        wanted <= set(stored) <= set(range(len(blobs))),
-        f"the file has {len(stored)} blobs, the net {len(blobs)}"
-        + (f" ({', '.join(blobs)})" if blobs else ""),
-        WeightsError,
-    )
-    taken = {}
+class _Misfit(NamedTuple):
+    """What of a layer's blobs does not fit, with the numbers, and what may be done."""
+
+    what: str
+    remedy: str
+
+
+def _misfit(
+    shapes: Shapes,
+    n: int,
+    stored: Mapping[int, wire.StoredBlob],
+    owners_only: bool,
+    fc_to_conv: bool,
+) -> _Misfit | None:
+    """Why node ``n`` cannot take the stored blobs, if it cannot."""
+    blobs = shapes.blobs[n]
+    every = set(range(len(blobs)))
+    elsewhere = {i for i in every if owners_only and (n, i) in shapes.graph.shared}
+    if not every - elsewhere <= set(stored) <= every:
+        names = f" ({', '.join(blobs)})" if blobs else ""
+        what = f"the file has {counted(len(stored), 'blob')}, the net {len(blobs)}{names}"
+        return _Misfit(what, _SKIP)
     for i, (name, blob) in enumerate(blobs.items()):
-        if i not in stored:
+        if i not in stored or stored[i].fits(blob.shape):
             continue
-        require(
-            stored[i].fits(blob.shape),
-            f"{name} is {text(stored[i].array.shape)} in the file, {text(blob.shape)} in the "
-            "net; to learn the layer anew, rename it",
-            WeightsError,
-        )
-        array = np.asarray(stored[i].array, np.float32)
-        taken[keys[name]] = array.reshape(shapes.params[keys[name]].shape)
-    return taken
+        turns = stored[i].turns_into(blob.shape)
+        if not (turns and fc_to_conv):
+            theirs = text(stored[i].array.shape)
+            what = f"{name} is {theirs} in the file, {text(blob.shape)} in the net"
+            return _Misfit(what, _TURN if turns else _SKIP)
+    return None
 
 
-def write_weights(path: str | Path, shapes: Shapes, arrays: Mapping[ParamKey, ArrayLike]) -> None:
-    """Write learned arrays as Caffe's snapshot does; a path that ends in .h5 becomes HDF5.
+def write_weights(
+    path: str | Path,
+    shapes: Shapes,
+    arrays: Mapping[ParamKey, ArrayLike],
+    diffs: Mapping[ParamKey, ArrayLike] | None = None,
+) -> None:
+    """Write learned arrays as Caffe's snapshot does.
 
-    arrays: every learned array; those on a device are fetched one at a time. The file appears
-    whole or not at all. Raises OSError.
+    arrays: every learned array; diffs: their gradients, to be written too, zeros where one is
+    absent. What lies on a device is fetched one array at a time. A path that ends in .h5 becomes
+    HDF5. The file appears whole or not at all. Raises OSError, and WeightsError where HDF5 cannot
+    keep a layer's name.
     """
     with whole(path) as part:
-        (_write_hdf5 if str(path).endswith(".h5") else _write_binary)(part, shapes, arrays)
+        put_weights(part, shapes, arrays, diffs, str(path).endswith(".h5"))
 
 
-def _write_binary(path: Path, shapes: Shapes, arrays: Mapping[ParamKey, ArrayLike]) -> None:
+def put_weights(
+    path: Path,
+    shapes: Shapes,
+    arrays: Mapping[ParamKey, ArrayLike],
+    diffs: Mapping[ParamKey, ArrayLike] | None,
+    hdf5: bool,
+) -> None:
+    """Write as `write_weights` does, in a format stated, to a path that is there at once."""
+    kinds: _Kinds = {"data": arrays}
+    if diffs is not None:
+        kinds["diff"] = {key: diffs.get(key) for key in shapes.params}
+    (_write_hdf5 if hdf5 else _write_binary)(path, shapes, kinds)
+
+
+def on_host(array: ArrayLike | None, shape: Shape) -> np.ndarray:
+    """An array as NumPy's, in a shape of equal count; zeros for None."""
+    if array is None:
+        return np.zeros(shape, np.float32)
+    if isinstance(array, jax.Array) and array.is_fully_replicated:
+        # An array keeps what was once fetched of it; this one is soon gone.
+        array = array.addressable_data(0)
+    return np.asarray(array, np.float32).reshape(shape)
+
+
+def _write_binary(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
     with open(path, "wb") as file:
-        name = shapes.graph.name.encode()
-        file.write(wire.header(1, len(name)) + name)
-        for n, node in enumerate(shapes.graph.nodes):
+        title = shapes.graph.name.encode()
+        file.write(wire.header(1, len(title)) + title)
+        for node, blobs, keys in zip(shapes.graph.nodes, shapes.blobs, shapes.keys, strict=True):
             spec = LayerParameter()
             spec.CopyFrom(node.layer.spec)
             spec.ClearField("blobs")
             head = spec.SerializeToString()
-            # A layer that shares an array may see it in another shape than its owner does.
-            blobs = [
-                arrays[shapes.keys[n][name]].reshape(blob.shape)
-                for name, blob in shapes.blobs[n].items()
-            ]
-            sizes = [wire.blob_size(blob.shape) for blob in blobs]
+            sizes = [wire.blob_size(blob.shape, len(kinds)) for blob in blobs.values()]
             headers = sum(len(wire.header(_CURRENT[2], size)) for size in sizes)
             file.write(wire.header(_LAYER, len(head) + headers + sum(sizes)))
             file.write(head)
-            for blob in blobs:
-                wire.write_blob(file, _CURRENT[2], np.asarray(blob))
+            for name, blob in blobs.items():
+                # A layer that shares an array may see it in another shape than its owner does.
+                fetch = [partial(on_host, kind[keys[name]], blob.shape) for kind in kinds.values()]
+                wire.write_fetched(file, _CURRENT[2], blob.shape, *fetch)
 
 
-def _write_hdf5(path: Path, shapes: Shapes, arrays: Mapping[ParamKey, ArrayLike]) -> None:
-    with h5py.File(path, "w") as file:
-        data = file.create_group("data")
-        for n, (node, keys) in enumerate(zip(shapes.graph.nodes, shapes.keys, strict=True)):
-            group = data.require_group(node.name)
-            for i, key in enumerate(keys.values()):
-                if (n, i) not in shapes.graph.shared:
-                    group[str(i)] = np.asarray(arrays[key])
+def _write_hdf5(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
+    names = {node.name for node in shapes.graph.nodes}
+    for node in shapes.graph.nodes:
+        with blame(node.place, node.who):
+            _check_name(node.name, names)
+    with hdf5.created(path) as file:
+        for kind, arrays in kinds.items():
+            layers = file.create_group(kind)
+            for n, node in enumerate(shapes.graph.nodes):
+                layer = layers.require_group(node.name)
+                for i, (name, blob) in enumerate(shapes.blobs[n].items()):
+                    # Data stands with its owner alone, a diff with each layer that shares it.
+                    if kind == "diff" or (n, i) not in shapes.graph.shared:
+                        layer[str(i)] = on_host(arrays[shapes.keys[n][name]], blob.shape)
+
+
+def _check_name(name: str, names: set[str]) -> None:
+    """Raise WeightsError for a layer's name that HDF5 takes for another path."""
+    layer, _, index = name.rpartition("/")
+    require(
+        not {"", "."} & set(name.split("/"))
+        and "\0" not in name
+        and not (layer in names and index.isdecimal()),
+        "HDF5 cannot keep a layer of this name; write a .caffemodel",
+        WeightsError,
+    )

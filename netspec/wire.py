@@ -8,7 +8,7 @@ memory and cannot trip over the rest. https://protobuf.dev/programming-guides/en
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -27,8 +27,10 @@ _LEGACY, _DATA, _SHAPE, _DOUBLES = (1, 2, 3, 4), 5, 7, 8
 _RAW_TYPE, _RAW = 10, 12
 _RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
 
-# What Caffe itself allows a blob: its number of axes, and the size of each.
+# What Caffe itself allows a blob: its number of axes, and the size of each. No file holds more
+# numbers than an address can count.
 _MOST_AXES, _MOST_SIZE = 32, 2**31 - 1
+_MOST_NUMBERS = 2**60 - 1
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,18 @@ class StoredBlob:
             return len(shape) <= 4 and self.array.shape == (1,) * (4 - len(shape)) + shape
         return self.array.shape == shape
 
+    def turns_into(self, shape: Shape) -> bool:
+        """Whether it is a fully connected layer's and ``shape`` a convolution's, or vice versa.
+
+        (O, C H W) and (O, C, H, W) hold the same numbers in the same order. A legacy (1, 1, O, I)
+        is a fully connected layer's.
+        """
+        mine = self.array.shape
+        if self.legacy and mine[:2] == (1, 1):
+            mine = mine[2:]
+        flat = min(len(mine), len(shape)) == 2 < max(len(mine), len(shape))
+        return flat and mine[0] == shape[0] and math.prod(mine) == math.prod(shape)
+
 
 def fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     """(field number, wire type, value) of each field; raises WeightsError where it breaks off."""
@@ -54,6 +68,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     while at < end:
         tag, at = _varint(message, at)
         number, kind = tag >> 3, tag & 7
+        require(number, "is not protobuf", WeightsError)
         if kind == VARINT:
             value, at = _varint(message, at)
             yield number, kind, value
@@ -61,7 +76,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
         if kind == BYTES:
             size, at = _varint(message, at)
         else:
-            require(kind in (FIXED64, FIXED32) and number, "is not protobuf", WeightsError)
+            require(kind in (FIXED64, FIXED32), "is not protobuf", WeightsError)
             size = 8 if kind == FIXED64 else 4
         require(
             at + size <= end,
@@ -101,19 +116,24 @@ def blob(message: memoryview) -> StoredBlob:
     """
     legacy: dict[int, int] = {}
     shape: list[int] | None = None
-    parts: list[np.ndarray] = []
+    floats: list[np.ndarray] = []
+    doubles: list[np.ndarray] = []
     raw_type, raw = 0, None
     for number, _, value in fields(message):
         if number in _LEGACY and isinstance(value, int):
             legacy[number] = value
         elif number == _SHAPE and isinstance(value, memoryview):
             shape = _dims(value)
-        elif number in (_DATA, _DOUBLES) and isinstance(value, memoryview):
-            parts.append(_floats(value, "<f4" if number == _DATA else "<f8"))
+        elif number == _DATA and isinstance(value, memoryview):
+            floats.append(_floats(value, "<f4"))
+        elif number == _DOUBLES and isinstance(value, memoryview):
+            doubles.append(_floats(value, "<f8"))
         elif number == _RAW_TYPE and isinstance(value, int):
             raw_type = value
         elif number == _RAW and isinstance(value, memoryview):
             raw = value
+    # Of floats and doubles Caffe takes the doubles.
+    parts = doubles or floats
     if raw is not None and not parts:
         require(raw_type in _RAW_TYPES, f"has raw_data of unknown type {raw_type}", WeightsError)
         parts = [_floats(raw, _RAW_TYPES[raw_type])]
@@ -125,8 +145,10 @@ def blob(message: memoryview) -> StoredBlob:
         WeightsError,
     )
     shaped = "x".join(map(str, dims)) or "scalar"
+    # A size of 0 hides sizes of the others that no array can have.
+    possible = math.prod(dim for dim in dims if dim) <= _MOST_NUMBERS
     require(
-        math.prod(dims) == flat.size,
+        possible and math.prod(dims) == flat.size,
         f"is damaged: a blob of shape {shaped} holds {flat.size} numbers",
         WeightsError,
     )
@@ -165,22 +187,31 @@ def header(field: int, size: int) -> bytes:
     return _encode(field << 3 | BYTES) + _encode(size)
 
 
-def write_blob(file: BinaryIO, field: int, array: np.ndarray) -> None:
-    """Write a BlobProto field: shape and packed floats, never two copies in memory."""
-    file.write(header(field, blob_size(array.shape)))
-    file.write(_before_floats(array.shape))
-    file.write(np.ascontiguousarray(array, "<f4").data)
+def write_fetched(
+    file: BinaryIO, field: int, shape: Shape, *fetch: Callable[[], np.ndarray]
+) -> None:
+    """Write a BlobProto field of arrays that lie elsewhere: its data and, if given, its diff.
+
+    Each is fetched when its turn comes and let go before the next.
+    """
+    file.write(header(field, blob_size(shape, len(fetch))))
+    file.write(_shape_field(shape))
+    # The diff's field follows the data's.
+    for number, array in enumerate(fetch, _DATA):
+        file.write(header(number, 4 * math.prod(shape)))
+        file.write(np.ascontiguousarray(array(), "<f4").data)
 
 
-def blob_size(shape: Shape) -> int:
-    """How many bytes `write_blob` writes behind its header for an array of this shape."""
-    return len(_before_floats(shape)) + 4 * math.prod(shape)
+def blob_size(shape: Shape, arrays: int = 1) -> int:
+    """How many bytes `write_fetched` writes behind its header for so many arrays of this shape."""
+    size = 4 * math.prod(shape)
+    return len(_shape_field(shape)) + arrays * (len(header(_DATA, size)) + size)
 
 
-def _before_floats(shape: Shape) -> bytes:
+def _shape_field(shape: Shape) -> bytes:
     dims = b"".join(map(_encode, shape))
     message = header(1, len(dims)) + dims
-    return header(_SHAPE, len(message)) + message + header(_DATA, 4 * math.prod(shape))
+    return header(_SHAPE, len(message)) + message
 
 
 def _encode(value: int) -> bytes:

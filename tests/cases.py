@@ -76,6 +76,11 @@ def fixed(*shape: int) -> Feed:
     return Feed(lambda rng, shape: rng.random(shape), shape, indices=True)
 
 
+def states(*shape: int) -> Feed:
+    """Normal numbers that no gradient reaches."""
+    return Feed(lambda rng, shape: rng.standard_normal(shape), shape, indices=True)
+
+
 def label(index: int, *shape: int) -> Feed:
     """One class index everywhere."""
     return Feed(lambda rng, shape: np.full(shape, index), shape, indices=True)
@@ -85,14 +90,15 @@ def label(index: int, *shape: int) -> Feed:
 class Case:
     """A net and what to feed it.
 
-    smooth: whether finite differences hold at these inputs (not at ties and steps). golden: what
-    Caffe made of it, by the names that the .npz gives.
+    smooth: whether finite differences hold at these inputs (not at ties and steps). unheard: tops
+    whose gradients Caffe drops. golden: what Caffe made of it, by the names that the .npz gives.
     """
 
     name: str
     net: str
     feeds: Mapping[str, Feed] = field(default_factory=dict)
     smooth: bool = True
+    unheard: tuple[str, ...] = ()
     golden: Mapping[str, NDArray] | None = None
 
     @cached_property
@@ -185,6 +191,7 @@ def row(
     tops: int = 1,
     more: str = "",
     smooth: bool = True,
+    unheard: tuple[str, ...] = (),
 ) -> Case:
     """A case of one layer, whose type is the first word of ``name``.
 
@@ -204,7 +211,7 @@ def row(
         ),
         layer_text(name.split()[0], settings, [read[b] for b in bottoms or fed], tops, more),
     ]
-    return Case(name, "\n".join(lines), fed, smooth)
+    return Case(name, "\n".join(lines), fed, smooth, unheard)
 
 
 def input_text(shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -715,9 +722,10 @@ RECURRENT = (
         "num_output: 3 expose_hidden: true",
         normal(5, 2, 7),
         flags(5, 2),
-        normal(1, 2, 3),
-        normal(1, 2, 3),
+        states(1, 2, 3),
+        states(1, 2, 3),
         tops=3,
+        unheard=("y1", "y2"),
     ),
     row(
         "LSTM static, exposed",
@@ -725,9 +733,10 @@ RECURRENT = (
         normal(4, 2, 5),
         flags(4, 2),
         normal(2, 3, 2),
-        normal(1, 2, 3),
-        normal(1, 2, 3),
+        states(1, 2, 3),
+        states(1, 2, 3),
         tops=3,
+        unheard=("y1", "y2"),
     ),
     row("RNN", "num_output: 5", normal(7, 2, 3), flags(7, 2)),
     row("RNN static", "num_output: 2", normal(4, 3, 5, 2), flags(4, 3), normal(3, 7)),
@@ -737,8 +746,9 @@ RECURRENT = (
         normal(5, 2, 7),
         flags(5, 2),
         normal(2, 4),
-        normal(1, 2, 3),
+        states(1, 2, 3),
         tops=2,
+        unheard=("y1",),
     ),
     row("LSTMUnit", "", normal(1, 5, 3), normal(1, 5, 12), flags(1, 5), tops=2),
     row("LSTMUnit of one unit", "", normal(1, 7, 1), normal(1, 7, 4), flags(1, 7), tops=2),

@@ -57,6 +57,20 @@ def evaluate(
     return values
 
 
+def remembered(
+    shapes: Shapes, params: Mapping[ParamKey, Any], values: Mapping[int, Array]
+) -> dict[ParamKey, Array]:
+    """What layers leave for the next run: what their rules give beyond their tops."""
+    kept: dict[ParamKey, Array] = {}
+    for node, keys in zip(shapes.graph.nodes, shapes.keys, strict=True):
+        names = [key for key in shapes.memory if key.layer == node.name]
+        if names:
+            blobs = [np.asarray(params[key], np.float64) for key in keys.values()]
+            made = RULES[node.type](node.layer.spec, blobs, *(values[i] for i in node.bottoms))
+            kept.update(zip(names, (state[0] for state in made[len(node.tops) :]), strict=True))
+    return kept
+
+
 def in_phase(graph: Graph, node: Node) -> LayerParameter:
     """A layer's message, in the net's phase where it names none."""
     layer = LayerParameter()

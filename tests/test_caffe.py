@@ -374,6 +374,55 @@ def test_weights_go_in_and_out() -> None:
         net.copy_from("no.caffemodel")
 
 
+# Memory
+
+
+LSTM = """
+force_backward: true
+layer { name: "in" type: "Input" top: "x" top: "cont"
+  input_param { shape { dim: 2 dim: 3 dim: 5 } shape { dim: 2 dim: 3 } } }
+layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "h"
+  recurrent_param { num_output: 7 weight_filler { type: "xavier" } } }
+"""
+
+
+def test_states_go_from_forward_to_forward() -> None:
+    Path("lstm.prototxt").write_text(LSTM)
+    net = caffe.Net("lstm.prototxt", caffe.TEST)
+    assert [blob.shape for blob in net.params["lstm"]] == [(28, 5), (28,), (28, 7)]
+    assert len(net.layers[1].blobs) == 3
+    steps = DRAW.standard_normal((4, 3, 5)).astype(np.float32)
+    seed = DRAW.standard_normal((4, 3, 7)).astype(np.float32)
+    ones = np.ones((2, 3), np.float32)
+    parts = []
+    for part in (slice(2), slice(2, 4)):
+        net.blobs["h"].diff[...] = seed[part]
+        net.forward(x=steps[part], cont=ones)
+        net.backward()
+        parts.append([net.blobs["h"].data.copy(), net.blobs["x"].diff.copy()])
+    net.save("lstm.caffemodel")
+    whole = caffe.Net("lstm.prototxt", "lstm.caffemodel", caffe.TEST)
+    whole.blobs["x"].reshape(4, 3, 5)
+    whole.blobs["cont"].reshape(4, 3)
+    whole.reshape()
+    # What comes back from the second part does not reach the first.
+    whole.blobs["h"].diff[2:] = seed[2:]
+    whole.forward(x=steps, cont=np.ones((4, 3), np.float32))
+    whole.backward()
+    close(np.concatenate([parts[0][0], parts[1][0]]), whole.blobs["h"].data)
+    close(parts[1][1], whole.blobs["x"].diff[2:])
+    whole.blobs["h"].diff[:2], whole.blobs["h"].diff[2:] = seed[:2], 0
+    whole.forward(x=steps, cont=np.concatenate([0 * ones[:1], ones, ones[:1]]))
+    whole.backward()
+    close(parts[0][1], whole.blobs["x"].diff[:2])
+    # Other streams have left nothing.
+    whole.blobs["x"].reshape(4, 2, 5)
+    whole.blobs["cont"].reshape(4, 2)
+    whole.reshape()
+    whole.backward()
+    assert whole.blobs["x"].diff.shape == (4, 2, 5)
+
+
 # Data layers
 
 

@@ -139,7 +139,8 @@ def test_solve_says_what_it_does(trained: Path) -> None:
     tests = re.findall(r"Iteration (\d+), Testing net \(#0\)", log)
     assert tests == ["0", "3"]
     losses = re.findall(rf"Iteration (\d+), loss = {NUMBER}", log)
-    assert losses == ["0", "1", "2"]
+    # The last line is of one more batch, after all updates.
+    assert losses == ["0", "1", "2", "3"]
     assert re.findall(rf"Iteration (\d+), lr = ({NUMBER})", log) == [
         (str(i), "0.0001") for i in range(3)
     ]
@@ -150,12 +151,12 @@ def test_solve_says_what_it_does(trained: Path) -> None:
 
 def test_solve_writes_snapshots(trained: Path) -> None:
     log = (trained / "log.txt").read_text()
-    written = re.findall(r"Snapshotting to (\S+) and (\S+)", log)
-    assert written == [
-        (f"snap/tiny_iter_{i}.caffemodel", f"snap/tiny_iter_{i}.solverstate") for i in (2, 3)
-    ]
-    assert {path for pair in written for path in pair} <= {
-        str(path.relative_to(trained)) for path in (trained / "snap").iterdir()
+    written = re.findall(r"Snapshotting .*to binary proto file (\S+)", log)
+    ends = ("caffemodel", "solverstate")
+    assert written == [f"snap/tiny_iter_{i}.{end}" for i in (2, 3) for end in ends]
+    assert {path.name for path in (trained / "snap").iterdir()} == {
+        "tiny.log.jsonl",
+        *(f"tiny_iter_{i}.{end}" for i in (2, 3) for end in (*ends, "resume.json")),
     }
     layers = read_weights(trained / WEIGHTS).layers
     assert {
@@ -207,8 +208,9 @@ def test_an_interrupt_ends_a_run_with_a_snapshot(
     result = run("solve", changed("solver.prototxt", "test_iter: 2", ""))
     assert result.exit_code == status
     assert "Stopping after this step, with a snapshot (once more: at once).\n" in result.stdout
-    written = "Snapshotting to snap/tiny_iter_1.caffemodel and snap/tiny_iter_1.solverstate\n"
-    assert result.stdout.endswith(f"{written}Stopped.\n") is (status == 0)
+    written = "Snapshotting solver state to binary proto file snap/tiny_iter_1.solverstate\n"
+    ending = f"{written}Optimization stopped early.\n"
+    assert result.stdout.endswith(ending) is (status == 0)
     assert Path("snap/tiny_iter_1.solverstate").exists() is (status == 0)
 
 
@@ -247,7 +249,15 @@ def test_solvers_that_cannot_run(here: Path, old: str, new: str, message: str) -
             f"solve solver.prototxt --weights {WEIGHTS} --snapshot {STATE}",
             "--weights starts a run and --snapshot goes on with one; give one",
         ),
-        ("solve solver.prototxt --max-iter 0", "solver.prototxt: needs max_iter, or --max-iter"),
+        ("solve solver.prototxt --max-iter 0", "--max-iter 0: a run ends at iteration 1 or later"),
+        (
+            "solve solver.prototxt --keep 0",
+            "--keep 0: at least 1 snapshot is kept",
+        ),
+        (
+            f"solve solver.prototxt --resume --snapshot {STATE}",
+            "--resume finds the newest snapshot itself, and --snapshot names one; give one",
+        ),
         (
             f"solve solver.prototxt --snapshot {STATE} --max-iter 2",
             f"{STATE}: is at iteration 2, and the run ends at 2; --max-iter goes further",
@@ -326,7 +336,7 @@ def test_weights_that_do_not_fit(here: Path) -> None:
     net = changed("net.prototxt", "num_output: 4", "num_output: 5")
     assert mistake("test", net, WEIGHTS) == (
         f'{WEIGHTS}: layer "conv" (Convolution): weight is 4x3x3x3 in the file, 5x3x3x3 in the '
-        "net; to learn the layer anew, rename it"
+        "net; --skip-misfits leaves the layer as it is; to learn it anew, rename it"
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 from cases import CASES, DECONVOLUTION, GOLDEN, GOLDEN_CASES, Case, input_text, layer_text
 from numpy.typing import ArrayLike, NDArray
-from reference import batch_statistics, evaluate, in_phase
+from reference import batch_statistics, evaluate, in_phase, remembered
 
 from netspec import caffe
 from netspec.errors import LayerError
@@ -25,7 +25,7 @@ from netspec.layers.window import Window
 from netspec.proto.layers_pb2 import BlobProto
 from netspec.prototxt import parse_net
 from netspec.runner import Run, run
-from netspec.shapes import infer
+from netspec.shapes import Shapes, infer
 
 # A right generator is blamed for one test in a million; keys are fixed, so none of these is.
 SIGNIFICANCE = 1e-6
@@ -87,7 +87,9 @@ class Trial:
         """The objective, by the plain loops."""
         values = evaluate(self.case.shapes, params, inputs)
         losses = sum(weight * values[i].sum() for i, weight in self.case.graph.losses)
-        return losses + sum(np.vdot(seed, values[i]) for i, seed in self.case.seeds.items())
+        unheard = {self.case.graph.blobs[name] for name in self.case.unheard}
+        seeds = {i: seed for i, seed in self.case.seeds.items() if i not in unheard}
+        return losses + sum(np.vdot(seed, values[i]) for i, seed in seeds.items())
 
     def turned(self) -> set[int]:
         """The values that a run makes channels-last."""
@@ -161,7 +163,7 @@ def test_backward_is_right(trial: Trial) -> None:
 
 
 def test_statistics_are_kept(trial: Trial) -> None:
-    """As the plain loops have it, and as Caffe has it."""
+    """Statistics and memory, as the plain loops have it, and as Caffe has it."""
     case = trial.case
     updates = compiled(lambda *a: trial.run(*a).updates)(trial.inputs, trial.params)
     kept = {**case.params, **updates}
@@ -175,6 +177,7 @@ def test_statistics_are_kept(trial: Trial) -> None:
             layer = in_phase(case.graph, node)
             statistics = batch_statistics(layer, blobs, values[node.bottoms[0]])
             expected.update(zip(keys.values(), statistics, strict=True))
+    expected |= remembered(case.shapes, case.params, values)
     for key, array in kept.items():
         close(array, expected[key])
 
@@ -740,8 +743,39 @@ def test_what_stands_before_a_new_sequence_changes_nothing() -> None:
     tops = [run(shapes, params, {0: fed, 1: cont}).value(2) for fed in (x, x.at[:2].add(1))]
     assert (tops[0][2:] == tops[1][2:]).all()
     assert (tops[0][:2] != tops[1][:2]).all()
-    # A run remembers nothing of the runs before.
-    assert (run(shapes, params, {0: x, 1: cont}).value(2) == tops[0]).all()
+
+
+@pytest.mark.parametrize("layer_type", ["LSTM", "RNN"])
+def test_a_run_goes_on_where_the_last_one_ended(layer_type: str) -> None:
+    """Two parts of a sequence are as good as the whole; no gradient leads back to the first."""
+
+    def shapes(steps: int) -> Shapes:
+        net = input_text({"a": (steps, 2, 3), "b": (steps, 2)})
+        return infer(connect(parse_net(net + LSTM.replace("LSTM", layer_type))))
+
+    def part(start: int, end: int, arrays: Any) -> Run:
+        return run(shapes(end - start), arrays, {0: x[start:end], 1: cont[start:end]})
+
+    rng = np.random.default_rng(1)
+    params = {key: rng.standard_normal(b.shape) for key, b in shapes(7).params.items()}
+    params = {key: jnp.asarray(array, jnp.float32) for key, array in params.items()}
+    x = jnp.asarray(rng.standard_normal((7, 2, 3)), jnp.float32)
+    # The second stream begins anew with the second part.
+    cont = jnp.ones((7, 2)).at[3, 1].set(0)
+    first, whole = part(0, 3, params), part(0, 7, params)
+    second = part(3, 7, {**params, **first.updates})
+    close(jnp.concatenate([first.value(2), second.value(2)]), whole.value(2))
+    assert second.updates.keys() == whole.updates.keys() == shapes(7).memory.keys()
+    for key, array in whole.updates.items():
+        close(second.updates[key], array)
+
+    def end(params: Any, kept: Any) -> jax.Array:
+        return part(3, 7, {**params, **kept}).value(2).sum()
+
+    through = jax.grad(lambda params: end(params, part(0, 3, params).updates))(params)
+    for key, gradient in jax.grad(end)(params, first.updates).items():
+        close(through[key], gradient)
+        assert gradient.any()
 
 
 def test_a_cell_that_is_forgotten_may_be_anything() -> None:

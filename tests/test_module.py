@@ -12,6 +12,7 @@ import netspec
 from netspec.errors import GraphError, NetSpecError
 from netspec.layers.activation import ReLU
 from netspec.layers.base import Array
+from netspec.module import Memory
 from netspec.shapes import ParamKey
 from netspec.weights import write_weights
 
@@ -410,6 +411,77 @@ def test_dropout_is_nothing_in_test(load: Load) -> None:
 def test_dropout_of_nothing_in_train(load: Load) -> None:
     net = load(DROPOUT.replace("0.25", "0"), phase="train")
     np.testing.assert_array_equal(net(x=ONES)["y"], ONES)
+
+
+# Memory
+
+LSTM = """
+layer { name: "in" type: "Input" top: "x" top: "cont"
+  input_param { shape { dim: [2, 3, 5] } shape { dim: [2, 3] } } }
+layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "h"
+  recurrent_param { num_output: 7 weight_filler { type: "xavier" } } }
+"""
+STEPS = np.random.default_rng(2).standard_normal((4, 3, 5)).astype(np.float32)
+
+
+def cont(*starts: int) -> np.ndarray:
+    """(steps, 3), 0 where sequences start."""
+    return np.tile(np.float32(starts)[:, None], (1, 3))
+
+
+def test_what_a_run_leaves_is_no_weight(load: Load) -> None:
+    net = load(LSTM)
+    assert {str(key) for key in net.arrays()} == {"lstm.W_xc", "lstm.b_c", "lstm.W_hc"}
+    assert len(jax.tree.leaves(nnx.state(net, Memory))) == 2
+    assert len(jax.tree.leaves(nnx.state(net, nnx.Param))) == 3
+    assert [(n, v.shape) for n, v in net.memory["lstm"].items()] == [("h", (3, 7)), ("c", (3, 7))]
+    assert not any(variable[...].any() for variable in net.memory["lstm"])
+
+
+def test_a_net_goes_on_where_its_last_run_ended(load: Load) -> None:
+    net = load(LSTM)
+    whole = net(x=STEPS, cont=cont(0, 1, 1, 1))["h"]
+    parts = [
+        net(x=STEPS[:2], cont=cont(0, 1))["h"],
+        nnx.jit(lambda net: net(x=STEPS[2:3], cont=cont(1))["h"])(net),
+        net(x=STEPS[3:], cont=cont(1))["h"],
+    ]
+    np.testing.assert_allclose(jnp.concatenate(parts), whole, rtol=1e-4, atol=1e-6)
+    # A sequence that starts needs nothing of what was before.
+    np.testing.assert_array_equal(net(x=STEPS[:2], cont=cont(0, 1))["h"], parts[0])
+    net.memory["lstm"]["h"].set_value(jnp.ones((3, 7)))
+    again = net(x=STEPS[2:3], cont=cont(1))["h"]
+    assert np.all(again != parts[1])
+
+
+def test_other_streams_start_from_zero(load: Load) -> None:
+    net = load(LSTM)
+    first = net(x=STEPS[:2, :1], cont=cont(1, 1)[:, :1])["h"]
+    net(x=STEPS[:2], cont=cont(1, 1))
+    assert net.memory["lstm"]["h"].shape == (3, 7)
+    np.testing.assert_array_equal(net(x=STEPS[:2, :1], cont=cont(1, 1)[:, :1])["h"], first)
+    assert {key: a.shape for key, a in net.memory_for(net.shapes).items()} == net.shapes.memory
+
+
+def test_jax_cannot_keep_what_a_run_leaves(load: Load) -> None:
+    net = load(LSTM)
+    for transform in (jax.jit, jax.grad):
+        with pytest.raises(GraphError) as caught:
+            transform(lambda x: net(x=x, cont=cont(0, 1))["h"].sum())(STEPS[:2])
+        assert str(caught.value) == (
+            "net.prototxt: a run changes lstm.c, lstm.h, which JAX's own transformations cannot "
+            "keep; use nnx.jit and nnx.grad, and hand them the net"
+        )
+
+
+def test_layers_that_share_statistics_go_on_from_each_other(load: Load) -> None:
+    """Sums that decay by half: of the batch's 1, then of both batches' 1."""
+    norm = """layer { name: "%s" type: "BatchNorm" bottom: "x" top: "%s" %s
+      batch_norm_param { moving_average_fraction: 0.5 } }"""
+    names = "".join(f'param {{ name: "{name}" lr_mult: 0 }}' for name in "mvs")
+    net = load(INPUT + "".join(norm % (name, name, names) for name in "ab"), phase="train")
+    net(x=X)
+    assert net.params["b"]["scale_factor"][...].tolist() == [1.5]
 
 
 # The package

@@ -559,7 +559,8 @@ def test_input_layers_are_fed_by_the_caller() -> None:
 
 
 def snapshots() -> list[str]:
-    return sorted(str(path) for path in Path().rglob("*_iter_*"))
+    """The snapshots here, but for the records beside them."""
+    return sorted(str(path) for path in Path().rglob("*_iter_*") if path.suffix != ".json")
 
 
 @pytest.mark.parametrize(
@@ -680,8 +681,8 @@ def test_weights_may_lie_beside_the_solver() -> None:
         ("b.caffemodel", "b.caffemodel: has no layer of net.prototxt; it has conv1"),
         (
             "c.caffemodel",
-            'c.caffemodel: layer "ip" (InnerProduct): weight is 3 in the file, 2x3 in the net; to '
-            "learn the layer anew, rename it",
+            'c.caffemodel: layer "ip" (InnerProduct): weight is 3 in the file, 2x3 in the net; '
+            "--skip-misfits leaves the layer as it is; to learn it anew, rename it",
         ),
     ],
 )
@@ -768,7 +769,7 @@ def test_a_state_of_other_weights_changes_nothing() -> None:
     ("data", "message"),
     [
         (b"", "is empty"),
-        (b"iter: 3", "is truncated: a field of 8 bytes has only 6 left"),
+        (b"iter: 3", 'is text that begins "iter: 3"; only Caffe\'s files can be read'),
         (b"\x08\x03\x92", "is truncated in the middle of a number"),
         (b"\x08\x03", "holds no history; is it a .solverstate?"),
         (b"\x08\x03\x1a\x05abc", "is truncated: a field of 5 bytes has only 3 left"),
@@ -917,11 +918,6 @@ NETS = "net, net_param, train_net, train_net_param"
         ("snapshot: -1", "snapshot -1 must not be negative"),
         ("test_interval: -1", "test_interval -1 must not be negative"),
         ("test_iter: 3 test_iter: 0", "test_iter 0 must be at least 1"),
-        (
-            "snapshot_diff: true",
-            "snapshot_diff: gradients are not kept in snapshots; leave it out",
-        ),
-        ("debug_info: true", "debug_info: statistics of blobs are not printed here; leave it out"),
         ("", "needs base_lr"),
     ],
 )

@@ -77,6 +77,8 @@ class Net:
         self.module, self.feed = module, feed
         self._shapes = module.shapes
         self._key = jax.random.key(np.random.randint(1 << 31))
+        # What the last forward changed, as it was before: backward starts from there, too.
+        self._before: dict[ParamKey, Array] = {}
         graph = module.graph
         self.blobs: OrderedDict[str, Blob] = OrderedDict(
             (name, Blob(shape)) for name, shape in self._shapes.by_name.items()
@@ -179,6 +181,9 @@ class Net:
     def _sync(self) -> Params:
         return {key: blob.data_mirror.device for key, blob in self._param_blobs.items()}
 
+    def _arrays(self) -> Params:
+        return {**self._sync(), **self.module.memory_for(self._shapes)}
+
     def _forward(self, first: int, last: int) -> float:
         """Run layers by index; returns the loss."""
         graph = self.module.graph
@@ -186,12 +191,14 @@ class Net:
         self.show({name: jnp.asarray(array) for name, array in batch.items()})
         self._key = jax.random.fold_in(self._key, 1)
         key = self._key if graph.phase == TRAIN else None
+        arrays = self._arrays()
         made, updates, loss = runnable(graph, _forward)(
-            self._shapes, (first, last), self._sync(), self._given(first, last), key
+            self._shapes, (first, last), arrays, self._given(first, last), key
         )
         for name, array in made.items():
             self.blobs[name].hold(array)
         self.module.assign(updates)
+        self._before |= {param: arrays[param] for param in updates}
         return float(loss)
 
     def _backward(self, last: int, first: int) -> None:
@@ -208,16 +215,20 @@ class Net:
             if graph.values[i].name != AUTOMATIC
         }
         key = self._key if graph.phase == TRAIN else None
+        arrays = dict(self._arrays())
+        for param, array in self._before.items():
+            if array.shape == arrays[param].shape:
+                arrays[param] = array
         diffs, gradients = runnable(graph, _backward)(
-            self._shapes, (first, last), self._sync(), self._given(first, last), seeds, key
+            self._shapes, (first, last), arrays, self._given(first, last), seeds, key
         )
         for name, array in diffs.items():
             self.blobs[name].diff_mirror.device = array
         specs = self._shapes.param_specs
-        for param, gradient in gradients.items():
-            if specs[param].lr_mult or graph.force_backward:
+        for param, spec in specs.items():
+            if spec.lr_mult or graph.force_backward:
                 mirror = self._param_blobs[param].diff_mirror
-                mirror.device = mirror.device + gradient
+                mirror.device = mirror.device + gradients[param]
 
     def _given(self, first: int, last: int) -> dict[int, Array]:
         """The values that these layers read but do not make."""

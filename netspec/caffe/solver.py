@@ -15,7 +15,7 @@ class Solver:
     def __init__(self, solver_file: str) -> None:
         self._loop = Loop.from_file(solver_file)
         self.net = Net.of(self._loop.net, self._loop.feed)
-        self._loop.keep = tuple(self.net.blobs)
+        self._loop.trainer.keep = tuple(self.net.blobs)
 
     @property
     def iter(self) -> int:
@@ -30,7 +30,7 @@ class Solver:
     @cached_property
     def test_nets(self) -> list[Net]:
         """The nets that are tested, with data of their own."""
-        pairs = zip(self._loop.test_nets, self._loop.test_feeds, strict=True)
+        pairs = zip(self._loop.tests.nets, self._loop.tests.feeds, strict=True)
         return [Net.of(net, feed) for net, feed in pairs]
 
     def step(self, count: int) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from netspec.errors import LayerError, NetSpecError, counted, fail, nearest, require
 from netspec.layers.dialects import fork_of_type
@@ -42,12 +43,14 @@ class Layout(Enum):
 class Blob:
     """A learned array: its shape, and how to fill it before training.
 
-    ``learned`` is False for statistics that the layer keeps itself (`Context.update`).
+    ``learned`` is False for statistics that the layer keeps itself (`Context.update`). ``start``:
+    the values before training, where the layer has them instead of a filler.
     """
 
     shape: Shape
     filler: FillerParameter = field(default_factory=FillerParameter)
     learned: bool = True
+    start: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,19 @@ class Context:
     blobs: its learned arrays by name, in Caffe's shapes.
     channels_last: whether bottoms of rank 4 and more arrive as (N, ..., C).
     run_key, index: the run's random key, and which of the run's layers this is.
-    updates: what the layer has set with `update`.
+    memory: the arrays of `Layer.memory`, as the run before left them.
+    wanted: for each bottom, whether Caffe would compute its gradient.
+    updates, remembered: what the layer has set with `update` and `remember`.
     """
 
     blobs: Mapping[str, Array]
     channels_last: bool = False
     run_key: Array | None = None
     index: int = 0
+    memory: Mapping[str, Array] = field(default_factory=dict)
+    wanted: tuple[bool, ...] = ()
     updates: dict[str, Array] = field(default_factory=dict)
+    remembered: dict[str, Array] = field(default_factory=dict)
 
     def key(self) -> Array:
         """This layer's random key for this run; raises LayerError if the run has none."""
@@ -89,6 +97,10 @@ class Context:
     def update(self, name: str, value: Array) -> None:
         """Set a running statistic for the runs that follow."""
         self.updates[name] = value
+
+    def remember(self, name: str, value: Array) -> None:
+        """Set an array of `Layer.memory` for the next run."""
+        self.remembered[name] = value
 
     def axis(self, axis: int, rank: int) -> int:
         """Where Caffe's ``axis`` of a blob of ``rank`` axes lies in the arrays of this run."""
@@ -154,6 +166,10 @@ class Layer:
 
     def blobs(self, *bottoms: Shape) -> dict[str, Blob]:
         """Learned arrays in the order of a .caffemodel."""
+        return {}
+
+    def memory(self, *bottoms: Shape) -> dict[str, Shape]:
+        """Arrays that a run leaves for the next one, zero at first; no weights."""
         return {}
 
     def apply(self, ctx: Context, *bottoms: Array) -> Array | tuple[Array, ...]:

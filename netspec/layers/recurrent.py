@@ -16,16 +16,16 @@ from netspec.layers.base import Array, Blob, Context, Layer, Shape, count, regis
 class _Recurrent(Layer):
     """What LSTM and RNN share: bottoms and tops, and one scan over time.
 
-    gates: how many numbers of each hidden unit are computed from the bottoms. states: how many
-    arrays (N, D) are handed from step to step.
+    gates: how many numbers of each hidden unit are computed from the bottoms. states: the arrays
+    (N, D) that are handed from step to step.
     """
 
     gates = 1
-    states = 1
+    states: tuple[str, ...] = ("h",)
 
     def exposed(self) -> int:
         """How many states are bottoms and tops."""
-        return self.states if self.param.expose_hidden else 0
+        return len(self.states) if self.param.expose_hidden else 0
 
     def has_static(self) -> bool:
         """Whether there is a bottom that every step sees."""
@@ -78,15 +78,25 @@ class _Recurrent(Layer):
         static = _product(more[0].reshape(len(more[0]), -1), ctx.blobs[f"W_x{name}_static"])
         return top + jnp.broadcast_to(static, top.shape)
 
-    def first(self, x: Array, more: tuple[Array, ...]) -> tuple[Array, ...]:
-        """The states before the first step, (N, D) each."""
-        if self.exposed():
-            return tuple(state[0] for state in more[len(more) - self.exposed() :])
-        return (jnp.zeros((x.shape[1], self.param.num_output), x.dtype),) * self.states
+    def memory(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Shape]:  # type: ignore[override]
+        """The last step's states, (N, D) each, unless they are tops."""
+        hidden = () if self.exposed() else self.states
+        return dict.fromkeys(hidden, (x[1], self.param.num_output))
 
-    def tops_of(self, top: Array, last: tuple[Array, ...]) -> tuple[Array, ...]:
-        """The layer's tops, from what the scan made."""
-        return (top, *(state[None] for state in last[: self.exposed()]))
+    def first(self, ctx: Context, more: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The states before the first step, (N, D) each; no gradient reaches them."""
+        if self.exposed():
+            given = more[len(more) - self.exposed() :]
+            return tuple(jax.lax.stop_gradient(state[0]) for state in given)
+        return tuple(ctx.memory[name] for name in self.states)
+
+    def tops_of(self, ctx: Context, top: Array, last: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The layer's tops, from what the scan made; the last states are told or remembered."""
+        if self.exposed():
+            return (top, *(jax.lax.stop_gradient(state[None]) for state in last))
+        for name, state in zip(self.states, last, strict=True):
+            ctx.remember(name, state)
+        return (top,)
 
     def allow_force_backward(self, bottom: int) -> bool:
         """``cont`` has no gradient."""
@@ -109,17 +119,14 @@ class LSTM(_Recurrent):
     W_hc (cont h), then c = cont f c + i g and h = o tanh(c).
     Blobs: W_xc (4 D, C), b_c (4 D), W_xc_static (4 D, S) if there is a static bottom, W_hc
     (4 D, D). Their rows are those of i, f, o, g in turn.
+    Without ``expose_hidden`` a run goes on from the last step of the run before; set cont to 0
+    where a sequence begins. No gradient passes through h_0, c_0, h_T and c_T, nor from run to run.
     Caffe: ``lstm_layer.cpp``, ``recurrent_layer.cpp``.
-
-    Differs: without ``expose_hidden`` a run starts from states of zero, where Caffe goes on from
-    the last step of the run before; a run is a function of what it is fed. Where cont is 0 at the
-    first step, as it is where sequences begin, nothing differs. With ``expose_hidden`` gradients
-    pass through h_0, c_0, h_T and c_T, where Caffe drops them; ``propagate_down: false`` does too.
     """
 
     formula = "c = f c + i g, y = o tanh(c), with gates of x and the last y"
     gates = 4
-    states = 2
+    states = ("h", "c")
 
     def blobs(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Blob]:  # type: ignore[override]
         """W_xc, b_c, W_xc_static, W_hc."""
@@ -140,8 +147,8 @@ class LSTM(_Recurrent):
             return (h, c), h
 
         seen = self.inputs(ctx, "c", x, more), jax.lax.stop_gradient(cont)
-        last, top = jax.lax.scan(step, self.first(x, more), seen)
-        return self.tops_of(top, last)
+        last, top = jax.lax.scan(step, self.first(ctx, more), seen)
+        return self.tops_of(ctx, top, last)
 
 
 @register(param="recurrent_param", bottoms=(2, 4), tops=(1, 2))
@@ -152,9 +159,8 @@ class RNN(_Recurrent):
     with D = ``num_output``. ``expose_hidden`` adds bottom h_0 and top h_T, both (1, N, D). A step
     makes h = tanh(W_xh x + b_h + W_xh_static static + W_hh (cont h)) and o = tanh(W_ho h + b_o).
     Blobs: W_xh (D, C), b_h (D), W_xh_static (D, S) if there is a static bottom, W_hh (D, D), W_ho
-    (D, D), b_o (D). Caffe: ``rnn_layer.cpp``, ``recurrent_layer.cpp``.
-
-    Differs: where a run starts, and that gradients pass through exposed states; see LSTM.
+    (D, D), b_o (D). Where a run starts, and what has no gradient, is as in LSTM.
+    Caffe: ``rnn_layer.cpp``, ``recurrent_layer.cpp``.
     """
 
     formula = "h = tanh(w x + u h + b), y = tanh(v h + c)"
@@ -182,9 +188,10 @@ class RNN(_Recurrent):
             return (h,), h
 
         seen = self.inputs(ctx, "h", x, more), jax.lax.stop_gradient(cont)
-        last, states = jax.lax.scan(step, self.first(x, more), seen)
+        last, states = jax.lax.scan(step, self.first(ctx, more), seen)
         top = _product(states, ctx.blobs["W_ho"])
-        return self.tops_of(jnp.tanh(top + jnp.broadcast_to(ctx.blobs["b_o"], top.shape)), last)
+        top = jnp.tanh(top + jnp.broadcast_to(ctx.blobs["b_o"], top.shape))
+        return self.tops_of(ctx, top, last)
 
 
 @register(bottoms=3, tops=2)

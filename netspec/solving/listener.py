@@ -47,8 +47,8 @@ class Listener:
     def test(self, solver: Solver, index: int, result: Evaluation) -> None:
         """Test net ``index`` was run."""
 
-    def snapshot(self, solver: Solver, paths: tuple[Path, ...]) -> None:
-        """A snapshot was written: weights, then state."""
+    def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
+        """A snapshot is being written: weights, then state."""
 
     def say(self, line: str) -> None:
         """Something worth a line."""
@@ -78,7 +78,7 @@ class Listeners(Listener):
         for listener in self.listeners:
             listener.test(solver, index, result)
 
-    def snapshot(self, solver: Solver, paths: tuple[Path, ...]) -> None:
+    def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
         for listener in self.listeners:
             listener.snapshot(solver, paths)
 

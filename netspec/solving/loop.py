@@ -1,4 +1,4 @@
-"""The training loop: Caffe's steps, each one compiled program.
+"""The training loop: Caffe's steps, its tests and snapshots on the way.
 
 Caffe: ``Solver::Step``, ``Solver::Solve``, ``Solver::Test`` in ``solver.cpp``.
 """
@@ -8,38 +8,30 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from netspec import build
-from netspec.errors import Place, SolverError, SourceError, WeightsError, blame, fail, require
-from netspec.layers.base import Array, text
+from netspec import build, record
+from netspec.errors import Place, SolverError, SourceError, blame, fail
+from netspec.layers.base import Array
 from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.prototxt import SolverText, read_solver
-from netspec.runner import runnable
-from netspec.shapes import ParamKey, Shapes
-from netspec.solving import regime, updates
-from netspec.solving.evaluation import Evaluation, evaluate
+from netspec.record import Record
+from netspec.solving import regime, store
+from netspec.solving.evaluation import Evaluation
+from netspec.solving.guard import Guard, Pending
 from netspec.solving.listener import Listener, Step
-from netspec.solving.program import Micro, Program, accumulate, apply_update, whole_step
 from netspec.solving.schedules import check_end, schedule, steps_taken
-from netspec.solving.snapshot import (
-    State,
-    check_writable,
-    find_weights,
-    read_state,
-    write_state,
-)
-from netspec.solving.updates import Tree
+from netspec.solving.snapshot import State, check_writable
+from netspec.solving.store import Found, Store
+from netspec.solving.testing import TestNets
+from netspec.solving.trainer import Batch, Trainer
 from netspec.sources.feed import Feed
 from netspec.upgrade import upgrade_solver
-from netspec.weights import Copied, copy_into, read_weights, write_weights
+from netspec.weights import Copied, copy_into, read_weights
 
 
 class Solver:
@@ -47,12 +39,19 @@ class Solver:
 
     net: the train net; its arrays are those of the last update. test_nets: the nets that
     `test` runs, on the same arrays. iteration: updates made so far. inputs: arrays for the blobs
-    that Input layers of the train net make, if it has such; the caller sets them.
+    that Input layers of the train net make, if it has such; the caller sets them. outputs: what
+    the last update's pass made. data: where the train data stands after the last update.
     stopping: set it, from a signal or a listener, and the run ends after the update under way.
+    snapshot_wanted: set it, and a snapshot is written after the update under way.
     """
 
-    def __init__(self, text: SolverText, listener: Listener | None = None) -> None:
-        """Build every net and open the training data; raises a NetSpecError."""
+    def __init__(
+        self, text: SolverText, listener: Listener | None = None, keep: int | None = None
+    ) -> None:
+        """Build every net and open the training data; raises a NetSpecError.
+
+        keep: how many snapshots stay on disk; None for all.
+        """
         self.text = upgrade_solver(text)
         self.param: SolverParameter = self.text.message
         self.listener = listener or Listener()
@@ -60,32 +59,54 @@ class Solver:
             regime.check(self.param)
             self.rate = schedule(self.param)
             train, tests = regime.net_texts(self.text)
-        self.seed = self.param.random_seed if self.param.random_seed >= 0 else _entropy()
+        seed = self.param.random_seed if self.param.random_seed >= 0 else _entropy()
         train_graph = build.graph_of(*train)
-        self.feed = Feed(train_graph, self.seed)
-        self.net = build.compile_net(train_graph, self.feed.tops, self.seed)
-        self.keep: tuple[str, ...] = self.net.graph.outputs
-        self.test_graphs = [build.graph_of(*test) for test in tests]
+        self.feed = Feed(train_graph, seed)
+        self.net = build.compile_net(train_graph, self.feed.tops, seed)
+        graphs = [build.graph_of(*test) for test in tests]
+        self.tests = TestNets(graphs, self.net, seed)
+        with blame(Place(text.file)):
+            self.trainer = Trainer(self.net, self.param, seed)
+        self.guard = Guard(self)
+        self.store = Store(
+            self.param.snapshot_prefix,
+            ".h5" if self.param.snapshot_format == SolverParameter.HDF5 else "",
+            keep,
+            lambda paths: self.listener.snapshot(self, paths),
+            lambda failure: self.listener.warn(failure),
+        )
         self.iteration = 0
-        self.losses: deque[Array] = deque(maxlen=self.param.average_loss)
+        self.data: Mapping[str, Any] = self.feed.state()
+        self.losses: deque[Array | float] = deque(maxlen=self.param.average_loss)
         self.inputs: Mapping[str, Array] = {}
         self.outputs: Mapping[str, Array] = {}
-        with blame(Place(text.file)):
-            self.transformation = updates.transformation(self.param, self._learned_specs)
-        self.state = self.transformation.init(self._learned())
         self.stopping = False
+        self.snapshot_wanted = False
         for weights in self.param.weights:
             self.load_weights(weights)
 
     @staticmethod
-    def from_file(path: str | Path, listener: Listener | None = None) -> Solver:
+    def from_file(
+        path: str | Path, listener: Listener | None = None, keep: int | None = None
+    ) -> Solver:
         """The solver of a prototxt file; raises a NetSpecError."""
-        return Solver(read_solver(path), listener)
+        return Solver(read_solver(path), listener, keep)
 
-    def load_weights(self, names: str) -> list[Copied]:
-        """Fine-tune from weight files, comma-separated, by layer name; raises WeightsError."""
-        paths = [regime.find(self.text.file, name.strip()) for name in names.split(",")]
-        return [copy_into(self.net, read_weights(path)) for path in paths]
+    def load_weights(
+        self, names: str, fc_to_conv: bool = False, skip_misfits: bool = False
+    ) -> list[Copied]:
+        """Fine-tune from weight files, comma-separated, by layer name; raises WeightsError.
+
+        fc_to_conv, skip_misfits: as `copy_into` takes them.
+        """
+        copied = []
+        for name in names.split(","):
+            weights = read_weights(regime.find(self.text.file, name.strip()))
+            copied.append(
+                copy_into(self.net, weights, fc_to_conv=fc_to_conv, skip_misfits=skip_misfits)
+            )
+            self.tests.load(weights)
+        return copied
 
     def solve(self, max_iter: int | None = None) -> None:
         """Train to the end, with tests and snapshots on the way and at the end.
@@ -97,41 +118,53 @@ class Solver:
         limit = self.param.max_iter if max_iter is None else max_iter
         with blame(Place(self.text.file)):
             check_end(self.param, limit)
-            regime.check_learns(self.net.graph, list(self._learned_specs))
+            regime.check_learns(self.net.graph, list(self.trainer.learned_specs))
             if self.param.snapshot or self.param.snapshot_after_train:
                 check_writable(self.param.snapshot_prefix)
         if regime.tests_before(self.param, self.iteration, limit):
-            _ = self.test_nets
+            _ = self.tests.nets
         start = self.iteration
         try:
             self.step(limit - self.iteration)
         except SourceError:
-            if self.iteration > start and self.param.snapshot_after_train:
-                self.snapshot()
+            if self.iteration > start:
+                self._snapshot_at_end()
             raise
-        every = self.param.snapshot
-        if self.param.snapshot_after_train and (not every or self.iteration % every):
-            self.snapshot()
-        if not self.stopping and self._due(self.param.test_interval):
+        self._snapshot_at_end()
+        if self.stopping:
+            return
+        if self._due(self.param.display):
+            self._show_final_loss()
+        if self._due(self.param.test_interval):
             self.test_all()
 
     def step(self, count: int) -> None:
-        """Make ``count`` updates, or fewer if `stopping` is set meanwhile."""
+        """Make ``count`` updates, or fewer if `stopping` is set meanwhile.
+
+        Raises SolverError where a loss or a gradient is not finite: the net is then as it was
+        before that update, and a snapshot of it written.
+        """
         try:
             for _ in range(count):
                 if self._due(self.param.test_interval) and (
                     self.iteration or self.param.test_initialization
                 ):
+                    self.guard.settle()
                     self.test_all()
                 if self.stopping:
                     return
                 self._update()
-                if self.param.snapshot and self.iteration % self.param.snapshot == 0:
-                    self.snapshot()
+                self.store.settle(wait=False)
+                due = self.param.snapshot and self.iteration % self.param.snapshot == 0
+                if due or self.snapshot_wanted:
+                    self.snapshot_wanted = False
+                    self.guard.settle()
+                    self.store.begin(self._snapshot())
+            self.guard.settle()
         finally:
+            self.store.settle(wait=True)
             # The arrays that the test nets had are gone: each update is made in place.
-            for net in self.__dict__.get("test_nets", ()):
-                self._share_with(net)
+            self.tests.share()
 
     def smoothed_loss(self) -> float:
         """The mean of the last ``average_loss`` losses."""
@@ -149,110 +182,84 @@ class Solver:
 
     def test(self, index: int) -> Evaluation:
         """Run test net ``index`` for its ``test_iter`` batches, or fewer if `stopping` is set."""
-        net, batches = self.test_nets[index], self.param.test_iter[index]
-        self._share_with(net)
-        return evaluate(net, self.test_feeds[index], batches, lambda: self.stopping)
+        return self.tests.run(index, self.param.test_iter[index], lambda: self.stopping)
 
-    @cached_property
+    @property
     def test_nets(self) -> list[Net]:
         """The nets that `test` runs, built when first asked for."""
-        feeds = zip(self.test_graphs, self.test_feeds, strict=True)
-        return [build.compile_net(graph, feed.tops, self.seed) for graph, feed in feeds]
+        return self.tests.nets
 
-    @cached_property
-    def test_feeds(self) -> list[Feed]:
-        """The data of the test nets; each goes on where its last test ended, as Caffe's does."""
-        return [Feed(graph, self.seed) for graph in self.test_graphs]
+    @property
+    def seed(self) -> int:
+        """What all randomness starts from."""
+        return self.trainer.seed
 
     def snapshot(self) -> tuple[Path, Path]:
         """Write weights and state; returns their paths. Raises SolverError if the disk will not."""
-        end = ".h5" if self.param.snapshot_format == SolverParameter.HDF5 else ""
-        stem = f"{self.param.snapshot_prefix}_iter_{self.iteration}"
-        weights, state = Path(f"{stem}.caffemodel{end}"), Path(f"{stem}.solverstate{end}")
-        arrays = self.net.arrays()
-        rule = updates.rule_state(self.state)
-        history = tuple(
-            slot.get(key, jnp.zeros_like(array))
-            for slot in rule.history
-            for key, array in arrays.items()
-        )
-        steps = steps_taken(self.param, self.iteration)
-        try:
-            write_weights(weights, self.net.shapes, arrays)
-            write_state(state, State(self.iteration, str(weights), history, steps))
-        except OSError as error:
-            raise SolverError(f"cannot write snapshot {stem}: {error.strerror or error}") from None
-        self.listener.snapshot(self, (weights, state))
-        return weights, state
+        self.guard.settle()
+        return self.store.write(self._snapshot())
 
     def restore(self, path: str | Path) -> None:
-        """Go on from a .solverstate and the weights it names; raises WeightsError."""
-        state = read_state(path)
-        weights = read_weights(find_weights(state, path))
-        rule = updates.rule_state(self.state)
-        keys = list(self.net.shapes.params)
-        with blame(Place(str(path))):
-            require(
-                len(state.history) == len(keys) * len(rule.history),
-                f"holds {len(state.history)} history blobs; this solver keeps "
-                f"{len(keys) * len(rule.history)}",
-                WeightsError,
-            )
-            slots = tuple(
-                self._history_slot(state.history[i * len(keys) : (i + 1) * len(keys)])
-                for i in range(len(rule.history))
-            )
-        copy_into(self.net, weights)
-        count = jnp.asarray(state.iteration, jnp.int32)
-        self.state = updates.with_rule_state(self.state, updates.RuleState(count, slots))
+        """Go on from a .solverstate and the weights it names; raises WeightsError.
+
+        From a snapshot of netspec's the run goes on as if it had never stopped; from Caffe's files
+        as Caffe does, its data from the beginning.
+        """
+        self.take(store.read(path))
+
+    def take(self, found: Found) -> None:
+        """Go on from a snapshot that was read; raises WeightsError where it does not fit."""
+        state = found.state
+        with blame(Place(str(found.path))):
+            history = self.trainer.history_of(state.history)
+        copy_into(self.net, found.weights)
+        self.trainer.restore(state.iteration, history)
         self.iteration = state.iteration
         self.losses.clear()
+        self.guard.forget()
+        if found.record is not None:
+            with blame(Place(str(record.beside(found.path)))):
+                self._go_on(found.record)
 
     def close(self) -> None:
-        """Stop the threads that read data."""
+        """Stop the threads that read data and write snapshots."""
+        self.store.settle(wait=True)
         self.feed.close()
-        for feed in self.__dict__.get("test_feeds", ()):
-            feed.close()
+        self.tests.close()
+        self.listener.close()
 
-    def _due(self, interval: int) -> bool:
-        return bool(interval and self.test_graphs and self.iteration % interval == 0)
+    def rewind(self, pending: Pending) -> None:
+        """Be where an update found the solver that then failed, as its arrays are already."""
+        self.iteration = pending.iteration
+        self.data = pending.data
+        self.losses = deque(pending.losses, self.losses.maxlen)
+        self.net.assign(pending.statistics)
+        self.trainer.recover()
 
     def _update(self) -> None:
-        iteration, learned = self.iteration, self._learned()
-        fixed = {k: a for k, a in self.net.arrays().items() if k not in learned}
-        if self.param.iter_size == 1:
-            program, feeds, key = self._batch(0)
-            step = runnable(self.net.graph, whole_step)
-            micro, learned, self.state = step(program, fixed, learned, self.state, feeds, key)
-        else:
-            micro, learned, self.state = self._accumulated(fixed, learned)
-        self.net.assign({**learned, **micro.statistics})
+        """One update; what came of it is looked at some steps later, when it is there."""
+        batches = [self._batch(i) for i in range(self.param.iter_size)]
+        pending = Pending(
+            self.iteration,
+            batches,
+            self.data,
+            tuple(self.losses),
+            self.trainer.statistics(batches[0].shapes),
+        )
+        self.guard.before(pending)
+        micro = self.trainer.update(batches)
+        self.data = self.feed.state()
         self.outputs = micro.outputs
         self.losses.append(micro.loss)
         self.iteration += 1
-        self.listener.step(self, Step(iteration, micro.loss, micro.outputs, self.rate))
+        step = Step(pending.iteration, micro.loss, micro.outputs, self.rate)
+        self.listener.step(self, step)
+        self.guard.after(pending, micro)
 
-    def _accumulated(self, fixed: Tree, learned: Tree) -> tuple[Micro, Tree, Any]:
-        """``iter_size`` passes, their gradients summed; the loss is their mean."""
-        total: Tree = {}
-        losses = []
-        for i in range(self.param.iter_size):
-            program, feeds, key = self._batch(i)
-            micro = runnable(self.net.graph, accumulate)(program, fixed, learned, total, feeds, key)
-            total = micro.gradients
-            fixed = {**fixed, **micro.statistics}
-            losses.append(micro.loss)
-        learned, state = apply_update(program, learned, self.state, total)
-        loss = sum(losses[1:], losses[0]) / self.param.iter_size
-        return micro._replace(loss=loss), learned, state
-
-    def _batch(self, micro: int) -> tuple[Program, Mapping[str, Array], Array]:
-        """The next batch on its way to the device, and the program for its shapes."""
-        feeds: dict[str, Any] = {**self.feed.next(self.net.shapes), **self._given()}
-        shapes = self.net.shapes_for({name: array.shape for name, array in feeds.items()})
+    def _batch(self, micro: int) -> Batch:
+        feeds = {**self.feed.next(self.net.shapes), **self._given()}
         moment = self.iteration * self.param.iter_size + micro
-        key = jax.random.fold_in(self._root_key, moment)
-        return self._program(shapes), jax.device_put(feeds), key
+        return self.trainer.batch(feeds, moment, self.feed.current)
 
     def _given(self) -> Mapping[str, Array]:
         """What the caller hands in for Input layers."""
@@ -266,73 +273,47 @@ class Solver:
             )
         return {name: self.inputs[name] for name in graph.inputs}
 
-    def _program(self, shapes: Shapes) -> Program:
-        if (shapes, self.keep) not in self._programs:
-            self._programs[shapes, self.keep] = Program(shapes, self.keep, self.transformation)
-        return self._programs[shapes, self.keep]
+    def _due(self, interval: int) -> bool:
+        return bool(interval and self.iteration % interval == 0)
 
-    @cached_property
-    def _programs(self) -> dict[tuple[Shapes, tuple[str, ...]], Program]:
-        return {}
+    def _show_final_loss(self) -> None:
+        """The loss after the last update, on one more batch, as Caffe tells it."""
+        self.losses.append(self.trainer.loss(self._batch(0)))
+        self.listener.say(f"Iteration {self.iteration}, loss = {self.smoothed_loss():.6g}")
 
-    @cached_property
-    def _root_key(self) -> Array:
-        return jax.random.key(self.seed)
+    def _snapshot_at_end(self) -> None:
+        """Write what was learned, if that was asked for and is not on disk already."""
+        if self.param.snapshot_after_train and self.store.newest != self.iteration:
+            self.snapshot()
 
-    @cached_property
-    def _learned_specs(self) -> dict[ParamKey, Any]:
-        """The arrays that training changes: no gradient is computed for the others."""
-        shapes = self.net.shapes
-        return {
-            key: spec
-            for key, spec in shapes.param_specs.items()
-            if spec.lr_mult and shapes.params[key].learned
-        }
+    def _go_on(self, found: Record) -> None:
+        self.trainer.reseed(found.seed)
+        self.trainer.remember(found.memory)
+        self.losses.extend(found.losses)
+        self.feed.restore(found.data)
+        self.data = found.data
+        self.tests.restore(found.tests)
 
-    def _learned(self) -> Tree:
-        arrays = self.net.arrays()
-        return {key: arrays[key] for key in self._learned_specs}
-
-    def _history_slot(self, arrays: tuple[Any, ...]) -> Tree:
-        slot: Tree = {}
-        for (key, blob), array in zip(self.net.shapes.params.items(), arrays, strict=True):
-            with blame(None, f'layer "{key.layer}"'):
-                require(
-                    array.size == np.prod(blob.shape, dtype=int),
-                    f"the history of its {key.blob} is {text(array.shape)}, its shape "
-                    f"{text(blob.shape)}",
-                    WeightsError,
-                )
-            if key in self._learned_specs:
-                slot[key] = jnp.array(array.reshape(blob.shape), jnp.float32)
-        return slot
-
-    def _share_with(self, net: Net) -> None:
-        """Give a test net the train net's arrays, by layer name. Caffe: ``ShareTrainedLayersWith``.
-
-        Raises SolverError where shapes differ.
-        """
-        arrays = self.net.arrays()
-        mine = {
-            (node.name, blob): arrays[key]
-            for node, keys in zip(self.net.graph.nodes, self.net.shapes.keys, strict=True)
-            for blob, key in keys.items()
-        }
-        shared = {}
-        for node, keys in zip(net.graph.nodes, net.shapes.keys, strict=True):
-            for blob, key in keys.items():
-                if (node.name, blob) not in mine:
-                    continue
-                array, shape = mine[node.name, blob], net.shapes.params[key].shape
-                with blame(node.place, node.who):
-                    require(
-                        array.shape == shape,
-                        f"its {blob} is {text(shape)} in the test net, {text(array.shape)} in the "
-                        "train net",
-                        SolverError,
-                    )
-                shared[key] = array
-        net.assign(shared)
+    def _snapshot(self) -> store.Snapshot:
+        return store.Snapshot(
+            self.net.shapes,
+            self.net.arrays(),
+            self.trainer.diffs() if self.param.snapshot_diff else None,
+            State(
+                self.iteration,
+                "",
+                self.trainer.history(),
+                steps_taken(self.param, self.iteration),
+            ),
+            Record(
+                iteration=self.iteration,
+                seed=self.trainer.seed,
+                losses=tuple(float(loss) for loss in self.losses),
+                data=self.data,
+                tests=self.tests.state(),
+                memory=self.trainer.memory(),
+            ),
+        )
 
 
 def _entropy() -> int:

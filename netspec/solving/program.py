@@ -1,6 +1,8 @@
 """One compiled training step: forward, backward, update.
 
-Arrays that a step replaces are donated, so that it needs room for one copy of them.
+Arrays that a step replaces are donated, so that it needs room for one copy of them. A step whose
+loss or gradients are not finite leaves the learner as it is, and so does any after it: what was
+learned until then is whole when the host finds out.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from netspec.layers.base import Array
 from netspec.runner import run
@@ -18,22 +21,38 @@ from netspec.shapes import Shapes
 from netspec.solving.updates import Tree
 
 
+class Learner(NamedTuple):
+    """What training changes: the learned arrays, and the rule's state."""
+
+    arrays: Tree
+    state: Any
+
+
 class Micro(NamedTuple):
-    """What one forward and backward pass gives: the loss, gradients, and the net's outputs."""
+    """What one forward and backward pass gives: the loss, gradients, and the net's outputs.
+
+    statistics: what layers keep from run to run, after it. healthy: whether loss and gradients are
+    finite, and all before them were.
+    """
 
     loss: Array
     gradients: Tree
     statistics: Tree
     outputs: dict[str, Array]
+    healthy: Array
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """What a compiled step depends on besides its arrays: one for each shape of the data."""
+    """What a compiled step depends on besides its arrays: one for each shape of the data.
+
+    keep: the blobs that a step hands out. keep_steps: whether it hands out its updates, too.
+    """
 
     shapes: Shapes
     keep: tuple[str, ...]
     transformation: Any
+    keep_steps: bool = False
 
     def micro(
         self, fixed: Tree, learned: Tree, total: Tree, feeds: Mapping[str, Array], key: Array
@@ -50,38 +69,71 @@ class Program:
 
         (value, (outputs, statistics)), gradients = jax.value_and_grad(loss, has_aux=True)(learned)
         summed = {key: total[key] + g if total else g for key, g in gradients.items()}
-        return Micro(value, summed, statistics, outputs)
+        return Micro(value, summed, statistics, outputs, jnp.isfinite(value))
 
-    def update(self, learned: Tree, state: Any, gradients: Tree) -> tuple[Tree, Any]:
-        """The arrays and the history after one update."""
-        steps, state = self.transformation.update(gradients, state, learned)
-        return {key: array + steps[key] for key, array in learned.items()}, state
+    def update(
+        self, learner: Learner, healthy: Array, loss: Array, gradients: Tree
+    ) -> tuple[Learner, Tree, Array]:
+        """The learner after one update, or as it was if not all is healthy.
+
+        Also the steps taken, if kept, and whether all is healthy.
+        """
+        healthy &= jnp.isfinite(loss)
+        for gradient in gradients.values():
+            healthy &= jnp.all(jnp.isfinite(gradient))
+        steps, state = self.transformation.update(gradients, learner.state, learner.arrays)
+        arrays = {key: array + steps[key] for key, array in learner.arrays.items()}
+        after = Learner(
+            _where(healthy, arrays, learner.arrays), _where(healthy, state, learner.state)
+        )
+        return after, steps if self.keep_steps else {}, healthy
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=(2, 3))
+def _where(healthy: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda after, before: jnp.where(healthy, after, before), new, old)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
 def whole_step(
-    program: Program, fixed: Tree, learned: Tree, state: Any, feeds: Mapping[str, Array], key: Array
-) -> tuple[Micro, Tree, Any]:
-    """A pass and its update; learned arrays and state are updated in place."""
-    micro = program.micro(fixed, learned, {}, feeds, key)
-    learned, state = program.update(learned, state, micro.gradients)
-    return micro._replace(gradients={}), learned, state
+    program: Program,
+    fixed: Tree,
+    learner: Learner,
+    healthy: Array,
+    feeds: Mapping[str, Array],
+    key: Array,
+) -> tuple[Micro, Learner]:
+    """A pass and its update, in place; the gradients handed out are the steps, if kept."""
+    micro = program.micro(fixed, learner.arrays, {}, feeds, key)
+    learner, steps, healthy = program.update(learner, healthy, micro.loss, micro.gradients)
+    return micro._replace(gradients=steps, healthy=healthy), learner
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=3)
 def accumulate(
     program: Program,
     fixed: Tree,
-    learned: Tree,
+    learner: Learner,
     total: Tree,
     feeds: Mapping[str, Array],
     key: Array,
 ) -> Micro:
     """A pass whose gradients are added to ``total``, in place."""
-    return program.micro(fixed, learned, total, feeds, key)
+    return program.micro(fixed, learner.arrays, total, feeds, key)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
-def apply_update(program: Program, learned: Tree, state: Any, gradients: Tree) -> tuple[Tree, Any]:
-    """An update by summed gradients; learned arrays and state are updated in place."""
-    return program.update(learned, state, gradients)
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def apply_update(
+    program: Program, learner: Learner, healthy: Array, loss: Array, gradients: Tree
+) -> tuple[Learner, Tree, Array]:
+    """An update by summed gradients, in place: see `Program.update`."""
+    return program.update(learner, healthy, loss, gradients)
+
+
+@partial(jax.jit, static_argnums=0)
+def loss_of(
+    shapes: Shapes, params: Tree, feeds: Mapping[str, Array], key: Array
+) -> tuple[Array, Tree]:
+    """The loss of one forward pass, and what layers keep from run to run after it."""
+    first = shapes.graph.first_blobs
+    made = run(shapes, params, {first[name]: array for name, array in feeds.items()}, key)
+    return made.loss(), made.updates

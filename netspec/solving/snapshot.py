@@ -6,15 +6,17 @@ Caffe: ``SGDSolver::SnapshotSolverState``, ``RestoreSolverStateFromBinaryProto``
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import h5py
 import jax
 import numpy as np
 
-from netspec import wire
+from netspec import hdf5, mistaken, wire
 from netspec.errors import Place, SolverError, WeightsError, blame, fail, require, unreadable
 from netspec.files import is_hdf5, whole
+from netspec.record import verify
+from netspec.weights import on_host
 
 _ITER, _LEARNED_NET, _HISTORY, _CURRENT_STEP = 1, 2, 3, 4
 
@@ -41,13 +43,20 @@ def read_state(path: str | Path) -> State:
     path = Path(path)
     with blame(Place(str(path))):
         try:
-            hdf5 = is_hdf5(path) or path.suffix == ".h5"
-            state = _read_hdf5(path) if hdf5 else _read_binary(path)
+            mistaken.refuse(path)
+            as_hdf5 = is_hdf5(path) or path.suffix == ".h5"
+            verify(path)
+            state = _read(path, as_hdf5)
         except OSError as error:
             raise WeightsError(unreadable("cannot read", error)) from None
         require(
             0 <= state.iteration <= _MOST_UPDATES,
             f"is damaged: it was written after {state.iteration} updates",
+            WeightsError,
+        )
+        require(
+            0 <= state.current_step <= _MOST_UPDATES,
+            f"is damaged: its rate was stepped down {state.current_step} times",
             WeightsError,
         )
     return state
@@ -56,11 +65,16 @@ def read_state(path: str | Path) -> State:
 def write_state(path: str | Path, state: State) -> None:
     """Write a state whole or not at all; a path that ends in .h5 becomes HDF5. Raises OSError."""
     with whole(path) as part:
-        (_write_hdf5 if str(path).endswith(".h5") else _write_binary)(part, state)
+        put_state(part, state, str(path).endswith(".h5"))
+
+
+def put_state(path: Path, state: State, as_hdf5: bool) -> None:
+    """Write a state to a path that is there at once; raises OSError."""
+    (_write_hdf5 if as_hdf5 else _write_binary)(path, state)
 
 
 def find_weights(state: State, path: str | Path) -> Path:
-    """The weight file that goes with a state: where it says, or beside it; raises WeightsError."""
+    """The weight file that goes with a state: beside it, or where it says; raises WeightsError."""
     named = Path(state.learned_net)
     beside = Path(path).parent / named.name
     with blame(Place(str(path))):
@@ -70,7 +84,8 @@ def find_weights(state: State, path: str | Path) -> Path:
             f"its weights {named} are neither there nor beside it",
             WeightsError,
         )
-    return named if named.exists() else beside
+    # Beside it first: snapshots are moved, and others written where they were.
+    return beside if beside.exists() else named
 
 
 def check_writable(prefix: str) -> None:
@@ -84,6 +99,14 @@ def check_writable(prefix: str) -> None:
         Path(f"{prefix}_probe").unlink()
     except OSError as error:
         fail(f"cannot write snapshots: {unreadable(prefix, error)}", SolverError)
+
+
+def _read(path: Path, as_hdf5: bool) -> State:
+    try:
+        return _read_hdf5(path) if as_hdf5 else _read_binary(path)
+    except WeightsError:
+        mistaken.refuse_weights(path)
+        raise
 
 
 def _read_binary(path: Path) -> State:
@@ -102,17 +125,14 @@ def _read_binary(path: Path) -> State:
 
 
 def _read_hdf5(path: Path) -> State:
-    try:
-        with h5py.File(path, "r") as file:
-            group = file["history"]
-            return State(
-                int(np.ravel(file["iter"][()])[0]),
-                file["learned_net"].asstr()[()],
-                tuple(np.asarray(group[str(i)]) for i in range(len(group))),
-                int(np.ravel(file["current_step"][()])[0]),
-            )
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError):
-        raise WeightsError("is damaged, or no .solverstate.h5") from None
+    with hdf5.opened(path, ".solverstate.h5") as file:
+        group = file["history"]
+        return State(
+            int(np.ravel(hdf5.array(file["iter"]))[0]),
+            hdf5.string(file["learned_net"]) if "learned_net" in file else "",
+            tuple(hdf5.array(group[str(i)]) for i in range(len(group))),
+            int(np.ravel(hdf5.array(file["current_step"]))[0]),
+        )
 
 
 def _write_binary(path: Path, state: State) -> None:
@@ -121,16 +141,17 @@ def _write_binary(path: Path, state: State) -> None:
         file.write(wire.number(_ITER, state.iteration))
         file.write(wire.header(_LEARNED_NET, len(name)) + name)
         for array in state.history:
-            wire.write_blob(file, _HISTORY, np.asarray(array))
+            fetch = partial(on_host, array, array.shape)
+            wire.write_fetched(file, _HISTORY, array.shape, fetch)
         file.write(wire.number(_CURRENT_STEP, state.current_step))
 
 
 def _write_hdf5(path: Path, state: State) -> None:
-    with h5py.File(path, "w") as file:
+    with hdf5.created(path) as file:
         file["iter"] = np.array([state.iteration], np.int32)
         # Caffe reads a string of fixed length and expects the 0 that ends it.
         file["learned_net"] = np.bytes_(state.learned_net.encode() + b"\0")
         file["current_step"] = np.array([state.current_step], np.int32)
         group = file.create_group("history")
         for i, array in enumerate(state.history):
-            group[str(i)] = np.asarray(array)
+            group[str(i)] = on_host(array, array.shape)

@@ -43,6 +43,11 @@ class Feed:
         """How many batches one pass over the largest source takes."""
         return max((source.batches for source in self.sources.values()), default=1)
 
+    @property
+    def current(self) -> str:
+        """The files behind the batch last handed out, for messages."""
+        return ", ".join(filter(None, (source.current for source in self.sources.values())))
+
     def next(self, shapes: Shapes | None = None) -> Batch:
         """The next batch of every source, blob by blob; raises SourceError.
 

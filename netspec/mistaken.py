@@ -1,0 +1,134 @@
+"""What people give for a weight file or a solver state that is something else, and says so."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import h5py
+
+from netspec import hdf5, wire
+from netspec.errors import WeightsError, fail, require
+from netspec.files import is_hdf5
+
+# What a file begins with, and what it is then.
+_BEGINNINGS = {
+    b"\x1f\x8b": "is a gzip archive; unpack it first",
+    b"BZh": "is a bzip2 archive; unpack it first",
+    b"\xfd7zXZ": "is an xz archive; unpack it first",
+    b"7z\xbc\xaf": "is a 7z archive; unpack it first",
+    b"Rar!": "is a rar archive; unpack it first",
+    b"\x80\x02": "is a Python pickle, as PyTorch writes; only Caffe's files can be read",
+    b"\x80\x03": "is a Python pickle; only Caffe's files can be read",
+    b"\x80\x04": "is a Python pickle; only Caffe's files can be read",
+    b"\x80\x05": "is a Python pickle; only Caffe's files can be read",
+    b"\x93NUMPY": "is a NumPy array; only Caffe's files can be read",
+}
+# The same for text, in lower case.
+_TEXTS = {
+    "version https://git-lfs": 'is a pointer of git LFS, not the file itself; "git lfs pull" '
+    "fetches it",
+    "<": "is a web page, not the file itself; download it again",
+    "{": "is JSON, perhaps a server's message; download it again",
+}
+# Names of a zip archive's first entry.
+_ZIPPED = {
+    b".npy": "is a NumPy .npz; only Caffe's files can be read",
+    b".pkl": "is a PyTorch file; only Caffe's files can be read",
+}
+_ZIP, _ZIP_NAME = b"PK\x03\x04", 30
+_TAR, _TAR_AT = b"ustar", 257
+
+# The fields of a net that weights stand in, and those of a solver state with their wire types.
+_NAME, _V1_LAYERS, _LAYERS = 1, 2, 100
+_ITER, _LEARNED_NET = 1, 2
+_STATE = {(_ITER, wire.VARINT), (_LEARNED_NET, wire.BYTES), (3, wire.BYTES), (4, wire.VARINT)}
+
+
+def refuse(path: Path) -> None:
+    """Raise WeightsError for a file that begins as no weight file nor solver state does.
+
+    Raises OSError where it cannot be read.
+    """
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    require(head, "is empty", WeightsError)
+    for beginning, what in _BEGINNINGS.items():
+        require(not head.startswith(beginning), what, WeightsError)
+    if head.startswith(_ZIP):
+        name = head[_ZIP_NAME : _ZIP_NAME + int.from_bytes(head[26:28], "little")]
+        named = (what for end, what in _ZIPPED.items() if name.endswith(end))
+        fail(next(named, "is a zip archive; unpack it first"), WeightsError)
+    require(not head[_TAR_AT:].startswith(_TAR), "is a tar archive; unpack it first", WeightsError)
+    words = _text(head)
+    for start, what in _TEXTS.items():
+        require(not words.lower().startswith(start), what, WeightsError)
+    require(
+        "{" not in words,
+        "is prototxt text; weights are a .caffemodel, solver states a .solverstate",
+        WeightsError,
+    )
+    shown = words.partition("\n")[0].strip()[:40]
+    require(
+        not words, f'is text that begins "{shown}"; only Caffe\'s files can be read', WeightsError
+    )
+
+
+def _text(head: bytes) -> str:
+    """What a file begins with if that is text; tags and lengths of messages are no characters."""
+    if any(byte < 32 and byte not in b"\t\n\r" for byte in head):
+        return ""
+    # The last character may be cut.
+    words = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").rstrip("\ufffd")
+    return "" if "\ufffd" in words else words.strip()
+
+
+def refuse_state(path: Path) -> None:
+    """Raise WeightsError, with the weight file that it names, for a file that is a solver state."""
+    named = _hdf5_learned_net(path) if is_hdf5(path) else _binary_learned_net(wire.mapped(path))
+    if named is not None:
+        where = f"; its weights are in {named}" if named else ""
+        fail(f"is a solver state, not weights{where}", WeightsError)
+
+
+def refuse_weights(path: Path) -> None:
+    """Raise WeightsError for a file that holds a net's weights."""
+    require(
+        not (_is_hdf5_net(path) if is_hdf5(path) else _is_binary_net(wire.mapped(path))),
+        "holds a net's weights, not a solver state; name the .solverstate written with them",
+        WeightsError,
+    )
+
+
+def _binary_learned_net(data: memoryview) -> str | None:
+    """The weight file that a state names, empty if none; None if this is no state."""
+    found: dict[int, int | memoryview] = {}
+    with suppress(WeightsError):
+        for number, kind, value in wire.fields(data):
+            if (number, kind) not in _STATE:
+                return None
+            found[number] = value
+        if _ITER in found:
+            return wire.string(found[_LEARNED_NET]) if _LEARNED_NET in found else ""
+    return None
+
+
+def _hdf5_learned_net(path: Path) -> str | None:
+    with suppress(WeightsError), hdf5.opened(path, "HDF5 file") as file:
+        if "history" in file and "iter" in file:
+            return hdf5.string(file["learned_net"]) if "learned_net" in file else ""
+    return None
+
+
+def _is_binary_net(data: memoryview) -> bool:
+    with suppress(WeightsError):
+        found = {(number, kind) for number, kind, _ in wire.fields(data)}
+        old = {(_NAME, wire.BYTES), (_V1_LAYERS, wire.BYTES)}
+        return (_LAYERS, wire.BYTES) in found or old <= found
+    return False
+
+
+def _is_hdf5_net(path: Path) -> bool:
+    with suppress(WeightsError), hdf5.opened(path, "HDF5 file") as file:
+        return isinstance(file.get("data"), h5py.Group)
+    return False

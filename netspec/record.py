@@ -1,0 +1,103 @@
+"""What stands beside a snapshot: its checksums, and all that Caffe's files have no place for.
+
+``PREFIX_iter_N.resume.json`` belongs to ``PREFIX_iter_N.caffemodel`` and ``.solverstate``, binary
+or HDF5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from netspec.errors import Place, WeightsError, blame, require, unreadable
+
+_FORMAT = 1
+END = ".resume.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run needs to go on as if it had never stopped.
+
+    files: name -> SHA-256 of the snapshot's other files. seed: the run's. losses: the last ones,
+    which the smoothed loss is the mean of. data, tests: where the data of the train net, and of
+    each test net that was run, stands. memory: what layers keep from run to run and no weight file
+    holds: layer -> name -> array, nested lists.
+    """
+
+    iteration: int
+    seed: int
+    losses: tuple[float, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+    tests: tuple[Mapping[str, Any], ...] = ()
+    memory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def beside(path: str | Path) -> Path:
+    """The record that belongs to a snapshot's file."""
+    path = Path(path)
+    name = path.name.removesuffix(".h5")
+    return path.with_name(name.rpartition(".")[0] + END)
+
+
+def digest(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal; raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(path: Path, record: Record) -> None:
+    """Write a record, with a checksum of its own; raises OSError."""
+    content = json.dumps({"netspec": _FORMAT, **asdict(record)}, separators=(",", ":"))
+    path.write_text(f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}\n", "utf-8")
+
+
+def read(path: Path) -> Record:
+    """Read a record; raises WeightsError where it is damaged."""
+    with blame(Place(str(path))):
+        try:
+            check, _, rest = path.read_bytes().partition(b"\n")
+        except OSError as error:
+            raise WeightsError(unreadable("cannot read", error)) from None
+        content = rest.removesuffix(b"\n")
+        require(
+            hashlib.sha256(content).hexdigest().encode() == check,
+            "is damaged: its checksum does not fit",
+            WeightsError,
+        )
+        values: dict[str, Any] = json.loads(content)
+        require(
+            values.pop("netspec") == _FORMAT,
+            "was written by a later version of netspec; upgrade, or delete it to go on as from "
+            "Caffe's files",
+            WeightsError,
+        )
+    values |= {name: tuple(values[name]) for name in ("losses", "tests")}
+    return Record(**values)
+
+
+def verify(path: Path) -> None:
+    """Raise WeightsError if the record beside a snapshot's file says that its bytes were others.
+
+    Files without a record, as Caffe writes them, are taken as they are.
+    """
+    record = beside(path)
+    if not record.exists():
+        return
+    try:
+        written = read(record).files.get(path.name)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}; {path.name} cannot be checked. Delete {record.name} to use it all the same"
+        ) from None
+    require(
+        written is None or written == digest(path),
+        f"is damaged: its bytes are not those that were written. If it was changed on purpose, "
+        f"delete {record.name}",
+        WeightsError,
+    )

@@ -1,0 +1,143 @@
+"""Training's health: what is not finite, what does not learn, and what Caffe's debug_info prints.
+
+The host looks at a step's health some steps later, so that the device never waits for it. Until
+then it holds on to the step's batch, and the step itself has kept the arrays as they were.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from netspec.errors import SolverError, fail
+from netspec.layers.base import Array
+from netspec.solving.debug_info import debug_info_lines
+from netspec.solving.health import Look, culprit, look
+from netspec.solving.program import Micro
+from netspec.solving.stuck import StuckWatch, why_stuck
+from netspec.solving.trainer import Batch
+from netspec.solving.updates import Tree
+
+if TYPE_CHECKING:
+    from netspec.solving.loop import Solver
+
+# How many steps may be under way before the host waits for the first: their batches stay in memory.
+_UNDER_WAY = 2
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An update, and where the solver stood before it.
+
+    data: where the train data stood. statistics: what layers keep from run to run.
+    """
+
+    iteration: int
+    batches: Sequence[Batch]
+    data: Mapping[str, Any]
+    losses: Sequence[Array | float]
+    statistics: Tree
+
+
+class Guard:
+    """Watches the updates of a solver.
+
+    debug_nans: look at every blob and gradient before each update, at the cost of a second pass.
+    """
+
+    def __init__(self, solver: Solver) -> None:
+        self.solver = solver
+        self.debug_nans = False
+        self._waiting: deque[tuple[Pending, Micro]] = deque()
+        self._watch = StuckWatch()
+
+    def before(self, pending: Pending) -> None:
+        """Look at an update that is about to be made, if that was asked for."""
+        param = self.solver.param
+        if self.debug_nans:
+            found = self._culprit(pending)
+            if found is not None:
+                self._stop(pending, found)
+        if param.debug_info and param.display and pending.iteration % param.display == 0:
+            shapes = pending.batches[-1].shapes
+            for line in debug_info_lines(self._look(pending.batches[-1]), shapes):
+                self.solver.listener.say(line)
+
+    def after(self, pending: Pending, micro: Micro) -> None:
+        """Take note of an update under way; raises SolverError for an earlier one that failed."""
+        self._waiting.append((pending, micro))
+        while len(self._waiting) > _UNDER_WAY:
+            self._confirm(*self._waiting.popleft())
+        if self._watch.due(pending.iteration):
+            self._warn_if_stuck(pending.batches[0], float(micro.loss))
+
+    def settle(self) -> None:
+        """Wait for all updates; raises SolverError for one that failed."""
+        while self._waiting:
+            self._confirm(*self._waiting.popleft())
+
+    def forget(self) -> None:
+        """The solver was set to another state."""
+        self._waiting.clear()
+
+    def _confirm(self, pending: Pending, micro: Micro) -> None:
+        if not bool(micro.healthy):
+            self._stop(pending, None)
+
+    def _stop(self, pending: Pending, found: str | None) -> NoReturn:
+        """Be where the update found the solver, save that, and say what went wrong."""
+        solver = self.solver
+        self._waiting.clear()
+        solver.rewind(pending)
+        found = found or self._culprit(pending)
+        files = ", ".join(dict.fromkeys(batch.files for batch in pending.batches if batch.files))
+        fail(
+            f"iteration {pending.iteration}: not finite: {found or 'the sum of the gradients'}"
+            + (f"; the batch is {files}" if files else "")
+            + f"; {self._saved()}",
+            SolverError,
+        )
+
+    def _culprit(self, pending: Pending) -> str | None:
+        """The first of the batches' blobs and gradients that is not finite."""
+        for batch in pending.batches:
+            params = self._params(batch)
+            found = culprit(self._look(batch), batch.shapes, params, batch.feeds, batch.key)
+            if found is not None:
+                return found
+        return None
+
+    def _params(self, batch: Batch) -> Tree:
+        trainer = self.solver.trainer
+        return {**trainer.learned(), **trainer.fixed(batch.shapes)}
+
+    def _look(self, batch: Batch) -> Look:
+        learned = self.solver.trainer.learned_specs
+        return look(batch.shapes, self._params(batch), learned, batch.feeds, batch.key)
+
+    def _saved(self) -> str:
+        """Write a snapshot of what was learned until now, if the solver writes any; says where."""
+        solver = self.solver
+        if not (solver.param.snapshot or solver.param.snapshot_after_train):
+            return "what was learned is not saved, as the solver writes no snapshots"
+        if not solver.iteration:
+            return "nothing was learned before"
+        if not solver.trainer.finite():
+            newest = solver.store.newest
+            return "what was learned is not finite either, and not saved" + (
+                f"; the last snapshot is that of iteration {newest}" if newest else ""
+            )
+        try:
+            _, state = solver.snapshot()
+        except SolverError as error:
+            return str(error)
+        return f"all before it is saved in {state}"
+
+    def _warn_if_stuck(self, batch: Batch, loss: float) -> None:
+        if self._watch.stays(loss, batch.shapes, self._params(batch), batch.feeds):
+            for line in why_stuck(self._look(batch), batch.shapes):
+                self.solver.listener.warn(
+                    f"the loss stays at {loss:g}, that of equal scores: {line}"
+                )

@@ -1,0 +1,240 @@
+"""The snapshots of a run: written beside its steps, checked, limited in number, found again.
+
+A snapshot is three files: weights and state as Caffe writes them, and a record with checksums.
+The state gets its name last, so where it stands the other two are whole.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from netspec import record
+from netspec.errors import SolverError, WeightsError
+from netspec.files import sweep, whole_set
+from netspec.record import Record
+from netspec.shapes import ParamKey, Shapes
+from netspec.solving.snapshot import State, find_weights, put_state, read_state
+from netspec.weights import Weights, put_weights, read_weights
+
+# The files of a snapshot, in the order in which they go.
+_ENDS = (".solverstate", ".solverstate.h5", ".caffemodel", ".caffemodel.h5", record.END)
+
+ArrayLike = np.ndarray | jax.Array
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a snapshot's files hold.
+
+    arrays: every learned array. diffs: the last update of each, if asked for. state: without the
+    name of the weight file, which is settled on writing.
+    """
+
+    shapes: Shapes
+    arrays: Mapping[ParamKey, ArrayLike]
+    diffs: Mapping[ParamKey, ArrayLike] | None
+    state: State
+    record: Record
+
+    def on_host(self) -> Snapshot:
+        """The same, in arrays that no later step changes."""
+        return replace(
+            self,
+            arrays={key: np.array(array) for key, array in self.arrays.items()},
+            diffs=self.diffs and {key: np.array(array) for key, array in self.diffs.items()},
+            state=replace(self.state, history=tuple(map(np.array, self.state.history))),
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """A snapshot that was read: ``record`` is None where Caffe wrote it."""
+
+    path: Path
+    state: State
+    weights: Weights
+    record: Record | None
+
+
+class Store:
+    """Where the snapshots of one run go.
+
+    prefix: what their names begin with. end: ``.h5`` for HDF5, else empty. keep: how many are kept,
+    the newest; None for all. newest: the iteration of the last one written. begun: called with the
+    paths of each one, weights and state, before it is written, and failed with what went wrong.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        end: str,
+        keep: int | None,
+        begun: Callable[[tuple[Path, Path]], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self.prefix = prefix
+        self.end = end
+        self.keep = keep
+        self.newest: int | None = None
+        self._begun = begun
+        self._failed = failed
+        self._writing: _Writing | None = None
+
+    def write(self, snapshot: Snapshot) -> tuple[Path, Path]:
+        """Write a snapshot now; returns the weights' path and the state's. Raises SolverError."""
+        self.settle(wait=True)
+        paths = self._paths(snapshot.state.iteration)
+        self._begun(paths)
+        self._write(snapshot)
+        self.newest = snapshot.state.iteration
+        return paths
+
+    def begin(self, snapshot: Snapshot) -> None:
+        """Write a snapshot in a thread of its own, after the one under way.
+
+        What is on a device is copied at once: later steps change it.
+        """
+        self.settle(wait=True)
+        self._begun(self._paths(snapshot.state.iteration))
+        on_host = snapshot.on_host()
+        self._writing = _Writing(snapshot.state.iteration, lambda: self._write(on_host))
+
+    def settle(self, wait: bool) -> None:
+        """Take note of the snapshot under way if it is written, or failed, or ``wait`` is set."""
+        if self._writing is None or not self._writing.done(wait):
+            return
+        writing, self._writing = self._writing, None
+        if writing.error is None:
+            self.newest = writing.iteration
+        else:
+            self._failed(str(writing.error))
+
+    def _paths(self, iteration: int) -> tuple[Path, Path]:
+        stem = f"{self.prefix}_iter_{iteration}"
+        return Path(f"{stem}.caffemodel{self.end}"), Path(f"{stem}.solverstate{self.end}")
+
+    def _write(self, snapshot: Snapshot) -> None:
+        iteration, hdf5 = snapshot.state.iteration, bool(self.end)
+        weights, state = self._paths(iteration)
+        named = replace(snapshot.state, learned_net=str(weights))
+        try:
+            sweep(weights.parent, f"{Path(self.prefix).name}_iter_")
+            with whole_set([record.beside(weights), weights, state]) as parts:
+                put_weights(parts[1], snapshot.shapes, snapshot.arrays, snapshot.diffs, hdf5)
+                put_state(parts[2], named, hdf5)
+                digests = {
+                    path.name: record.digest(part)
+                    for path, part in zip((weights, state), parts[1:], strict=True)
+                }
+                record.write(parts[0], replace(snapshot.record, files=digests))
+        except OSError as error:
+            raise SolverError(
+                f"cannot write snapshot {self.prefix}_iter_{iteration}: {error.strerror or error}"
+            ) from None
+        self._forget(iteration)
+
+    def _forget(self, newest: int) -> None:
+        """Remove the oldest snapshots of those up to ``newest``, until ``keep`` are left."""
+        if self.keep is None:
+            return
+        mine = [i for i, path in states(self.prefix) if i <= newest and _is_ours(path)]
+        for iteration in mine[self.keep :]:
+            for end in _ENDS:
+                with suppress(OSError):
+                    Path(f"{self.prefix}_iter_{iteration}{end}").unlink(missing_ok=True)
+
+
+class _Writing:
+    """A thread that writes a snapshot; ``error``: what it failed with."""
+
+    def __init__(self, iteration: int, write: Callable[[], None]) -> None:
+        self.iteration = iteration
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(write,), name="snapshot")
+        self._thread.start()
+
+    def done(self, wait: bool) -> bool:
+        """Whether it has ended; waits for that if asked to."""
+        if wait:
+            self._thread.join()
+        return not self._thread.is_alive()
+
+    def _run(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        # Whatever it is, it belongs to the thread that trains.
+        except Exception as error:
+            self.error = error
+
+
+def states(prefix: str) -> list[tuple[int, Path]]:
+    """The snapshots of a prefix: (iteration, .solverstate or .solverstate.h5), newest first."""
+    name = Path(prefix).name
+    pattern = re.compile(re.escape(name) + r"_iter_(\d+)\.solverstate(\.h5)?")
+    try:
+        files = list(Path(prefix).parent.iterdir())
+    except OSError:
+        return []
+    found = [(int(match[1]), path) for path in files if (match := pattern.fullmatch(path.name))]
+    return sorted(found, reverse=True)
+
+
+def read(path: str | Path) -> Found:
+    """Read a .solverstate, the weights that it names and the record beside; raises WeightsError."""
+    path = Path(path)
+    state = read_state(path)
+    found = record.beside(path)
+    return Found(
+        path,
+        state,
+        read_weights(find_weights(state, path)),
+        record.read(found) if found.exists() else None,
+    )
+
+
+def newest(path: Path, warn: Callable[[str], None]) -> Found:
+    """A snapshot or, where it is damaged, the newest whole one before it.
+
+    warn: told of each damaged one that was passed over. Raises WeightsError if none is whole.
+    """
+    damaged: list[WeightsError] = []
+    for candidate in _not_after(path):
+        try:
+            found = read(candidate)
+        except WeightsError as error:
+            damaged.append(error)
+            continue
+        for passed_over in damaged:
+            warn(f"{passed_over}; going on from {candidate}")
+        return found
+    raise damaged[0]
+
+
+def latest(prefix: str, warn: Callable[[str], None]) -> Found | None:
+    """The newest whole snapshot of a prefix; None if there is none. See `newest`."""
+    found = states(prefix)
+    return newest(found[0][1], warn) if found else None
+
+
+def _not_after(path: Path) -> Iterator[Path]:
+    """A .solverstate, then those before it of the same prefix, newest first."""
+    yield path
+    if not path.exists():
+        return
+    match = re.fullmatch(r"(.*)_iter_(\d+)\.solverstate(\.h5)?", path.name)
+    if match:
+        before = int(match[2])
+        yield from (p for i, p in states(str(path.with_name(match[1]))) if i < before)
+
+
+def _is_ours(state: Path) -> bool:
+    """Whether a record stands beside a state; Caffe writes none."""
+    return record.beside(state).exists()

@@ -1,0 +1,107 @@
+"""The test nets of a run, on the arrays of the net in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from netspec import build
+from netspec.errors import SolverError, blame, require
+from netspec.graph import Graph
+from netspec.layers.base import text
+from netspec.module import Net
+from netspec.solving.evaluation import Evaluation, evaluate
+from netspec.sources.feed import Feed
+from netspec.weights import Weights, copy_into
+
+
+class TestNets:
+    """Nets that are tested as they are needed, each with data of its own."""
+
+    # pytest takes a class of this name for tests.
+    __test__ = False
+
+    def __init__(self, graphs: Sequence[Graph], train: Net, seed: int) -> None:
+        self.graphs = list(graphs)
+        self.train = train
+        self.seed = seed
+        self._weights: list[Weights] = []
+
+    @cached_property
+    def nets(self) -> list[Net]:
+        """The nets; raises SourceError where data is missing."""
+        feeds = zip(self.graphs, self.feeds, strict=True)
+        nets = [build.compile_net(graph, feed.tops, self.seed) for graph, feed in feeds]
+        for weights in self._weights:
+            for net in nets:
+                if self._lacking(net.graph, weights):
+                    copy_into(net, weights, skip_misfits=True)
+        return nets
+
+    @cached_property
+    def feeds(self) -> list[Feed]:
+        """The data of the test nets; each goes on where its last test ended, as Caffe's does."""
+        return [Feed(graph, self.seed) for graph in self.graphs]
+
+    def load(self, weights: Weights) -> None:
+        """Let those that are built from now on have what a file holds for layers of their own."""
+        if any(self._lacking(graph, weights) for graph in self.graphs):
+            self._weights.append(weights)
+
+    def _lacking(self, graph: Graph, weights: Weights) -> bool:
+        """Whether a file holds a layer of a test net that the train net lacks."""
+        mine = {node.name for node in self.train.graph.nodes}
+        theirs = {node.name for node in graph.nodes}
+        return not (theirs - mine).isdisjoint(weights.learned)
+
+    def run(self, index: int, batches: int, stopped: Callable[[], bool]) -> Evaluation:
+        """Run one of them on its next batches, or fewer once ``stopped()``."""
+        self._share_with(self.nets[index])
+        return evaluate(self.nets[index], self.feeds[index], batches, stopped)
+
+    def share(self) -> None:
+        """Give all that are built the trained arrays of now: each update replaces them."""
+        for net in self.__dict__.get("nets", ()):
+            self._share_with(net)
+
+    def state(self) -> tuple[Mapping[str, Any], ...]:
+        """Where the data of those that have been run stands."""
+        return tuple(feed.state() for feed in self.__dict__.get("feeds", ()))
+
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Go on where `state` was taken; raises SourceError."""
+        for feed, state in zip(self.feeds if states else [], states, strict=True):
+            feed.restore(state)
+
+    def close(self) -> None:
+        """Stop the threads that read data."""
+        for feed in self.__dict__.get("feeds", ()):
+            feed.close()
+
+    def _share_with(self, net: Net) -> None:
+        """Give a net the trained arrays, by layer name. Caffe: ``ShareTrainedLayersWith``.
+
+        Raises SolverError where shapes differ.
+        """
+        arrays = self.train.arrays()
+        mine = {
+            (node.name, blob): arrays[key]
+            for node, keys in zip(self.train.graph.nodes, self.train.shapes.keys, strict=True)
+            for blob, key in keys.items()
+        }
+        shared = {}
+        for node, keys in zip(net.graph.nodes, net.shapes.keys, strict=True):
+            for blob, key in keys.items():
+                if (node.name, blob) not in mine:
+                    continue
+                array, shape = mine[node.name, blob], net.shapes.params[key].shape
+                with blame(node.place, node.who):
+                    require(
+                        array.shape == shape,
+                        f"its {blob} is {text(shape)} in the test net, {text(array.shape)} in the "
+                        "train net",
+                        SolverError,
+                    )
+                shared[key] = array
+        net.assign(shared)

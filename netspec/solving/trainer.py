@@ -1,0 +1,231 @@
+"""A net and its update rule: batches in, updates out, a compiled program for each shape of data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from netspec.errors import WeightsError, blame, require
+from netspec.layers.base import Array, text
+from netspec.module import Net
+from netspec.proto.solver_pb2 import SolverParameter
+from netspec.runner import runnable
+from netspec.shapes import ParamKey, Shapes
+from netspec.solving import updates
+from netspec.solving.program import (
+    Learner,
+    Micro,
+    Program,
+    accumulate,
+    apply_update,
+    loss_of,
+    whole_step,
+)
+from netspec.solving.updates import Tree
+
+ArrayLike = np.ndarray | Array
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one pass computes with: its shapes, the arrays fed, its random key.
+
+    files: what is behind it on the host, for messages.
+    """
+
+    shapes: Shapes
+    feeds: Mapping[str, Array]
+    key: Array
+    files: str
+
+
+class Trainer:
+    """Takes steps.
+
+    net: holds the arrays that change. keep: the blobs that a step hands out; all steps of one
+    ``keep`` share their programs. keep_steps: whether each step hands out its updates.
+    """
+
+    def __init__(self, net: Net, param: SolverParameter, seed: int) -> None:
+        """seed: what randomness in the net starts from. Raises SolverError."""
+        self.net = net
+        self.param = param
+        self.reseed(seed)
+        self.keep: tuple[str, ...] = net.graph.outputs
+        self.keep_steps = param.snapshot_diff
+        self.steps: Tree = {}
+        self.transformation = updates.transformation(param, self.learned_specs)
+        self.state = self.transformation.init(self.learned())
+        self.recover()
+        self._programs: dict[tuple[Any, ...], Program] = {}
+
+    def reseed(self, seed: int) -> None:
+        """Start what is random in the net from ``seed``."""
+        self.seed = seed
+        self._root_key = jax.random.key(seed)
+
+    @cached_property
+    def learned_specs(self) -> dict[ParamKey, Any]:
+        """The arrays that training changes: no gradient is computed for the others."""
+        shapes = self.net.shapes
+        return {
+            key: spec
+            for key, spec in shapes.param_specs.items()
+            if spec.lr_mult and shapes.params[key].learned
+        }
+
+    def learned(self) -> Tree:
+        """The arrays that training changes."""
+        arrays = self.net.arrays()
+        return {key: arrays[key] for key in self.learned_specs}
+
+    def fixed(self, shapes: Shapes) -> Tree:
+        """All else that a run at these shapes needs: frozen arrays, and what layers remember."""
+        frozen = {k: a for k, a in self.net.arrays().items() if k not in self.learned_specs}
+        return {**frozen, **self.net.memory_for(shapes)}
+
+    def statistics(self, shapes: Shapes) -> Tree:
+        """What layers keep from run to run by themselves."""
+        kept = {key for key, blob in self.net.shapes.params.items() if not blob.learned}
+        return {k: a for k, a in self.fixed(shapes).items() if k in kept or k in shapes.memory}
+
+    def batch(self, feeds: Mapping[str, Any], moment: int, files: str) -> Batch:
+        """A batch on its way to the device; moment: which pass of the run it is for."""
+        shapes = self.net.shapes_for({name: array.shape for name, array in feeds.items()})
+        key = jax.random.fold_in(self._root_key, moment)
+        return Batch(shapes, jax.device_put(dict(feeds)), key, files)
+
+    def update(self, batches: Sequence[Batch]) -> Micro:
+        """One update by the mean gradient of these batches; their mean loss, the last's outputs."""
+        learner = Learner(self.learned(), self.state)
+        if len(batches) == 1:
+            micro, learner = self._whole(batches[0], learner)
+        else:
+            micro, learner = self._accumulated(batches, learner)
+        self.net.assign({**learner.arrays, **micro.statistics})
+        self.state, self.healthy = learner.state, micro.healthy
+        if self.keep_steps:
+            self.steps = micro.gradients
+        return micro
+
+    def loss(self, batch: Batch) -> float:
+        """The loss on a batch; nothing changes but what layers keep from run to run."""
+        params = {**self.learned(), **self.fixed(batch.shapes)}
+        loss, statistics = runnable(self.net.graph, loss_of)(
+            batch.shapes, params, batch.feeds, batch.key
+        )
+        self.net.assign(statistics)
+        return float(loss)
+
+    def memory(self) -> dict[str, dict[str, Any]]:
+        """What layers remember and no weight file holds: layer -> name -> nested lists."""
+        lists: dict[str, dict[str, Any]] = {}
+        for key, array in self.net.memory_for(self.net.shapes).items():
+            lists.setdefault(key.layer, {})[key.blob] = np.asarray(array).tolist()
+        return lists
+
+    def remember(self, memory: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set what `memory` gave; raises WeightsError where the net has no such."""
+        known = self.net.shapes.memory
+        for layer, arrays in memory.items():
+            for name, values in arrays.items():
+                key = ParamKey(layer, name)
+                require(key in known, f"remembers {key}, which the net does not have", WeightsError)
+                self.net.assign({key: jnp.asarray(values, jnp.float32)})
+
+    def history(self) -> tuple[Array, ...]:
+        """The rule's arrays as a .solverstate lists them; zeros for what training leaves alone."""
+        rule, arrays = updates.rule_state(self.state), self.net.arrays()
+        return tuple(
+            slot.get(key, jnp.zeros_like(array))
+            for slot in rule.history
+            for key, array in arrays.items()
+        )
+
+    def history_of(self, arrays: Sequence[ArrayLike]) -> tuple[Tree, ...]:
+        """What `history` gave, for the arrays that training changes; raises WeightsError."""
+        keys = list(self.net.shapes.params)
+        slots = len(updates.rule_state(self.state).history)
+        require(
+            len(arrays) == len(keys) * slots,
+            f"holds {len(arrays)} history blobs; this solver keeps {len(keys) * slots}",
+            WeightsError,
+        )
+        return tuple(
+            self._history_slot(arrays[i * len(keys) : (i + 1) * len(keys)]) for i in range(slots)
+        )
+
+    def restore(self, iteration: int, history: tuple[Tree, ...]) -> None:
+        """Be as after ``iteration`` updates that left this history."""
+        count = jnp.asarray(iteration, jnp.int32)
+        self.state = updates.with_rule_state(self.state, updates.RuleState(count, history))
+        self.recover()
+        self.steps = {}
+
+    def recover(self) -> None:
+        """Take steps again after one that was not healthy; all before it stands."""
+        self.healthy = jnp.asarray(True)
+
+    def finite(self) -> bool:
+        """Whether all learned arrays and all that the rule keeps of them are."""
+        leaves = jax.tree.leaves((self.learned(), self.state))
+        return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
+
+    def diffs(self) -> Tree:
+        """What Caffe calls the diffs after an update: the steps taken, downhill positive."""
+        return {
+            key: -self.steps[key] if key in self.steps else jnp.zeros_like(array)
+            for key, array in self.net.arrays().items()
+        }
+
+    def _whole(self, batch: Batch, learner: Learner) -> tuple[Micro, Learner]:
+        step = runnable(self.net.graph, whole_step)
+        micro, learner = step(
+            self._program(batch.shapes),
+            self.fixed(batch.shapes),
+            learner,
+            self.healthy,
+            batch.feeds,
+            batch.key,
+        )
+        return micro, learner
+
+    def _accumulated(self, batches: Sequence[Batch], learner: Learner) -> tuple[Micro, Learner]:
+        passes = runnable(self.net.graph, accumulate)
+        total: Tree = {}
+        losses = []
+        for batch in batches:
+            program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
+            micro: Micro = passes(program, fixed, learner, total, batch.feeds, batch.key)
+            total = micro.gradients
+            self.net.assign(micro.statistics)
+            losses.append(micro.loss)
+        loss = sum(losses[1:], losses[0]) / len(losses)
+        learner, steps, healthy = apply_update(program, learner, self.healthy, loss, total)
+        return micro._replace(loss=loss, gradients=steps, healthy=healthy), learner
+
+    def _program(self, shapes: Shapes) -> Program:
+        which = (shapes, self.keep, self.keep_steps)
+        if which not in self._programs:
+            self._programs[which] = Program(shapes, self.keep, self.transformation, self.keep_steps)
+        return self._programs[which]
+
+    def _history_slot(self, arrays: Sequence[ArrayLike]) -> Tree:
+        slot: Tree = {}
+        for (key, blob), array in zip(self.net.shapes.params.items(), arrays, strict=True):
+            with blame(None, f'layer "{key.layer}"'):
+                require(
+                    array.size == np.prod(blob.shape, dtype=int),
+                    f"the history of its {key.blob} is {text(array.shape)}, its shape "
+                    f"{text(blob.shape)}",
+                    WeightsError,
+                )
+            if key in self.learned_specs:
+                slot[key] = jnp.array(array.reshape(blob.shape), jnp.float32)
+        return slot
