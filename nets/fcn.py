@@ -24,7 +24,7 @@ and frozen; score layers begin at zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -36,6 +36,7 @@ from netspec.spec import params as P
 MEAN = (104.00699, 116.66877, 122.67892)  # blue, green and red of ImageNet's images
 VOID = 255
 VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+NARROW = ((16, 1), (32, 1), (48, 2), (64, 2), (64, 2))
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ def sbd(split: str) -> Source:
 
 
 VOC = Dataset(classes=21, size=(500, 500), train=sbd("train"), val=voc("seg11valid"))
+SHAPES = Dataset(
+    classes=6,
+    size=(96, 128),
+    train=voc("train", "./data/shapes"),
+    val=voc("val", "./data/shapes"),
+)
 
 
 def feed(n: NetSpec, dataset: Dataset, phase: str) -> None:
@@ -164,6 +171,24 @@ def skip(n: NetSpec, pool: str, coarse: Top, classes: int, scale: float | None =
     return n[f"fuse_{pool}"]
 
 
+def head(n: NetSpec, classes: int, *pools: str, scales: Mapping[str, float] | None = None) -> Top:
+    """``drop7`` -> scores at the image's scale: in one step, or in doublings with skips between.
+
+    pools: what the skips come from, the coarsest first: none for FCN-32s, ``pool4`` for FCN-16s,
+    ``pool4`` and ``pool3`` for FCN-8s. scales: what their output is multiplied by first, if it is.
+    """
+    top = n.score_fr = score(n.drop7, classes)
+    doubled = "upscore2"
+    for pool in pools:
+        n[doubled] = upsample(top, classes, stride=2)
+        top = skip(n, pool, n[doubled], classes, (scales or {}).get(pool))
+        doubled = f"upscore_{pool}"
+    stride = 32 >> len(pools)
+    name = f"upscore{stride}" if pools else "upscore"
+    n[name] = upsample(top, classes, stride)
+    return n[name]
+
+
 def finish(n: NetSpec, upscore: Top, normalize: bool) -> NetSpec:
     """Scores cut to the image, and the loss if there are labels.
 
@@ -187,6 +212,23 @@ def least_pad(build: Callable[[int], object], most: int = 100) -> int:
             return pad
     build(most)
     return most
+
+
+def shapes(phase: str, *pools: str) -> NetSpec:
+    """A narrow FCN on the synthetic shapes, with skips from ``pools`` as in `head`.
+
+    A pad of 100 would be most of what it computes on so small an image. With fc6 of 4x4 the skips
+    reach over the scores they join whatever the size of the image; 3x3 would not. A coarser net
+    needs more pad: what it learned fits the finer one all the same, which sees it moved.
+    """
+    return _shapes(phase, pools, least_pad(lambda pad: _shapes(phase, pools, pad)))
+
+
+def _shapes(phase: str, pools: Sequence[str], pad: int) -> NetSpec:
+    n = NetSpec()
+    feed(n, SHAPES, phase)
+    vgg(n, NARROW, pad, hidden=128, kernel=4)
+    return finish(n, head(n, SHAPES.classes, *pools), normalize=True)
 
 
 _MSRA = {"type": "msra"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ import numpy as np
 from google.protobuf import text_encoding, text_format
 from google.protobuf.message import Message
 
-from netspec.errors import ParseError, Place, nearest, require, unreadable
+from netspec.errors import NetSpecError, ParseError, Place, nearest, require, unreadable
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.net_pb2 import NetParameter
 from netspec.proto.solver_pb2 import SolverParameter
@@ -48,11 +49,25 @@ class NetText:
 
 @dataclass(frozen=True)
 class SolverText:
-    """A solver as read; ``nets`` holds the nets written inside it, by field and index."""
+    """A solver as read.
+
+    nets: those written inside it, by field and index. lines: field -> where it is first set.
+    """
 
     message: SolverParameter
     file: str
     nets: dict[tuple[str, int], NetText] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Add the place to errors raised inside: the line of the first field that they name."""
+        try:
+            yield
+        except NetSpecError as error:
+            named = (word for word in re.findall(r"\w+", error.message) if word in self.lines)
+            error.place = error.place or Place(self.file, self.lines.get(next(named, ""), 0))
+            raise
 
 
 def read_net(path: str | Path) -> NetText:
@@ -83,7 +98,7 @@ def read_solver(path: str | Path) -> SolverText:
     for i, net in enumerate(message.test_net_param):
         at = ("test_net_param", i)
         nets[at] = NetText(net, file, tuple(places.get(at, ())))
-    return SolverText(message, file, nets)
+    return SolverText(message, file, nets, _field_lines(text))
 
 
 def is_solver(path: str | Path) -> bool:
@@ -251,6 +266,23 @@ _TOKEN = re.compile(
     r"""(?P<skip>\#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
     r"""|(?P<name>[A-Za-z_]\w*)|(?P<open>[{<])|(?P<close>[}>])|(?P<line>\n)"""
 )
+
+
+# What follows a field's name, and no value of an enum.
+_SETS = re.compile(r"\s*[:{<]")
+
+
+def _field_lines(text: str) -> dict[str, int]:
+    """Field -> the line where a message first sets it, for the fields outside all blocks."""
+    lines: dict[str, int] = {}
+    line, depth = 1, 0
+    for token in _TOKEN.finditer(text):
+        kind = token.lastgroup
+        line += kind == "line"
+        depth += (kind == "open") - (kind == "close")
+        if kind == "name" and not depth and _SETS.match(text, token.end()):
+            lines.setdefault(token.group(), line)
+    return lines
 
 
 def _layer_lines(text: str) -> Iterator[tuple[tuple[tuple[str, int], ...], int]]:

@@ -158,7 +158,7 @@ def upgrade_solver_type(solver: SolverText) -> SolverText:
         names = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
         message.type = names[message.solver_type]
         message.ClearField("solver_type")
-    return SolverText(message, solver.file, solver.nets)
+    return SolverText(message, solver.file, solver.nets, solver.lines)
 
 
 def _from_v1(net: NetText) -> NetText:

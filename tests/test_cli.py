@@ -221,7 +221,7 @@ SOLVERS = [
      "such file"),
     ('net: "net.prototxt"', 'nets: "net.prototxt"', 'solver_changed.prototxt:1: unknown field '
      '"nets" in SolverParameter; did you mean "net"?'),
-    ('"fixed"', '"fixd"', 'solver_changed.prototxt: unknown lr_policy "fixd"; did you mean '
+    ('"fixed"', '"fixd"', 'solver_changed.prototxt:3: unknown lr_policy "fixd"; did you mean '
      '"fixed"?'),
     ("max_iter: 3", "", "solver_changed.prototxt: needs max_iter, or --max-iter"),
 ]  # fmt: skip

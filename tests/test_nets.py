@@ -5,7 +5,7 @@ import pytest
 
 from netspec import build
 from netspec.coords import receptive_field
-from netspec.layers.base import count
+from netspec.layers.base import Shape, count
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.prototxt import read_net, read_solver
 from netspec.shapes import Shapes, infer
@@ -16,6 +16,7 @@ PUBLISHED = ROOT.parent / "shared" / "golden" / "nets"
 NETS = [path.parent for path in sorted(ROOT.glob("nets/*/net.py"))]
 FCNS = [folder for folder in NETS if "fcn" in folder.name]
 CLASSIFIERS = [folder for folder in NETS if folder not in FCNS]
+STAGES = ("shapes-fcn32s", "shapes-fcn16s", "shapes-fcn8s")
 
 UNSET = {"stride": [1], "pad": [0], "dilation": [1]}
 regenerate = runpy.run_path(str(ROOT / "tools" / "nets.py"))["prototxts"]
@@ -202,8 +203,34 @@ def test_the_narrow_end_sees_far(folder: Path) -> None:
     graph = build.graph(folder / "deploy.prototxt")
     field = receptive_field(graph, "fc7")
     assert field.stride == (32, 32)
-    expected = {"voc-fcn-alexnet": 355, "shapes-fcn8s": 246}.get(folder.name, 404)
+    narrow = {"voc-fcn-alexnet": 355} | dict.fromkeys(STAGES, 246)
+    expected = narrow.get(folder.name, 404)
     assert field.size == (expected, expected)
+
+
+def learned_blobs(name: str) -> dict[str, Shape]:
+    """What training changes: the array of each -> its shape."""
+    shapes = infer(build.graph(ROOT / "nets" / name / "deploy.prototxt"))
+    return {
+        str(key): shapes.params[key].shape
+        for key, spec in shapes.param_specs.items()
+        if spec.lr_mult
+    }
+
+
+@pytest.mark.parametrize("family", ["voc", "shapes"])
+@pytest.mark.parametrize(
+    ("coarse", "fine", "pool"), [("fcn32s", "fcn16s", "pool4"), ("fcn16s", "fcn8s", "pool3")]
+)
+def test_a_finer_net_takes_all_that_a_coarser_one_learned(
+    family: str, coarse: str, fine: str, pool: str
+) -> None:
+    before, after = learned_blobs(f"{family}-{coarse}"), learned_blobs(f"{family}-{fine}")
+    assert before.items() <= after.items()
+    assert {name for name in after if name not in before} == {
+        f"score_{pool}.weight",
+        f"score_{pool}.bias",
+    }
 
 
 @pytest.mark.parametrize("folder", FCNS, ids=ids)

@@ -350,7 +350,7 @@ def test_max_iter_counts_all_updates() -> None:
 )
 def test_a_net_that_cannot_learn_is_not_trained(before: str, after: str, message: str) -> None:
     Path("net.prototxt").write_text(net().replace(before, after, 1))
-    with pytest.raises(SolverError, match=f"solver.prototxt: the train net net.prototxt {message}"):
+    with pytest.raises(SolverError, match=f"solver.prototxt:1: the train net net.prototxt {message}"):
         solver("max_iter: 2").solve()
 
 
@@ -402,7 +402,7 @@ def test_poly_is_not_driven_past_its_end() -> None:
     with pytest.raises(SolverError) as raised:
         loop.solve(max_iter=3)
     assert str(raised.value) == (
-        'solver.prototxt: lr_policy "poly" ends at max_iter 2; to train until 3, raise it'
+        'solver.prototxt:1: lr_policy "poly" ends at max_iter 2; to train until 3, raise it'
     )
     assert loop.iteration == 0
 
@@ -886,46 +886,46 @@ NETS = "net, net_param, train_net, train_net_param"
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("", f"needs exactly one of {NETS}; it has none"),
+        ("", f": needs exactly one of {NETS}; it has none"),
         (
             'net: "net.prototxt" train_net: "net.prototxt"',
-            f"needs exactly one of {NETS}; it has net, train_net",
+            f":2: needs exactly one of {NETS}; it has net, train_net",
         ),
         (
             'net: "net.prototxt" test_net: "net.prototxt" test_interval: 1',
-            "0 test_iter for 1 test nets; give one for each",
+            ": 0 test_iter for 1 test nets; give one for each",
         ),
         (
             'train_net: "net.prototxt" test_iter: 1 test_interval: 1',
-            "1 test_iter for 0 test nets; give one for each",
+            ":2: 1 test_iter for 0 test nets; give one for each",
         ),
         (
             'train_net: "net.prototxt" test_net: "net.prototxt" test_iter: 1 test_iter: 1',
-            "2 test_iter for 1 test nets; give one for each",
+            ":2: 2 test_iter for 1 test nets; give one for each",
         ),
         (
             'net: "net.prototxt" test_iter: 1 test_interval: 1 test_state { } test_state { }',
-            "2 test_state for 1 test nets; give none, or one for each",
+            ":2: 2 test_state for 1 test nets; give none, or one for each",
         ),
         (
             'net: "net.prototxt" test_iter: 1',
-            "has test nets but no test_interval; how many updates lie between tests?",
+            ": has test nets but no test_interval; how many updates lie between tests?",
         ),
-        ("iter_size: 0", "iter_size 0 must be at least 1"),
-        ("average_loss: 0", "average_loss 0 must be at least 1"),
-        ("max_iter: -1", "max_iter -1 must not be negative"),
-        ("display: -20", "display -20 must not be negative"),
-        ("snapshot: -1", "snapshot -1 must not be negative"),
-        ("test_interval: -1", "test_interval -1 must not be negative"),
-        ("test_iter: 3 test_iter: 0", "test_iter 0 must be at least 1"),
-        ("", "needs base_lr"),
+        ("iter_size: 0", ":2: iter_size 0 must be at least 1"),
+        ("average_loss: 0", ":2: average_loss 0 must be at least 1"),
+        ("max_iter: -1", ":2: max_iter -1 must not be negative"),
+        ("display: -20", ":2: display -20 must not be negative"),
+        ("snapshot: -1", ":2: snapshot -1 must not be negative"),
+        ("test_interval: -1", ":2: test_interval -1 must not be negative"),
+        ("test_iter: 3 test_iter: 0", ":2: test_iter 0 must be at least 1"),
+        ("", ": needs base_lr"),
     ],
 )
 def test_messages(settings: str, message: str) -> None:
-    rate = "" if message == "needs base_lr" else 'base_lr: 1 lr_policy: "fixed" '
+    rate = "\n" if "base_lr" in message else 'base_lr: 1 lr_policy: "fixed"\n'
     with pytest.raises(SolverError) as raised:
         solver(settings, base=rate)
-    assert str(raised.value) == f"solver.prototxt: {message}"
+    assert str(raised.value) == f"solver.prototxt{message}"
 
 
 @pytest.mark.parametrize(
@@ -934,11 +934,11 @@ def test_messages(settings: str, message: str) -> None:
         ('net: "no.prototxt"', "solver.prototxt: no.prototxt: no such file"),
         (
             'net: "net.prototxt" type: "SDG"',
-            'solver.prototxt: unknown solver type "SDG"; did you mean "SGD"?',
+            'solver.prototxt:1: unknown solver type "SDG"; did you mean "SGD"?',
         ),
         (
             'net: "net.prototxt" regularization_type: "l2"',
-            'solver.prototxt: unknown regularization_type "l2"; did you mean "L2"?',
+            'solver.prototxt:1: unknown regularization_type "l2"; did you mean "L2"?',
         ),
     ],
 )

@@ -6,9 +6,7 @@ from netspec.spec import NetSpec
 
 def net(phase: str) -> NetSpec:
     """The net for "train", "val" or "deploy"."""
-    n, classes = NetSpec(), fcn.VOC.classes
+    n = NetSpec()
     fcn.feed(n, fcn.VOC, phase)
     fcn.vgg(n)
-    n.score_fr = fcn.score(n.drop7, classes)
-    n.upscore = fcn.upsample(n.score_fr, classes, stride=32)
-    return fcn.finish(n, n.upscore, normalize=False)
+    return fcn.finish(n, fcn.head(n, fcn.VOC.classes), normalize=False)

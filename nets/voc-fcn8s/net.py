@@ -6,13 +6,7 @@ from netspec.spec import NetSpec
 
 def net(phase: str) -> NetSpec:
     """The net for "train", "val" or "deploy"."""
-    n, classes = NetSpec(), fcn.VOC.classes
+    n = NetSpec()
     fcn.feed(n, fcn.VOC, phase)
     fcn.vgg(n)
-    n.score_fr = fcn.score(n.drop7, classes)
-    n.upscore2 = fcn.upsample(n.score_fr, classes, stride=2)
-    fcn.skip(n, "pool4", n.upscore2, classes)
-    n.upscore_pool4 = fcn.upsample(n.fuse_pool4, classes, stride=2)
-    fcn.skip(n, "pool3", n.upscore_pool4, classes)
-    n.upscore8 = fcn.upsample(n.fuse_pool3, classes, stride=8)
-    return fcn.finish(n, n.upscore8, normalize=False)
+    return fcn.finish(n, fcn.head(n, fcn.VOC.classes, "pool4", "pool3"), normalize=False)

@@ -55,7 +55,7 @@ class Solver:
         self.text = upgrade_solver(text)
         self.param: SolverParameter = self.text.message
         self.listener = listener or Listener()
-        with blame(Place(text.file)):
+        with self.text.blamed():
             regime.check(self.param)
             self.rate = schedule(self.param)
             train, tests = regime.net_texts(self.text)
@@ -65,7 +65,7 @@ class Solver:
         self.net = build.compile_net(train_graph, self.feed.tops, seed)
         graphs = [build.graph_of(*test) for test in tests]
         self.tests = TestNets(graphs, self.net, seed)
-        with blame(Place(text.file)):
+        with self.text.blamed():
             self.trainer = Trainer(self.net, self.param, seed)
         self.guard = Guard(self)
         self.store = Store(
@@ -116,7 +116,7 @@ class Solver:
         that fails on the way ends the run with a snapshot of what was learned.
         """
         limit = self.param.max_iter if max_iter is None else max_iter
-        with blame(Place(self.text.file)):
+        with self.text.blamed():
             check_end(self.param, limit)
             regime.check_learns(self.net.graph, list(self.trainer.learned_specs))
             if self.param.snapshot or self.param.snapshot_after_train:

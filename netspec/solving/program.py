@@ -1,7 +1,7 @@
 """One compiled training step: forward, backward, update.
 
 Arrays that a step replaces are donated, so that it needs room for one copy of them. A step whose
-loss or gradients are not finite leaves the learner as it is, and so does any after it: what was
+loss or update is not finite leaves the learner as it is, and so does any after it: what was
 learned until then is whole when the host finds out.
 """
 
@@ -31,7 +31,7 @@ class Learner(NamedTuple):
 class Micro(NamedTuple):
     """What one forward and backward pass gives: the loss, gradients, and the net's outputs.
 
-    statistics: what layers keep from run to run, after it. healthy: whether loss and gradients are
+    statistics: what layers keep from run to run, after it. healthy: whether loss and update are
     finite, and all before them were.
     """
 
@@ -79,9 +79,10 @@ class Program:
         Also the steps taken, if kept, and whether all is healthy.
         """
         healthy &= jnp.isfinite(loss)
-        for gradient in gradients.values():
-            healthy &= jnp.all(jnp.isfinite(gradient))
         steps, state = self.transformation.update(gradients, learner.state, learner.arrays)
+        # A gradient that is not finite makes its step so by every rule.
+        for step in steps.values():
+            healthy &= jnp.all(jnp.isfinite(step))
         arrays = {key: array + steps[key] for key, array in learner.arrays.items()}
         after = Learner(
             _where(healthy, arrays, learner.arrays), _where(healthy, state, learner.state)
