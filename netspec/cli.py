@@ -128,12 +128,11 @@ def summary(net: str, phase: str, shapes: tuple[str, ...]) -> None:
 
 
 def _say_what_is_unknown(known: KnownShapes) -> None:
-    """A line for each layer type that netspec does not know, and one for data that is not here."""
-    from netspec.layers.base import unknown_type
-
-    nodes = {node.type: node for node in reversed(known.graph.nodes) if not node.layer.known}
-    for node in reversed(nodes.values()):
-        click.echo(f"{node.place}: {node.who}: {unknown_type(node.type)}")
+    """A line for each reason for which a layer is not known, and one for data that is not here."""
+    unknown = [node for node in known.graph.nodes if not node.layer.known]
+    first = {node.layer.missing(): node for node in reversed(unknown)}
+    for node in reversed(first.values()):
+        click.echo(f"{node.place}: {node.who}: {node.layer.missing()}")
     missing = [
         known.graph.values[top].name
         for node in known.graph.sources

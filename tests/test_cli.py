@@ -489,9 +489,24 @@ def test_draw_a_net_with_unknown_layers(here: Path) -> None:
     Path("fork.prototxt").write_text(FORK)
     assert output("draw", "fork.prototxt", "-o", "fork.svg") == f"{UNKNOWN}fork.svg\n"
     drawing = Path("fork.svg").read_text()
-    for words in ("Interp", "unknown type", "1x2x5x7", ">?<", "as far as shapes are known"):
+    for words in ("Interp", "unknown", "1x2x5x7", ">?<", "as far as shapes are known"):
         assert words in drawing
     assert mistake("test", "fork.prototxt") == UNKNOWN.splitlines()[0]
+
+
+def test_look_at_a_net_whose_python_is_elsewhere(here: Path) -> None:
+    layer = """layer { name: "own" type: "Python" bottom: "data" top: "own"
+  python_param { module: "elsewhere" layer: "Own" } }
+"""
+    Path("own.prototxt").write_text(DEPLOY + layer)
+    said = (
+        'own.prototxt:11: layer "own" (Python): no module "elsewhere" in the current folder or on '
+        "PYTHONPATH; it should define the class Own\n"
+    )
+    assert output("draw", "own.prototxt", "-o", "own.svg") == f"{said}own.svg\n"
+    table = output("summary", "own.prototxt")
+    assert table.startswith(said)
+    assert re.search(r"^own +Python +\? +\?$", table, re.M)
 
 
 def test_draw_a_net_with_an_unknown_field(here: Path) -> None:

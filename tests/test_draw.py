@@ -284,11 +284,11 @@ def test_unknown_layers() -> None:
 
 def test_unknown_layers_are_in_the_legend() -> None:
     picture = scene(unknown(data=(2, 3, 20, 24)))
-    assert "unknown type" in {text.text for text in picture.texts}
+    assert "unknown" in {text.text for text in picture.texts}
     assert picture.texts[1].text.endswith(
         "140 parameters, 140 of them learned, as far as shapes are known"
     )
-    assert "unknown type" not in {text.text for text in scene(small()).texts}
+    assert "unknown" not in {text.text for text in scene(small()).texts}
     assert 'label="conv1 ?"' in dot(unknown()).decode()
 
 

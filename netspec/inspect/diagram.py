@@ -27,7 +27,7 @@ class Kind(Enum):
     JOIN = "joins streams"
     LOSS = "loss, accuracy"
     OTHER = "other"
-    UNKNOWN = "unknown type"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)

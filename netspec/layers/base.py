@@ -160,6 +160,10 @@ class Layer:
         """Whether layers of this type may have learned arrays."""
         return type(self).blobs is not Layer.blobs
 
+    def missing(self) -> str:
+        """What the layer lacks on this machine, so that only a drawing can show it; or nothing."""
+        return ""
+
     def shape(self, *bottoms: Shape) -> Shape | tuple[Shape, ...]:
         """Top shape, or a tuple of them if there are several; raises LayerError."""
         return bottoms[0]

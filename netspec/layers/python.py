@@ -187,6 +187,15 @@ class Python(Fed):
         """The class."""
         return f"{self.param.module}.{self.param.layer}"
 
+    def missing(self) -> str:
+        """That its module is not on this machine."""
+        try:
+            if not self.is_source:
+                _ = self.user
+        except LayerError as error:
+            return error.message
+        return ""
+
     @cached_property
     def user(self) -> Any:
         """The user's object, not yet set up."""

@@ -1,4 +1,4 @@
-"""Stand-ins for layers of a type that netspec does not know, in nets that are only looked at."""
+"""Stand-ins for layers that cannot be run here, in nets that are only looked at."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from netspec.proto.layers_pb2 import LayerParameter
 class Unknown(Layer):
     """A layer of any type: it has the bottoms and tops that its prototxt names.
 
-    What it makes of them nobody knows.
+    What it makes of them nobody knows; ``why`` says why.
     """
 
     known = False
+
+    def __init__(self, spec: LayerParameter, phase: int, why: str) -> None:
+        super().__init__(spec, phase)
+        self.why = why
+
+    def missing(self) -> str:
+        """Why nothing is known of it."""
+        return self.why
 
     @property
     def learns(self) -> bool:
@@ -22,7 +30,7 @@ class Unknown(Layer):
 
     def shape(self, *bottoms: Shape) -> Shape:
         """Never known."""
-        return fail(unknown_type(self.spec.type))
+        return fail(self.why)
 
 
 class UnknownSource(Unknown):
@@ -32,7 +40,12 @@ class UnknownSource(Unknown):
 
 
 def create_or_stand_in(spec: LayerParameter, phase: int) -> Layer:
-    """The layer that a LayerParameter asks for, or a stand-in if its type is not known."""
+    """The layer that a LayerParameter asks for, or a stand-in if it cannot be run here."""
     if not spec.type or spec.type in REGISTRY:
-        return create(spec, phase)
-    return (Unknown if spec.bottom else UnknownSource)(spec, phase)
+        layer = create(spec, phase)
+        why = layer.missing()
+        if not why:
+            return layer
+    else:
+        why = unknown_type(spec.type)
+    return (Unknown if spec.bottom else UnknownSource)(spec, phase, why)
