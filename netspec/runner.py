@@ -115,7 +115,7 @@ def run(
         with blame(node.place, node.who):
             ctx = Context(
                 # Of layers that share a statistic the later ones see what the earlier made of it.
-                blobs=_blobs(shapes, n, {**params, **made.updates}),
+                blobs=_blobs(shapes, n, params, made.updates),
                 channels_last=_channels_last(node, bottoms, last),
                 run_key=key,
                 index=n,
@@ -158,10 +158,11 @@ def runnable(graph: Graph, compiled: AnyFunction) -> AnyFunction:
     return settled  # type: ignore[return-value]
 
 
-def _blobs(shapes: Shapes, n: int, params: Params) -> dict[str, Array]:
+def _blobs(shapes: Shapes, n: int, params: Params, updates: Params) -> dict[str, Array]:
     """A node's learned arrays, in its own shapes: PERMISSIVE sharers may see others than owners."""
     keys = shapes.keys[n]
-    return {name: params[keys[name]].reshape(blob.shape) for name, blob in shapes.blobs[n].items()}
+    found = {name: updates.get(key, params[key]) for name, key in keys.items()}
+    return {name: found[name].reshape(blob.shape) for name, blob in shapes.blobs[n].items()}
 
 
 def _memory(shapes: Shapes, n: int, params: Params) -> dict[str, Array]:
