@@ -24,9 +24,9 @@ class Record:
     """What a run needs to go on as if it had never stopped.
 
     files: name -> SHA-256 of the snapshot's other files. seed: the run's. losses: the last ones,
-    which the smoothed loss is the mean of. data, tests: where the data of the train net, and of
-    each test net that was run, stands. memory: what layers keep from run to run and no weight file
-    holds: layer -> name -> array, nested lists.
+    which the smoothed loss is the mean of. data: where the data of the train net stands. memory:
+    what layers keep from run to run and no weight file holds: layer -> name -> array, nested lists.
+    tests: ``data`` and ``memory`` of each test net, if they were run.
     """
 
     iteration: int

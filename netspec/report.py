@@ -5,13 +5,15 @@ Caffe: ``solver.cpp`` and ``sgd_solver.cpp`` for the lines, ``tools/extra`` for 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,6 +33,41 @@ if TYPE_CHECKING:
 
 # A terminal shows progress about this often, in seconds.
 _REFRESH = 0.5
+
+
+def lasting(output: TextIO) -> TextIO:
+    """The same output; where it fails, as when its terminal is closed, the rest goes nowhere."""
+    return cast(TextIO, _Lasting(output))
+
+
+class _Lasting:
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
+        self.encoding = output.encoding
+
+    def fileno(self) -> int:
+        return self._output.fileno()
+
+    def isatty(self) -> bool:
+        return self._output.isatty()
+
+    def write(self, text: str) -> int:
+        try:
+            return self._output.write(text)
+        except OSError:
+            self._let_go()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._output.flush()
+        except OSError:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        # What is still buffered is written at the end of the process: it has to go somewhere.
+        with suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), self._output.fileno())
 
 
 class Report(Listener):

@@ -13,7 +13,7 @@ from types import FrameType
 from rich.console import Console
 
 from netspec.errors import Place, SolverError, require
-from netspec.report import Report, plan
+from netspec.report import Report, lasting, plan
 from netspec.solving import store
 from netspec.solving.listener import Listener, Listeners
 from netspec.solving.log import JsonLog, TensorBoardLog
@@ -51,7 +51,8 @@ def run(path: str, options: Options) -> None:
     solver.guard.debug_nans = options.debug_nans
     until = solver.param.max_iter if options.max_iter is None else options.max_iter
     require(until > 0, f"{Place(path)}: needs max_iter, or --max-iter", SolverError)
-    with Report(Console(), until, options.glog) as report, _closing(solver):
+    console = Console(file=lasting(sys.stdout))
+    with Report(console, until, options.glog) as report, _closing(solver):
         solver.listener = report
         copied = _start(solver, options)
         if _is_over(solver, until, options, report):

@@ -342,10 +342,7 @@ def _write_binary(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
 
 
 def _write_hdf5(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
-    names = {node.name for node in shapes.graph.nodes}
-    for node in shapes.graph.nodes:
-        with blame(node.place, node.who):
-            _check_name(node.name, names)
+    require_hdf5_names(shapes)
     with hdf5.created(path) as file:
         for kind, arrays in kinds.items():
             layers = file.create_group(kind)
@@ -357,13 +354,16 @@ def _write_hdf5(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
                         layer[str(i)] = on_host(arrays[shapes.keys[n][name]], blob.shape)
 
 
-def _check_name(name: str, names: set[str]) -> None:
-    """Raise WeightsError for a layer's name that HDF5 takes for another path."""
-    layer, _, index = name.rpartition("/")
-    require(
-        not {"", "."} & set(name.split("/"))
-        and "\0" not in name
-        and not (layer in names and index.isdecimal()),
-        "HDF5 cannot keep a layer of this name; write a .caffemodel",
-        WeightsError,
-    )
+def require_hdf5_names(shapes: Shapes) -> None:
+    """Raise WeightsError where a layer has a name that HDF5 takes for another path."""
+    names = {node.name for node in shapes.graph.nodes}
+    for node in shapes.graph.nodes:
+        layer, _, index = node.name.rpartition("/")
+        with blame(node.place, node.who):
+            require(
+                not {"", "."} & set(node.name.split("/"))
+                and "\0" not in node.name
+                and not (layer in names and index.isdecimal()),
+                "HDF5 cannot keep a layer of this name; write a .caffemodel",
+                WeightsError,
+            )

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import pty
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -12,11 +14,13 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from netspec.errors import SolverError
 from netspec.graph import connect
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.prototxt import parse_net
+from netspec.report import Report, lasting
 from netspec.segmentation.score import Metrics
 from netspec.shapes import infer
 from netspec.solving.evaluation import Evaluation
@@ -244,3 +248,18 @@ def test_tensorboard_without_its_writer(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
     with pytest.raises(SolverError, match=r"^a log for TensorBoard needs .*: pip install tensor"):
         TensorBoardLog(tmp_path, unreached)
+
+
+@pytest.mark.parametrize("opened", [os.pipe, pty.openpty], ids=["pipe", "terminal"])
+def test_a_console_that_goes_away_does_not_end_the_run(
+    opened: Callable[[], tuple[int, int]],
+) -> None:
+    """As where a terminal is closed, or who reads a pipe has had enough."""
+    ours, theirs = opened()
+    with open(theirs, "w") as output:
+        with Report(Console(file=lasting(output)), 100) as report:
+            report.say("for who looks")
+            os.close(ours)
+            for _ in range(3):
+                report.say("for nobody")
+        output.write("nor is this")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from netspec import record
-from netspec.errors import SolverError, WeightsError
+from netspec.errors import SolverError, SourceError, WeightsError
 from netspec.proto.net_pb2 import NetParameter
 from netspec.shapes import ParamKey
 from netspec.solving import store
@@ -147,6 +147,112 @@ def test_test_nets_go_on_where_their_data_stood() -> None:
     assert second.tests.state() == first.tests.state() != ()
     first.step(2), second.step(2)
     assert second.tests.state() == first.tests.state()
+
+
+class Results(Listener):
+    """What each test found, by iteration and test net; a test at ``stop`` ends the run."""
+
+    def __init__(self, stop: int = -1) -> None:
+        self.found: dict[tuple[int, int], Any] = {}
+        self.stop = stop
+
+    def test(self, solver: Solver, index: int, result: Any) -> None:
+        found = {name: value.tolist() for name, value in result.outputs.items()}
+        self.found[solver.iteration, index] = found
+        solver.stopping = solver.iteration == self.stop
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_a_resumed_run_has_the_same_tests(stop: int) -> None:
+    """At 1 there was none, at 3 an LSTM of theirs remembers, at 4 one of two is just over."""
+    own = """layer { name: "own" type: "InnerProduct" bottom: "x" top: "own"
+      include { phase: TEST } inner_product_param { num_output: 1
+      weight_filler { type: "xavier" } } }"""
+    Path("net.prototxt").write_text(NET + own)
+    settings = "test_iter: 1 test_iter: 2 test_interval: 2 test_initialization: false "
+    first, again, straight = Results(stop=4), Results(), Results()
+    stopped = solver(settings, first)
+    stopped.step(5 if stop == 4 else stop)
+    assert (stopped.iteration, len(first.found)) == (stop, {1: 0, 3: 2, 4: 3}[stop])
+    _, state = stopped.snapshot()
+    resumed = solver(settings, again)
+    resumed.restore(state)
+    resumed.step(7 - stop)
+    solver(f"{settings} random_seed: {stopped.seed}", straight).step(7)
+    assert again.found == {at: found for at, found in straight.found.items() if at[0] >= stop}
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (1, 0), (0, 1)])
+def test_a_run_goes_on_with_another_number_of_test_nets(before: int, after: int) -> None:
+    every = "random_seed: 4 test_interval: 2 "
+    first = solver(every + "test_iter: 1 " * before)
+    first.step(3)
+    _, state = first.snapshot()
+    second = solver(every + "test_iter: 1 " * after)
+    second.restore(state)
+    common = min(before, after)
+    assert second.tests.state()[:common] == first.tests.state()[:common]
+    second.step(2)
+    assert second.iteration == 5
+
+
+def test_test_nets_have_the_arrays_of_what_was_restored() -> None:
+    loop = solver("random_seed: 4 test_iter: 1 test_interval: 2")
+    loop.step(1)
+    _, state = loop.snapshot()
+    before = np.array(loop.net.arrays()[W])
+    loop.step(2)
+    loop.restore(state)
+    np.testing.assert_array_equal(loop.test_nets[0].arrays()[W], before)
+
+
+def test_what_layers_remember_of_another_shape_is_kept() -> None:
+    first = solver("random_seed: 4")
+    key = next(iter(first.net.shapes.memory))
+    shape = (1, 7, first.net.shapes.memory[key][-1])
+    first.net.assign({key: jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)})
+    _, state = first.snapshot()
+    second = solver("random_seed: 4")
+    second.restore(state)
+    (a, b) = (np.array(loop.net.memory[key.layer][key.blob][...]) for loop in (first, second))
+    assert a.shape == shape
+    np.testing.assert_array_equal(b, a)
+
+
+def test_other_data_is_named_with_its_remedy() -> None:
+    first = solver("random_seed: 4")
+    first.step(1)
+    _, state = first.snapshot()
+    Path("net.prototxt").write_text(NET.replace('name: "data"', 'name: "rows"'))
+    with pytest.raises(SourceError) as raised:
+        solver().restore(state)
+    assert str(raised.value) == (
+        "snap/run_iter_1.resume.json: the state is another source's: it has data; needed are rows; "
+        "to go on with other data, delete this file"
+    )
+
+
+def test_a_run_that_went_back_writes_its_last_snapshot_again() -> None:
+    loop = solver("random_seed: 1 snapshot: 2 max_iter: 4")
+    loop.solve()
+    loop.param.ClearField("snapshot")
+    loop.restore("snap/run_iter_2.solverstate")
+    loop.net.assign({ParamKey("ip", "bias"): jnp.full((1,), 9.0)})
+    loop.solve()
+    written = read_weights("snap/run_iter_4.caffemodel").layers["ip"][1].array
+    np.testing.assert_array_equal(written, loop.net.arrays()[ParamKey("ip", "bias")])
+
+
+def test_a_record_belongs_to_one_format() -> None:
+    """An older snapshot of the same iteration in the other format is taken as Caffe's would be."""
+    solver("random_seed: 1 snapshot: 2 max_iter: 4 snapshot_format: HDF5").solve()
+    solver("random_seed: 2 snapshot: 2 max_iter: 4", keep=2).solve()
+    found = store.latest("snap/run", lambda _: None)
+    assert found is not None
+    assert found.record is not None
+    assert (found.path, found.record.seed) == (Path("snap/run_iter_4.solverstate"), 2)
+    assert store.read("snap/run_iter_4.solverstate.h5").record is None
+    assert iterations() == [2, 4]
 
 
 def test_without_its_record_a_snapshot_is_like_caffes() -> None:
@@ -391,6 +497,30 @@ def test_statistics_are_those_before_what_was_bad() -> None:
     assert everything(loop) == before
 
 
+def test_diffs_are_not_those_of_an_update_that_was_not_made() -> None:
+    rows = np.ones((6, 3), np.float32)
+    rows[3, 1] = NAN
+    loop = line(rows, "random_seed: 1 max_iter: 9 snapshot_diff: true")
+    with pytest.raises(SolverError, match=r"^iteration 3: not finite: "):
+        loop.solve()
+    message = NetParameter()
+    message.ParseFromString(Path("snap/run_iter_3.caffemodel").read_bytes())
+    (blob,) = [layer.blobs[0] for layer in message.layer if layer.name == "ip"]
+    assert list(blob.diff) == [0.0] * 6
+
+
+def test_debug_nans_names_the_first_of_two_updates_that_failed() -> None:
+    """Of the first, all is finite but the step itself."""
+    line([[100, 100], [NAN, 0]])
+    huge = LINE.replace("inner_product_param", "param { lr_mult: 1e38 } inner_product_param")
+    Path("net.prototxt").write_text(huge)
+    loop = solver("random_seed: 1")
+    loop.net.assign({W: jnp.ones((2, 2))})
+    loop.guard.debug_nans = True
+    with pytest.raises(SolverError, match=r"^iteration 0: not finite: the sum of the gradients; "):
+        loop.step(2)
+
+
 def test_a_gradient_that_is_not_finite_ends_the_run() -> None:
     root = "power_param { power: 0.5 } }"
     loop = line([[1, 1], [2, 0], [0, 0]], "random_seed: 1 max_iter: 9")
@@ -401,7 +531,8 @@ def test_a_gradient_that_is_not_finite_ends_the_run() -> None:
         loop.solve()
     assert str(raised.value).startswith(
         'iteration 2: not finite: net.prototxt:7: layer "square" (Power): all blobs are finite, '
-        'but the gradient of its bottom "y" is the first, going backward, that is not: it holds inf; '
+        'but the gradient of its bottom "y" is the first, going backward, that is not: it holds '
+        "inf; "
     )
     assert np.isfinite(loop.net.arrays()[W]).all()
 

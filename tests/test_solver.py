@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from netspec import caffe
-from netspec.errors import NetSpecError, SolverError, SourceError, WeightsError
+from netspec.errors import LayerError, NetSpecError, SolverError, SourceError, WeightsError
 from netspec.files import is_hdf5
 from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.proto.net_pb2 import NetParameter
@@ -350,7 +350,9 @@ def test_max_iter_counts_all_updates() -> None:
 )
 def test_a_net_that_cannot_learn_is_not_trained(before: str, after: str, message: str) -> None:
     Path("net.prototxt").write_text(net().replace(before, after, 1))
-    with pytest.raises(SolverError, match=f"solver.prototxt:1: the train net net.prototxt {message}"):
+    with pytest.raises(
+        SolverError, match=f"solver.prototxt:1: the train net net.prototxt {message}"
+    ):
         solver("max_iter: 2").solve()
 
 
@@ -382,17 +384,20 @@ def test_missing_test_data_is_found_before_the_first_update() -> None:
     assert log.events[-1].startswith("snapshot")
 
 
-def test_data_that_fails_on_the_way_leaves_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [SourceError, LayerError])
+def test_data_that_fails_on_the_way_leaves_a_snapshot(
+    kind: type[NetSpecError], monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop = solver('snapshot_prefix: "s" max_iter: 4')
     feed = loop.feed.next
 
     def fail_later(*shapes: Any) -> Any:
         if loop.iteration == 2:
-            raise SourceError("rows.h5: damaged")
+            raise kind("rows.h5: damaged")
         return feed(*shapes)
 
     monkeypatch.setattr(loop.feed, "next", fail_later)
-    with pytest.raises(SourceError, match="damaged"):
+    with pytest.raises(kind, match=r"^rows.h5: damaged$"):
         loop.solve()
     assert snapshots() == ["s_iter_2.caffemodel", "s_iter_2.solverstate"]
 
@@ -647,9 +652,23 @@ def test_a_prefix_that_cannot_be_written_is_found_at_once() -> None:
 
 
 def test_looking_whether_a_prefix_can_be_written_leaves_nothing(folder: Path) -> None:
+    Path("out_probe").write_text("a file of someone's")
     before = sorted(folder.iterdir())
     check_writable("out")
     assert sorted(folder.iterdir()) == before
+    with pytest.raises(SolverError, match=r"^snapshot_prefix 'a\\x00b' cannot be a file's name$"):
+        check_writable("a\0b")
+
+
+def test_names_that_hdf5_cannot_keep_are_found_before_the_first_update() -> None:
+    Path("net.prototxt").write_text(net().replace('"ip"', '"a//b"'))
+    loop = solver("max_iter: 1 snapshot_format: HDF5")
+    with pytest.raises(WeightsError) as raised:
+        loop.solve()
+    assert str(raised.value).endswith(
+        'layer "a//b" (InnerProduct): HDF5 cannot keep a layer of this name; write a .caffemodel'
+    )
+    assert loop.iteration == 0
 
 
 # Weights to start from
@@ -740,6 +759,10 @@ def test_weights_are_found_beside_the_state() -> None:
         (
             {"learned_net": "gone/y.caffemodel"},
             "x.solverstate: its weights gone/y.caffemodel are neither there nor beside it",
+        ),
+        (
+            {"learned_net": "y" * 300},
+            f"x.solverstate: its weights {'y' * 300} are neither there nor beside it",
         ),
     ],
 )

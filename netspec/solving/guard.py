@@ -57,6 +57,7 @@ class Guard:
         """Look at an update that is about to be made, if that was asked for."""
         param = self.solver.param
         if self.debug_nans:
+            self.settle()
             found = self._culprit(pending)
             if found is not None:
                 self._stop(pending, found)

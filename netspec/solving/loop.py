@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from netspec import build, record
-from netspec.errors import Place, SolverError, SourceError, blame, fail
+from netspec.errors import LayerError, Place, SolverError, SourceError, blame, fail
 from netspec.layers.base import Array
 from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
@@ -28,10 +28,10 @@ from netspec.solving.schedules import check_end, schedule, steps_taken
 from netspec.solving.snapshot import State, check_writable
 from netspec.solving.store import Found, Store
 from netspec.solving.testing import TestNets
-from netspec.solving.trainer import Batch, Trainer
+from netspec.solving.trainer import Batch, Trainer, memory_lists, set_memory
 from netspec.sources.feed import Feed
 from netspec.upgrade import upgrade_solver
-from netspec.weights import Copied, copy_into, read_weights
+from netspec.weights import Copied, copy_into, read_weights, require_hdf5_names
 
 
 class Solver:
@@ -78,6 +78,8 @@ class Solver:
         self.iteration = 0
         self.data: Mapping[str, Any] = self.feed.state()
         self.losses: deque[Array | float] = deque(maxlen=self.param.average_loss)
+        # The iteration last tested at, and where the test nets stood before.
+        self._tested: tuple[int, tuple[Mapping[str, Any], ...]] = (-1, ())
         self.inputs: Mapping[str, Array] = {}
         self.outputs: Mapping[str, Array] = {}
         self.stopping = False
@@ -106,6 +108,7 @@ class Solver:
                 copy_into(self.net, weights, fc_to_conv=fc_to_conv, skip_misfits=skip_misfits)
             )
             self.tests.load(weights)
+        self.tests.share()
         return copied
 
     def solve(self, max_iter: int | None = None) -> None:
@@ -113,7 +116,8 @@ class Solver:
 
         Raises, before the first update, what would end the run later: a SolverError if snapshots
         cannot be written or nothing can be learned, a SourceError if test data is missing. Data
-        that fails on the way ends the run with a snapshot of what was learned.
+        that fails on the way, or does not fit the net, ends the run with a snapshot of what was
+        learned.
         """
         limit = self.param.max_iter if max_iter is None else max_iter
         with self.text.blamed():
@@ -121,12 +125,14 @@ class Solver:
             regime.check_learns(self.net.graph, list(self.trainer.learned_specs))
             if self.param.snapshot or self.param.snapshot_after_train:
                 check_writable(self.param.snapshot_prefix)
+                if self.store.end:
+                    require_hdf5_names(self.net.shapes)
         if regime.tests_before(self.param, self.iteration, limit):
             _ = self.tests.nets
         start = self.iteration
         try:
             self.step(limit - self.iteration)
-        except SourceError:
+        except (LayerError, SourceError):
             if self.iteration > start:
                 self._snapshot_at_end()
             raise
@@ -150,6 +156,7 @@ class Solver:
                     self.iteration or self.param.test_initialization
                 ):
                     self.guard.settle()
+                    self._tested = self.iteration, self.tests.state()
                     self.test_all()
                 if self.stopping:
                     return
@@ -217,6 +224,9 @@ class Solver:
         self.iteration = state.iteration
         self.losses.clear()
         self.guard.forget()
+        self.store.newest = None
+        self._tested = (-1, ())
+        self.tests.share()
         if found.record is not None:
             with blame(Place(str(record.beside(found.path)))):
                 self._go_on(found.record)
@@ -288,11 +298,15 @@ class Solver:
 
     def _go_on(self, found: Record) -> None:
         self.trainer.reseed(found.seed)
-        self.trainer.remember(found.memory)
+        self.tests.seed = found.seed
+        set_memory(self.net, found.memory)
         self.losses.extend(found.losses)
-        self.feed.restore(found.data)
+        try:
+            self.feed.restore(found.data)
+            self.tests.restore(found.tests)
+        except SourceError as error:
+            raise SourceError(f"{error}; to go on with other data, delete this file") from None
         self.data = found.data
-        self.tests.restore(found.tests)
 
     def _snapshot(self) -> store.Snapshot:
         return store.Snapshot(
@@ -310,8 +324,9 @@ class Solver:
                 seed=self.trainer.seed,
                 losses=tuple(float(loss) for loss in self.losses),
                 data=self.data,
-                tests=self.tests.state(),
-                memory=self.trainer.memory(),
+                # A test that the run would make again, as it stops here, goes on from there.
+                tests=self._tested[1] if self._tested[0] == self.iteration else self.tests.state(),
+                memory=memory_lists(self.net),
             ),
         )
 

@@ -5,6 +5,7 @@ Caffe: ``SGDSolver::SnapshotSolverState``, ``RestoreSolverStateFromBinaryProto``
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,16 +77,15 @@ def put_state(path: Path, state: State, as_hdf5: bool) -> None:
 def find_weights(state: State, path: str | Path) -> Path:
     """The weight file that goes with a state: beside it, or where it says; raises WeightsError."""
     named = Path(state.learned_net)
-    beside = Path(path).parent / named.name
+    # Beside it first: snapshots are moved, and others written where they were.
+    places = (Path(path).parent / named.name, named)
     with blame(Place(str(path))):
         require(state.learned_net, "does not name its weight file", WeightsError)
-        require(
-            named.exists() or beside.exists(),
-            f"its weights {named} are neither there nor beside it",
-            WeightsError,
-        )
-    # Beside it first: snapshots are moved, and others written where they were.
-    return beside if beside.exists() else named
+        # Not Path.exists: it raises for names too long and folders that are another user's.
+        found = next((place for place in places if os.path.exists(place)), None)
+        if found is None:
+            fail(f"its weights {named} are neither there nor beside it", WeightsError)
+    return found
 
 
 def check_writable(prefix: str) -> None:
@@ -93,10 +93,13 @@ def check_writable(prefix: str) -> None:
 
     Better now than hours into the run. Caffe: ``Solver::CheckSnapshotWritePermissions``.
     """
+    require("\0" not in prefix, f"snapshot_prefix {prefix!r} cannot be a file's name", SolverError)
+    # As long a name as any, and nobody's.
+    probe = Path(f"{prefix}_iter_{_MOST_UPDATES}.probe.{os.getpid()}")
     try:
-        with whole(f"{prefix}_probe") as part:
+        with whole(probe) as part:
             part.touch()
-        Path(f"{prefix}_probe").unlink()
+        probe.unlink()
     except OSError as error:
         fail(f"cannot write snapshots: {unreadable(prefix, error)}", SolverError)
 

@@ -191,13 +191,8 @@ def read(path: str | Path) -> Found:
     """Read a .solverstate, the weights that it names and the record beside; raises WeightsError."""
     path = Path(path)
     state = read_state(path)
-    found = record.beside(path)
-    return Found(
-        path,
-        state,
-        read_weights(find_weights(state, path)),
-        record.read(found) if found.exists() else None,
-    )
+    weights = read_weights(find_weights(state, path))
+    return Found(path, state, weights, record.read(record.beside(path)) if _is_ours(path) else None)
 
 
 def newest(path: Path, warn: Callable[[str], None]) -> Found:
@@ -221,7 +216,11 @@ def newest(path: Path, warn: Callable[[str], None]) -> Found:
 def latest(prefix: str, warn: Callable[[str], None]) -> Found | None:
     """The newest whole snapshot of a prefix; None if there is none. See `newest`."""
     found = states(prefix)
-    return newest(found[0][1], warn) if found else None
+    if not found:
+        return None
+    # Of a binary one and one in HDF5, the record beside belongs to the later.
+    last = max((path for i, path in found if i == found[0][0]), key=_is_ours)
+    return newest(last, warn)
 
 
 def _not_after(path: Path) -> Iterator[Path]:
@@ -236,5 +235,9 @@ def _not_after(path: Path) -> Iterator[Path]:
 
 
 def _is_ours(state: Path) -> bool:
-    """Whether a record stands beside a state; Caffe writes none."""
-    return record.beside(state).exists()
+    """Whether the record beside a state is its own; Caffe writes none."""
+    beside = record.beside(state)
+    try:
+        return beside.exists() and state.name in record.read(beside).files
+    except WeightsError:
+        return True

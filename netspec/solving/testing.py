@@ -12,6 +12,7 @@ from netspec.graph import Graph
 from netspec.layers.base import text
 from netspec.module import Net
 from netspec.solving.evaluation import Evaluation, evaluate
+from netspec.solving.trainer import memory_lists, set_memory
 from netspec.sources.feed import Feed
 from netspec.weights import Weights, copy_into
 
@@ -66,13 +67,22 @@ class TestNets:
             self._share_with(net)
 
     def state(self) -> tuple[Mapping[str, Any], ...]:
-        """Where the data of those that have been run stands."""
-        return tuple(feed.state() for feed in self.__dict__.get("feeds", ()))
+        """Where the data of those that are built stands, and what their layers remember."""
+        if "nets" not in self.__dict__:
+            return ()
+        pairs = zip(self.nets, self.feeds, strict=True)
+        return tuple({"data": feed.state(), "memory": memory_lists(net)} for net, feed in pairs)
 
     def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Go on where `state` was taken; raises SourceError."""
-        for feed, state in zip(self.feeds if states else [], states, strict=True):
-            feed.restore(state)
+        """Go on where `state` was taken; nets that it does not know start anew.
+
+        Raises SourceError, and WeightsError where a net has no such memory.
+        """
+        # A run may go on with more test nets than it had, or with fewer.
+        for i, state in zip(range(len(self.graphs)), states, strict=False):
+            self.feeds[i].restore(state["data"])
+            if state["memory"]:
+                set_memory(self.nets[i], state["memory"])
 
     def close(self) -> None:
         """Stop the threads that read data."""

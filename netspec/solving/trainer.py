@@ -123,22 +123,6 @@ class Trainer:
         self.net.assign(statistics)
         return float(loss)
 
-    def memory(self) -> dict[str, dict[str, Any]]:
-        """What layers remember and no weight file holds: layer -> name -> nested lists."""
-        lists: dict[str, dict[str, Any]] = {}
-        for key, array in self.net.memory_for(self.net.shapes).items():
-            lists.setdefault(key.layer, {})[key.blob] = np.asarray(array).tolist()
-        return lists
-
-    def remember(self, memory: Mapping[str, Mapping[str, Any]]) -> None:
-        """Set what `memory` gave; raises WeightsError where the net has no such."""
-        known = self.net.shapes.memory
-        for layer, arrays in memory.items():
-            for name, values in arrays.items():
-                key = ParamKey(layer, name)
-                require(key in known, f"remembers {key}, which the net does not have", WeightsError)
-                self.net.assign({key: jnp.asarray(values, jnp.float32)})
-
     def history(self) -> tuple[Array, ...]:
         """The rule's arrays as a .solverstate lists them; zeros for what training leaves alone."""
         rule, arrays = updates.rule_state(self.state), self.net.arrays()
@@ -166,11 +150,11 @@ class Trainer:
         count = jnp.asarray(iteration, jnp.int32)
         self.state = updates.with_rule_state(self.state, updates.RuleState(count, history))
         self.recover()
-        self.steps = {}
 
     def recover(self) -> None:
         """Take steps again after one that was not healthy; all before it stands."""
         self.healthy = jnp.asarray(True)
+        self.steps = {}
 
     def finite(self) -> bool:
         """Whether all learned arrays and all that the rule keeps of them are."""
@@ -229,3 +213,24 @@ class Trainer:
             if key in self.learned_specs:
                 slot[key] = jnp.array(array.reshape(blob.shape), jnp.float32)
         return slot
+
+
+def memory_lists(net: Net) -> dict[str, dict[str, Any]]:
+    """What layers remember and no weight file holds: layer -> name -> nested lists."""
+    return {
+        layer: {name: np.asarray(held[...]).tolist() for name, held in arrays.items()}
+        for layer, arrays in net.memory.items()
+    }
+
+
+def set_memory(net: Net, memory: Mapping[str, Mapping[str, Any]]) -> None:
+    """Set what `memory_lists` gave; raises WeightsError where the net has no such."""
+    for layer, arrays in memory.items():
+        for name, values in arrays.items():
+            key = ParamKey(layer, name)
+            require(
+                key in net.shapes.memory,
+                f"remembers {key}, which the net does not have",
+                WeightsError,
+            )
+            net.assign({key: jnp.asarray(values, jnp.float32)})
