@@ -13,7 +13,8 @@ from netspec.proto.layers_pb2 import TEST, LayerParameter
 from netspec.prototxt import parse_net
 
 TYPES = sorted(REGISTRY)
-# HDF5Output cannot run yet; Filter, which cannot be compiled, has test_filter.py.
+# HDF5Output, which writes a file, has test_other_data.py; Filter, which cannot be compiled,
+# has test_filter.py.
 ELSEWHERE = {"Filter", "HDF5Output"}
 COMPUTED = [n for n in TYPES if not REGISTRY[n].is_source and n not in ELSEWHERE]
 

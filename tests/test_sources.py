@@ -506,11 +506,13 @@ def test_sources_that_are_not_known() -> None:
         )
     assert str(caught.value) == (
         'net.prototxt:1: layer "d" (Python): "voc_layers.VOCSegLayer" is not built in (those that '
-        "are: voc_layers.VOCSegDataLayer, voc_layers.SBDDSegDataLayer); "
+        "are: voc_layers.VOCSegDataLayer, voc_layers.SBDDSegDataLayer, "
+        "pascalcontext_layers.PASCALContextSegDataLayer, nyud_layers.NYUDSegDataLayer, "
+        "siftflow_layers.SIFTFlowSegDataLayer); "
         'did you mean "voc_layers.VOCSegDataLayer"?'
     )
     with pytest.raises(
-        SourceError, match=r"no source feeds this type \(those that are fed: HDF5Dat"
+        SourceError, match=r"no source feeds this type \(those that are fed: DummyData, HDF5Dat"
     ):
         opened('layer { name: "d" type: "Input" top: "a" }')
 

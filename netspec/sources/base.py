@@ -27,9 +27,12 @@ class Source(ABC):
     """A stream of batches for one data layer.
 
     current: the file behind the batch last handed out, for messages; empty before the first.
+    read_ahead: how many batches a thread may read before they are asked for; None: as
+    many as the feed says.
     """
 
     current: str = ""
+    read_ahead: int | None = None
 
     @property
     @abstractmethod

@@ -16,19 +16,20 @@ from netspec.sources.prefetch import Prefetch
 
 
 class Feed:
-    """The data layers of a net, opened; each runs ahead in a thread of its own.
+    """The data layers of a net, opened; each that may runs ahead in a thread of its own.
 
     Input layers are not part of it: whoever runs the net hands those blobs in.
     """
 
     def __init__(self, graph: Graph, seed: int | None = None, depth: int = 2) -> None:
-        """Open every data layer; raises SourceError. depth: batches read ahead."""
+        """Open every data layer; raises SourceError. depth: batches read ahead by default."""
         self.graph = graph
         self.sources: dict[str, Source] = {}
         try:
             for node in _data_layers(graph):
                 source = open_source(node.layer.spec, node.layer.phase, seed, node.place)
-                self.sources[node.name] = Prefetch(source, depth)
+                ahead = depth if source.read_ahead is None else source.read_ahead
+                self.sources[node.name] = Prefetch(source, ahead) if ahead else source
         except BaseException:
             self.close()
             raise

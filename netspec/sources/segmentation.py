@@ -1,105 +1,123 @@
-"""Segmentation sets: an image and its label image, one pair a batch, in their own sizes.
+"""Segmentation sets: an image and its label image, one sample a batch, in their own sizes.
 
-These are the Python layers ``voc_layers.VOCSegDataLayer`` and ``voc_layers.SBDDSegDataLayer`` that
-the published FCN nets name (Shelhamer, Long and Darrell, 2016): same settings, same samples.
+What is common to the Python layers that the published FCN nets name (Shelhamer, Long and Darrell,
+2016). Each set has a module of its own; settings and samples are those of the published layers.
 """
 
 from __future__ import annotations
 
 import ast
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec.errors import Place, SourceError, fail, nearest, require, unreadable
+from netspec.errors import Place, SourceError, counted, fail, nearest, require, unreadable
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Batch, LayerSource, register
-from netspec.sources.decode import preprocess, read_image, read_labels, read_mat_labels
+from netspec.sources.decode import preprocess, read_image, read_labels
+from netspec.sources.matlab import as_indices, read_matrix
 from netspec.sources.order import Order, settle_seed
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a data set lies in its folder.
+class Setting(NamedTuple):
+    """A key of ``param_str``: what it needs, whether a value is that, and one that is."""
 
-    folder_key: the setting that names the folder. lists: where SPLIT.txt is. images: where
-    NAME.jpg or NAME.png is. labels, label_suffix: where NAME's labels are. read_labels: how they
-    are read. origin: how one comes by the set.
+    needs: str
+    fits: Callable[[Any], bool]
+    example: object
+
+
+class Part(NamedTuple):
+    """One top: which file of a sample it is read from, and how.
+
+    noun: what it holds. folder, prefix, suffixes: the file is PREFIX NAME SUFFIX; the first one
+    that exists counts. read: the file as (H, W), (C, H, W) or (1, C, H, W). labels: whether it
+    holds class indices.
     """
 
-    folder_key: str
-    lists: str
-    images: str
-    labels: str
-    label_suffix: str
-    read_labels: Callable[[Path], NDArray[np.uint8]]
-    origin: str
+    noun: str
+    folder: Path
+    suffixes: tuple[str, ...]
+    read: Callable[[Path], NDArray[Any]]
+    labels: bool = False
+    prefix: str = ""
+
+    def find(self, name: str) -> Path:
+        """The file of a sample; where there is none, the one that should be there."""
+        paths = [self.folder / f"{self.prefix}{name}{suffix}" for suffix in self.suffixes]
+        return next((path for path in paths if path.is_file()), paths[0])
 
 
-VOC = Layout(
-    folder_key="voc_dir",
-    lists="ImageSets/Segmentation",
-    images="JPEGImages",
-    labels="SegmentationClass",
-    label_suffix=".png",
-    read_labels=read_labels,
-    origin="get VOCtrainval_11-May-2012.tar from the PASCAL VOC 2012 site "
-    "(http://host.robots.ox.ac.uk/pascal/VOC/voc2012), unpack it and set voc_dir to the folder "
-    "VOCdevkit/VOC2012 in it (seg11valid.txt comes with the published FCNs, "
-    "fcn.berkeleyvision.org); `netspec data shapes FOLDER` makes a small set of this layout",
-)
-
-SBDD = Layout(
-    folder_key="sbdd_dir",
-    lists=".",
-    images="img",
-    labels="cls",
-    label_suffix=".mat",
-    read_labels=read_mat_labels,
-    origin="get benchmark.tgz of the Semantic Boundaries Dataset (Hariharan et al., 2011), unpack "
-    "it and put the folder benchmark_RELEASE/dataset there, or set sbdd_dir to where it is",
-)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
-class Sample(NamedTuple):
-    """The two files of a sample."""
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and bool(np.isfinite(value))
 
-    image: Path
-    labels: Path
+
+def _is_mean(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return len(value) in (1, 3) and all(map(_is_number, value))
+    return _is_number(value)
+
+
+MEAN_SETTING = {
+    "mean": Setting("one number or three (blue, green, red)", _is_mean, (104, 117, 123))
+}
 
 
 class SegmentationSource(LayerSource):
-    """Feeds two tops: an image, blue, green, red less ``mean``, and its class indices.
+    """Feeds each top a part of a sample: images less a mean, (1, C, H, W), labels, (1, 1, H, W).
 
-    (1, 3, H, W) and (1, 1, H, W); H and W are each image's own.
-    ``param_str`` is a Python dict of plain values: the set's folder, ``split``, ``mean`` and, if
-    wanted, ``randomize`` (default True; only splits with "train" in their name are) and ``seed``.
+    H and W are each sample's own. ``param_str`` is a Python dict of plain values: the set's
+    folders, ``split``, what else the set asks for and, if wanted, ``randomize`` (default True;
+    only splits with "train" in their name are) and ``seed``.
     """
 
-    layout: ClassVar[Layout]
+    # The settings that name folders; SPLIT.txt is in ``lists`` of the first.
+    folders: ClassVar[tuple[str, ...]]
+    lists: ClassVar[str]
+    # What else must be set, how one comes by the set, and what the tops are.
+    required: ClassVar[Mapping[str, Setting]] = {}
+    origin: ClassVar[str]
+    nouns: Sequence[str] = ("an image", "its labels")
 
     def __init__(self, spec: LayerParameter, phase: int, seed: int | None, place: Place) -> None:
         super().__init__(spec, phase, seed, place)
+        *first, last = self.nouns
         require(
-            len(spec.top) == 2,
-            f"makes 2 tops, an image and its labels, but {len(spec.top)} are named",
+            len(spec.top) == len(self.nouns),
+            f"makes {counted(len(self.nouns), 'top')}, "
+            f"{' and '.join([', '.join(first), last]) if first else last}, "
+            f"but {len(spec.top)} are named",
             SourceError,
         )
-        settings = read_settings(spec.python_param.param_str, self.layout.folder_key)
-        self._split: str = settings["split"]
-        self._mean: float | Sequence[float] = settings["mean"]
-        self._folder = self.locate(settings[self.layout.folder_key])
-        names = _read_split(self._folder, self._split, self.layout)
-        self._samples = _find_samples(self._folder, names, self._split, self.layout)
-        randomize = settings.get("randomize", True) and "train" in self._split
-        own = settle_seed(settings.get("seed"), seed) if randomize else None
+        self._split: str = self.settings["split"]
+        paths = [self._folder(key) for key in self.folders]
+        self._list_folder = paths[0] / self.lists
+        names = self._read_split(paths[0])
+        self._parts = self.parts(*paths)
+        self._samples = self._find_samples(names)
+        randomize = self.settings.get("randomize", True) and "train" in self._split
+        own = settle_seed(self.settings.get("seed"), seed) if randomize else None
         self._order = Order(len(self._samples), own)
         self._pending: Batch | None = self._read()
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What ``param_str`` says, checked."""
+        return read_settings(self.spec.python_param.param_str, *self.folders, own=self.required)
+
+    @abstractmethod
+    def parts(self, *folders: Path) -> Sequence[Part]:
+        """What each top is read from, given the set's folders."""
 
     @property
     def tops(self) -> dict[str, Shape]:
@@ -108,7 +126,7 @@ class SegmentationSource(LayerSource):
     def next(self) -> Batch:
         batch = self._peek()
         self._pending = None
-        self.current = str(self._samples[self._order.index].labels)
+        self.current = self._files_of_labels()
         self._order.step()
         return batch
 
@@ -127,8 +145,53 @@ class SegmentationSource(LayerSource):
     def describe(self) -> str:
         order = "in turn" if self._order.seed is None else f"at random, seed {self._order.seed}"
         count = len(self._samples)
-        name = self.spec.python_param.layer
-        return f'{name}: {count} images of split "{self._split}" in {self._folder}, {order}'
+        name, folder = self.spec.python_param.layer, self.locate(self.settings[self.folders[0]])
+        return f'{name}: {count} images of split "{self._split}" in {folder}, {order}'
+
+    def _folder(self, key: str) -> Path:
+        folder = self.locate(self.settings[key])
+        require(
+            folder.is_dir(),
+            f'{key} "{folder}": no such folder, from here or from the prototxt; {self.origin}',
+            SourceError,
+        )
+        return folder
+
+    def _read_split(self, folder: Path) -> list[str]:
+        """The names of the split's samples."""
+        path = self._list_folder / f"{self._split}.txt"
+        if path.is_file():
+            return read_names(path)
+        known = sorted(found.stem for found in self._list_folder.glob("*.txt"))
+        require(
+            known,
+            f'{self.folders[0]} "{folder}" lacks {path.relative_to(folder)}; {self.origin}',
+            SourceError,
+        )
+        fail(
+            f'no split "{self._split}": {self._list_folder} has {", ".join(known)}'
+            f"{nearest(self._split, known)}",
+            SourceError,
+        )
+
+    def _find_samples(self, names: Sequence[str]) -> list[list[Path]]:
+        """The files of each name: missing ones are better known now than an hour into training."""
+        samples = [[part.find(name) for part in self._parts] for name in names]
+        missing = [path for sample in samples for path in sample if not path.is_file()]
+        require(
+            not missing,
+            f'split "{self._split}" lacks {len(missing)} of its '
+            f"{len(samples) * len(self._parts)} files, the first is "
+            f"{missing[0] if missing else None}",
+            SourceError,
+        )
+        return samples
+
+    def _files_of_labels(self) -> str:
+        """The files whose labels the sample has; all its files if none has any."""
+        files = list(zip(self._parts, self._samples[self._order.index], strict=True))
+        wanted = [path for part, path in files if part.labels] or [path for _, path in files]
+        return ", ".join(map(str, wanted))
 
     def _peek(self) -> Batch:
         if self._pending is None:
@@ -136,102 +199,119 @@ class SegmentationSource(LayerSource):
         return self._pending
 
     def _read(self) -> Batch:
-        sample = self._samples[self._order.index]
+        paths = self._samples[self._order.index]
+        batch: Batch = {}
         with self.blamed():
-            image = read_image(sample.image)
-            labels = self.layout.read_labels(sample.labels)
-            require(
-                labels.shape == image.shape[:2],
-                f"{sample.labels}: {_size(labels)}, but its image is {_size(image)}",
-                SourceError,
-            )
-        first, second = self.spec.top
-        return {
-            first: preprocess(image, self._mean),
-            second: labels[None, None].astype(np.float32),
-        }
+            for name, part, path in zip(self.spec.top, self._parts, paths, strict=True):
+                array = part.read(path)
+                blob = array.astype(np.float32, copy=False).reshape(1, -1, *array.shape[-2:])
+                first = next(iter(batch.values()), blob)
+                require(
+                    blob.shape[-2:] == first.shape[-2:],
+                    f"{path}: {_size(blob)}, but its {self._parts[0].noun} is {_size(first)}",
+                    SourceError,
+                )
+                batch[name] = blob
+        return batch
+
+
+class PascalSource(SegmentationSource):
+    """What VOC and SBD share: an image less ``mean``, blue, green, red, and its class indices."""
+
+    required = MEAN_SETTING
+
+    def image(self, path: Path) -> NDArray[np.float32]:
+        """An image file as (1, 3, H, W)."""
+        return preprocess(read_image(path), self.settings["mean"])
 
 
 @register("voc_layers.VOCSegDataLayer")
-class VOCSegData(SegmentationSource):
+class VOCSegData(PascalSource):
     """PASCAL VOC, and every set laid out like it: label images are palette or grey PNGs."""
 
-    layout = VOC
+    folders = ("voc_dir",)
+    lists = "ImageSets/Segmentation"
+    origin = (
+        "get VOCtrainval_11-May-2012.tar from the PASCAL VOC 2012 site "
+        "(http://host.robots.ox.ac.uk/pascal/VOC/voc2012), unpack it and set voc_dir to the folder "
+        "VOCdevkit/VOC2012 in it (seg11valid.txt comes with the published FCNs, "
+        "fcn.berkeleyvision.org); `netspec data shapes FOLDER` makes a small set of this layout"
+    )
+
+    def parts(self, voc: Path) -> Sequence[Part]:  # type: ignore[override]
+        """JPEGImages, as JPEG or else PNG, and SegmentationClass."""
+        return (
+            Part("image", voc / "JPEGImages", (".jpg", ".png"), self.image),
+            Part("labels", voc / "SegmentationClass", (".png",), read_labels, labels=True),
+        )
 
 
 @register("voc_layers.SBDDSegDataLayer")
-class SBDDSegData(SegmentationSource):
+class SBDDSegData(PascalSource):
     """The Semantic Boundaries Dataset: labels are ``GTcls.Segmentation`` of MATLAB files."""
 
-    layout = SBDD
+    folders = ("sbdd_dir",)
+    lists = "."
+    origin = (
+        "get benchmark.tgz of the Semantic Boundaries Dataset (Hariharan et al., 2011), unpack "
+        "it and put the folder benchmark_RELEASE/dataset there, or set sbdd_dir to where it is"
+    )
+
+    def parts(self, sbd: Path) -> Sequence[Part]:  # type: ignore[override]
+        """Folders img and cls."""
+        return (
+            Part("image", sbd / "img", (".jpg", ".png"), self.image),
+            Part("labels", sbd / "cls", (".mat",), read_sbd_labels, labels=True),
+        )
 
 
-def read_settings(param_str: str, folder_key: str) -> dict[str, Any]:
+def read_sbd_labels(path: Path) -> NDArray[np.uint8]:
+    """``GTcls.Segmentation`` of a MATLAB file as class indices (H, W); raises SourceError."""
+    return as_indices(read_matrix(path, "GTcls", "Segmentation"), path)
+
+
+def read_settings(
+    param_str: str, *folders: str, own: Mapping[str, Setting] = MEAN_SETTING
+) -> dict[str, Any]:
     """The settings of a segmentation layer, checked; ``param_str`` is read, never run.
 
-    Raises SourceError where it is no dict of plain values, or where keys are missing, unknown or
-    hold what they cannot.
+    folders: the keys that name folders. own: what the set needs besides. Raises SourceError where
+    it is no dict of plain values, or where keys are missing, unknown or hold what they cannot.
     """
+    folder = Setting("the path of a folder", _is_text, "data")
+    needed = {
+        **dict.fromkeys(folders, folder),
+        "split": Setting("a name", _is_text, "train"),
+        **own,
+    }
     try:
         settings = ast.literal_eval(param_str.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
-        example = f"{{'{folder_key}': 'data', 'split': 'train', 'mean': (104, 117, 123)}}"
+        example = {key: setting.example for key, setting in needed.items()}
         fail(f"param_str must be a Python dict of plain values, e.g. {example}", SourceError)
-    checks: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        folder_key: ("the path of a folder", _is_text),
-        "split": ("a name", _is_text),
-        "mean": ("one number or three (blue, green, red)", _is_mean),
-        "randomize": ("True or False", lambda value: value in (True, False)),
-        "seed": ("an integer or None", lambda value: value is None or type(value) is int),
+    known = {
+        **needed,
+        "randomize": Setting("True or False", lambda value: value in (True, False), True),
+        "seed": Setting("an integer or None", lambda v: v is None or type(v) is int, 1337),
     }
     for key in settings:
-        if key not in checks:
-            fail(f'param_str: unknown key "{key}"{nearest(str(key), checks)}', SourceError)
-    missing = [f'"{key}"' for key in (folder_key, "split", "mean") if key not in settings]
+        if key not in known:
+            fail(f'param_str: unknown key "{key}"{nearest(str(key), known)}', SourceError)
+    missing = [f'"{key}"' for key in needed if key not in settings]
     require(not missing, f"param_str lacks {', '.join(missing)}", SourceError)
     for key, value in settings.items():
-        kind, fits = checks[key]
-        require(fits(value), f'param_str: "{key}" is {value!r}; needs {kind}', SourceError)
+        require(
+            known[key].fits(value),
+            f'param_str: "{key}" is {value!r}; needs {known[key].needs}',
+            SourceError,
+        )
     return settings
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and bool(np.isfinite(value))
-
-
-def _is_mean(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
-        return len(value) in (1, 3) and all(map(_is_number, value))
-    return _is_number(value)
-
-
-def _read_split(folder: Path, split: str, layout: Layout) -> list[str]:
-    """The names of a split's samples."""
-    require(
-        folder.is_dir(),
-        f'{layout.folder_key} "{folder}": no such folder, from here or from the prototxt; '
-        f"{layout.origin}",
-        SourceError,
-    )
-    lists = folder / layout.lists
-    path = lists / f"{split}.txt"
-    if not path.is_file():
-        known = sorted(found.stem for found in lists.glob("*.txt"))
-        require(
-            known,
-            f'{layout.folder_key} "{folder}" lacks {path.relative_to(folder)}; {layout.origin}',
-            SourceError,
-        )
-        fail(
-            f'no split "{split}": {lists} has {", ".join(known)}{nearest(split, known)}',
-            SourceError,
-        )
+def read_names(path: Path) -> list[str]:
+    """The samples that a text file lists, one on a line; raises SourceError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -243,24 +323,5 @@ def _read_split(folder: Path, split: str, layout: Layout) -> list[str]:
     return names
 
 
-def _find_samples(folder: Path, names: list[str], split: str, layout: Layout) -> list[Sample]:
-    """The files of each name: missing ones are better known now than an hour into training."""
-    samples = [_find_sample(folder, name, layout) for name in names]
-    missing = [path for sample in samples for path in sample if not path.is_file()]
-    require(
-        not missing,
-        f'split "{split}" lacks {len(missing)} of its {2 * len(samples)} files, '
-        f"the first is {missing[0] if missing else None}",
-        SourceError,
-    )
-    return samples
-
-
-def _find_sample(folder: Path, name: str, layout: Layout) -> Sample:
-    jpeg, png = (folder / layout.images / f"{name}{suffix}" for suffix in (".jpg", ".png"))
-    image = png if png.is_file() and not jpeg.is_file() else jpeg
-    return Sample(image, folder / layout.labels / f"{name}{layout.label_suffix}")
-
-
 def _size(array: NDArray[Any]) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"
+    return f"{array.shape[-1]}x{array.shape[-2]}"
