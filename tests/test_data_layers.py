@@ -645,7 +645,7 @@ LISTS: dict[str, tuple[str, str, str]] = {
     ),
     "nothing but a label": ("LIST", "3", 'LIST:1: "3" does not end in a label; '),
     "no whole label": ("LIST", "imgs/im0.png 1.5", 'LIST:1: "imgs/im0.png 1.5" does not end in a '),
-    "no image": ("LIST", "imgs/nil.png 1", "imgs/nil.png: no such file"),
+    "no image": ("LIST", "imgs/nil.png 1", "LIST lacks 1 of its 1 file: imgs/nil.png"),
     "no slash": (
         'LIST root_folder: "imgs"',
         "im0.png 1",

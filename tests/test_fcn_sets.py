@@ -204,7 +204,7 @@ def test_nyud_is_not_there(nyud: Path) -> None:
     settings = {"nyud_dir": str(nyud), "split": "test", "tops": ["color", "label"]}
     damage_nyud(nyud, "no labels")
     assert refused(NYUD, settings) == (
-        f'split "test" lacks 1 of its 6 files, the first is {nyud}/segmentation/img_5003.mat'
+        f'split "test" lacks 1 of its 6 files: {nyud}/segmentation/img_5003.mat'
     )
     (nyud / "test.txt").write_text("\n")
     assert refused(NYUD, settings) == f"{nyud}/test.txt: lists no samples"
@@ -432,7 +432,7 @@ def test_prepare_voc_without_what_a_list_follows_from(voc: Path) -> None:
     write_list(missing.with_name("val.txt"), [str(i) for i in range(1449)])
     lines, ready = prepare("voc", voc / "voc", sbd=voc / "sbd")
     assert lines[1].endswith("the val.txt of VOC 2011, 1111 names; this one has 1449")
-    assert lines[3].startswith('  val: split "val" lacks 2898 of its 2898 files, the first is')
+    assert lines[3].startswith('  val: split "val" lacks 2898 of its 2898 files: ')
     assert lines[-1].startswith("  how to come by it: get VOCtrainval")
     assert not ready
 

@@ -555,7 +555,7 @@ WINDOW_SETTINGS = {
         "3x9x9"
     ),
     ('batch_size: 1 root_folder: "sub/"', "crop_size: 4"): (
-        "windows.txt: lacks 1 of its 1 images, the first is sub/im0.png"
+        "windows.txt lacks 1 of its 1 file: sub/im0.png"
     ),
 }
 

@@ -88,6 +88,20 @@ class ImageData(Fed):
         return self.param.source
 
 
+@register(param="segmentation_data_param", bottoms=0, tops=2)
+class SegmentationData(Fed):
+    """Images (N, 3, H, W), and their pixels' classes (N, 1, H, W), of a list or of two folders.
+
+    Not in Caffe.
+    """
+
+    formula = "images and label images, cut, scaled and mirrored alike"
+
+    def describe(self) -> str:
+        """The list of pairs, or the folder of images."""
+        return self.param.source or self.param.image_folder
+
+
 @register(param="window_data_param", bottoms=0, tops=2)
 class WindowData(Fed):
     """Windows of images, and labels (N): objects and background, as R-CNN trains on them.

@@ -10,9 +10,9 @@ import shutil
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,8 @@ from netspec.errors import SourceError, fail, require, unreadable
 from netspec.proto.layers_pb2 import DataParameter
 
 Record = tuple[bytes, bytes]
+# A key, and what reads its value, in any thread.
+Found = tuple[bytes, Callable[[], bytes]]
 
 
 class Database(ABC):
@@ -41,6 +43,11 @@ class Database(ABC):
     @abstractmethod
     def records(self, start: bytes = b"") -> Generator[Record, None, None]:
         """(key, value) of each record in the order of keys, from ``start`` on; SourceError."""
+
+    def unread(self, start: bytes = b"") -> Generator[Found, None, None]:
+        """As `records`, but values are read when they are asked for, if that is as fast."""
+        for key, value in self.records(start):
+            yield key, partial(bytes, value)
 
     @property
     @abstractmethod
@@ -114,6 +121,23 @@ class LMDB(Database):
         ):
             if cursor.set_range(start):
                 yield from cursor
+
+    def unread(self, start: bytes = b"") -> Generator[Found, None, None]:
+        with (
+            self._blamed(lmdb.Error),
+            self._environment.begin() as transaction,
+            transaction.cursor() as cursor,
+        ):
+            if cursor.set_range(start):
+                for key in cursor.iternext(keys=True, values=False):
+                    yield key, partial(self._get, key)
+
+    def _get(self, key: bytes) -> bytes:
+        with self._blamed(lmdb.Error), self._environment.begin() as transaction:
+            value = transaction.get(key)
+        if value is None:
+            fail(f"{self.path}: has changed since it was opened", SourceError)
+        return value
 
     @property
     def count(self) -> int:

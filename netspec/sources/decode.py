@@ -18,7 +18,7 @@ MEAN = (104.00699, 116.66877, 122.67892)
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """An image file as (H, W, 3) of red, green and blue; raises SourceError."""
-    return np.asarray(_open(path).convert("RGB"))
+    return _array(_open(path), "RGB")
 
 
 def read_channels(
@@ -124,9 +124,17 @@ def preprocess(
 
     mean: of blue, green and red, or one for all.
     """
-    # Subtracted in double and rounded once, for each of the 256 grey levels.
-    table = (np.arange(256)[:, None] - np.broadcast_to(mean, 3)).astype(np.float32)
     blob = np.empty((1, 3, *image.shape[:2]), np.float32)
-    for channel in range(3):
-        blob[0, channel] = table[image[:, :, 2 - channel], channel]
+    subtract_mean(image, mean, blob[0])
     return blob
+
+
+def subtract_mean(
+    image: NDArray[np.uint8], mean: float | Sequence[float], out: NDArray[np.float32]
+) -> None:
+    """An image (H, W, 3) of red, green, blue into ``out`` (3, H, W): blue, green, red less mean."""
+    for channel, value in enumerate(np.broadcast_to(mean, 3)):
+        # In double, and rounded once.
+        np.subtract(
+            image[:, :, 2 - channel], value, out[channel], dtype=np.float64, casting="unsafe"
+        )

@@ -6,6 +6,7 @@ Caffe: ``image_data_layer.cpp``.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 from netspec.errors import Place, SourceError, counted, fail, require, unreadable
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import register
+from netspec.sources.checks import require_files
 from netspec.sources.decode import read_channels
 from netspec.sources.order import Passes, generator
 from netspec.sources.resize import resize
-from netspec.sources.samples import MOVED, Sample, SampleSource, refuse_moved
+from netspec.sources.samples import MOVED, Sample, SampleSource, Unread, refuse_moved
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
@@ -65,8 +67,8 @@ class ImageData(SampleSource):
             f"{counted(len(self._paths), 'image')} of {self._list}",
             SourceError,
         )
+        require_files(len(self._paths), self._lacks, str(self._list))
         self._order = self._passes()
-        self._output(self._peek())
 
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
@@ -97,8 +99,20 @@ class ImageData(SampleSource):
         skip = int(generator(self._seed, "skip").integers(most)) if most else 0
         return Passes(len(self._paths), self._seed if self._param.shuffle else None, skip)
 
-    def _take(self, position: int) -> Sample:
+    def _lacks(self, index: int) -> Path | None:
+        """The file of a line, if it is not there."""
+        folder, listed = self._param.root_folder, self._paths[index]
+        # Most are where they are said to be, and there may be a million.
+        if os.path.exists(folder + listed):
+            return None
+        path = find_listed(folder, listed, self.locate)
+        return None if path.exists() else path
+
+    def _take(self, position: int) -> Unread:
         index = self._order.index(position)
+        return Unread(self._paths[index], lambda: self._read(index))
+
+    def _read(self, index: int) -> Sample:
         listed, param = self._paths[index], self._param
         path = find_listed(param.root_folder, listed, self.locate)
         image = read_listed(path, param.is_color, param.new_height, param.new_width)

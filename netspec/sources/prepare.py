@@ -20,6 +20,7 @@ from netspec.proto.layers_pb2 import TEST, LayerParameter, PythonParameter
 from netspec.sources.base import REGISTRY, Source
 from netspec.sources.checks import check_labels
 from netspec.sources.context import PASCALContextSegData
+from netspec.sources.convert import Watch, unwatched
 from netspec.sources.decode import MEAN
 from netspec.sources.matlab import VOID
 from netspec.sources.nyud import KINDS, NYUDSegData
@@ -73,12 +74,14 @@ def prepare(
     folder: str | Path | None = None,
     convert: bool = False,
     sbd: str | Path = "data/sbdd/dataset",
+    watch: Watch = unwatched,
 ) -> Report:
     """Look at a set, ``voc``, ``sbd``, ``nyud``, ``siftflow`` or ``context``, in its folder.
 
     folder: by default where the published nets look for it. convert: write SBD's labels as PNGs
-    too. sbd: where that set is, for VOC's list of those that are not in it. Raises SourceError for
-    a set that is not known, or where lists and labels cannot be written.
+    too. sbd: where that set is, for VOC's list of those that are not in it. watch: sees files pass
+    that are converted. Raises SourceError for a set that is not known, or where lists and labels
+    cannot be written.
     """
     if name not in DATA_SETS:
         fail(
@@ -100,7 +103,7 @@ def prepare(
     if not ready:
         lines.append(f"  how to come by it: {data_set.source.origin}")
     elif convert:
-        lines += _convert(root)
+        lines += _convert(root, watch)
     return Report(lines, ready)
 
 
@@ -149,13 +152,13 @@ def _describe(array: NDArray[np.float32], classes: int | None) -> str:
     return f"classes {' '.join(named)} of 0..{classes - 1}"
 
 
-def _convert(root: Path) -> Iterator[str]:
+def _convert(root: Path, watch: Watch) -> Iterator[str]:
     """Write SBD's labels as palette PNGs beside the MATLAB files."""
     # Imported here: that room reads images through this one.
     from netspec.segmentation.palette import save_indexed
 
     paths = sorted((root / "cls").glob("*.mat"))
-    for path in paths:
+    for path in watch(paths, len(paths)):
         save_indexed(path.with_suffix(".png"), read_sbd_labels(path))
     yield f"  wrote {counted(len(paths), 'label image')}: {root / 'cls' / '*.png'}"
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from netspec.errors import Place, SourceError, fail, require
 from netspec.proto.layers_pb2 import LayerParameter
-from netspec.sources.base import Batch, register
-from netspec.sources.databases import Record, open_database
+from netspec.sources.base import Job, register
+from netspec.sources.databases import Found, open_database
 from netspec.sources.datum import read_datum
-from netspec.sources.samples import MOVED, Sample, SampleSource, refuse_moved
+from netspec.sources.samples import MOVED, SampleSource, Unread, refuse_moved
 
 
 @register("Data")
@@ -41,15 +41,14 @@ class Data(SampleSource):
         require(self._param.source, "source must be given: the database", SourceError)
         path = self.locate(self._param.source)
         self._database = open_database(path, self._param.backend)
-        self._records = self._database.records()
+        self._records = self._database.unread()
         # The keys of the records read last and handed out last.
         self._read = self._given = b""
-        self._output(self._peek())
 
-    def next(self) -> Batch:
-        batch = super().next()
+    def job(self) -> Job:
+        job = super().job()
         self._given = self._read
-        return batch
+        return job
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "key": self._given.hex()}
@@ -71,21 +70,22 @@ class Data(SampleSource):
         self._records.close()
         self._database.close()
 
-    def _take(self, position: int) -> Sample:
-        self._read, record = next(self._records, None) or self._rewind()
-        return read_datum(record, self._transform.color, self._name(self._read))
+    def _take(self, position: int) -> Unread:
+        key, value = next(self._records, None) or self._rewind()
+        self._read, name = key, self._name(key)
+        return Unread(name, lambda: read_datum(value(), self._transform.color, name))
 
-    def _rewind(self) -> Record:
+    def _rewind(self) -> Found:
         """The first record."""
-        self._records = self._database.records()
+        self._records = self._database.unread()
         first = next(self._records, None)
         return first or fail(f"{self._database.path}: has no records", SourceError)
 
     def _seek(self, key: bytes) -> None:
         """Go on behind the record of a key; from the first record if it is empty."""
-        self._records = self._database.records(key)
+        self._records = self._database.unread(key)
         if key:
-            found, _ = next(self._records, (b"", b""))
+            found, _ = next(self._records, (b"", bytes))
             require(
                 found == key,
                 f"{self._name(key)}: the state goes on behind it, but there is no such record",

@@ -6,16 +6,17 @@ Caffe: ``base_data_layer.cpp``.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec.errors import Place, SourceError, counted, require
+from netspec.errors import Place, SourceError, counted, fail, require
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter
-from netspec.sources.base import Batch, LayerSource, require_keys
+from netspec.sources.base import Batch, Job, ParallelSource, require_keys
 from netspec.sources.order import settle_seed
 from netspec.sources.transform import Transform
 
@@ -41,11 +42,17 @@ class Sample(NamedTuple):
     name: str
 
 
-class SampleSource(LayerSource):
+class Unread(NamedTuple):
+    """What a sample is called, and what reads it, in any thread."""
+
+    name: str
+    read: Callable[[], Sample]
+
+
+class SampleSource(ParallelSource):
     """Feeds images (N, C, H, W) and, if a second top is named, labels (N).
 
-    The first image of a batch decides C, H and W. Samples are read one after the other by `_take`,
-    the first when a subclass's constructor ends with `_peek`.
+    The first image of a batch decides C, H and W. Samples are taken one after the other by `_take`.
 
     remedy: what makes images of several sizes one size.
     """
@@ -61,10 +68,10 @@ class SampleSource(LayerSource):
         self._transform = Transform(spec.transform_param, phase, self.locate)
         self._seed = settle_seed(seed)
         self._position = 0
-        self._head: Sample | None = None
+        self._head: Unread | None = None
 
     @abstractmethod
-    def _take(self, position: int) -> Sample:
+    def _take(self, position: int) -> Unread:
         """The sample at a position of the stream; they are asked for in turn."""
 
     @property
@@ -73,21 +80,15 @@ class SampleSource(LayerSource):
             shapes = (self._size, *self._output(self._peek())), (self._size,)
         return dict(zip(self.spec.top, shapes, strict=False))
 
-    def next(self) -> Batch:
+    def job(self) -> Job:
+        seed, position = self._seed, self._position
         with self.blamed():
-            head = self._peek()
-            shape = self._output(head)
-            images = np.empty((self._size, *shape), np.float32)
-            labels = np.empty(self._size, np.float32)
-            for i in range(self._size):
-                sample = self._take(self._position + i) if i else head
-                self._require_same(sample, shape)
-                self._transform.apply(sample.image, images[i], self._seed, self._position + i)
-                labels[i] = self._label(sample)
+            head = self._take_head()
+            samples = [head, *(self._take(position + i) for i in range(1, self._size))]
         self.current = head.name if self._size == 1 else f"the batch that begins with {head.name}"
         self._position += self._size
         self._head = None
-        return dict(zip(self.spec.top, (images, labels), strict=False))
+        return lambda: self._batch(samples, seed, position)
 
     def state(self) -> dict[str, Any]:
         return {"seed": self._seed, "position": self._position}
@@ -99,11 +100,27 @@ class SampleSource(LayerSource):
         self._position = state["position"]
         self._head = None
 
-    def _peek(self) -> Sample:
-        """The sample that the next batch begins with."""
+    def _take_head(self) -> Unread:
+        """The sample that the next batch begins with; it is read once, whoever asks for it."""
         if self._head is None:
-            self._head = self._take(self._position)
+            head = self._take(self._position)
+            self._head = head._replace(read=cache(head.read))
         return self._head
+
+    def _peek(self) -> Sample:
+        return self._take_head().read()
+
+    def _batch(self, samples: list[Unread], seed: int, position: int) -> Batch:
+        with self.blamed():
+            shape = self._output(samples[0].read())
+            images = np.empty((self._size, *shape), np.float32)
+            labels = np.empty(self._size, np.float32)
+            for i, unread in enumerate(samples):
+                sample = unread.read()
+                self._require_same(sample, shape)
+                self._transform.apply(sample.image, images[i], seed, position + i)
+                labels[i] = self._label(sample)
+        return dict(zip(self.spec.top, (images, labels), strict=False))
 
     def _output(self, sample: Sample) -> Shape:
         return self._transform.output(sample.image.shape, sample.name)
@@ -111,6 +128,8 @@ class SampleSource(LayerSource):
     def _require_same(self, sample: Sample, shape: Shape) -> None:
         """Raise SourceError unless a sample comes out in the shape of its batch."""
         found = self._output(sample)
+        if found == shape:
+            return
         channels = (counted(each[0], "channel") for each in (found, shape))
         require(
             found[0] == shape[0],
@@ -118,8 +137,7 @@ class SampleSource(LayerSource):
             "encoded images alike".format(sample.name, *channels),
             SourceError,
         )
-        require(
-            found == shape,
+        fail(
             f"{sample.name}: {text(found)} (channels, height, width), but the batch that it is in "
             f"began with {text(shape)}; {self.remedy} allows several sizes",
             SourceError,

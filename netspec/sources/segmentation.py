@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from netspec.errors import Place, SourceError, counted, fail, nearest, require, unreadable
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import LayerParameter
-from netspec.sources.base import Batch, LayerSource, register
+from netspec.sources.base import Batch, Job, ParallelSource, register
+from netspec.sources.checks import require_files
 from netspec.sources.decode import preprocess, read_image, read_labels
 from netspec.sources.matlab import as_indices, read_matrix
 from netspec.sources.order import Order, settle_seed
@@ -73,7 +74,7 @@ MEAN_SETTING = {
 }
 
 
-class SegmentationSource(LayerSource):
+class SegmentationSource(ParallelSource):
     """Feeds each top a part of a sample: images less a mean, (1, C, H, W), labels, (1, 1, H, W).
 
     H and W are each sample's own. ``param_str`` is a Python dict of plain values: the set's
@@ -104,11 +105,12 @@ class SegmentationSource(LayerSource):
         self._list_folder = paths[0] / self.lists
         names = self._read_split(paths[0])
         self._parts = self.parts(*paths)
-        self._samples = self._find_samples(names)
+        self._names = names
+        self._require_files()
         randomize = self.settings.get("randomize", True) and "train" in self._split
         own = settle_seed(self.settings.get("seed"), seed) if randomize else None
-        self._order = Order(len(self._samples), own)
-        self._pending: Batch | None = self._read()
+        self._order = Order(len(names), own)
+        self._pending: Batch | None = None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -123,12 +125,12 @@ class SegmentationSource(LayerSource):
     def tops(self) -> dict[str, Shape]:
         return {name: array.shape for name, array in self._peek().items()}
 
-    def next(self) -> Batch:
-        batch = self._peek()
+    def job(self) -> Job:
+        index, pending = self._order.index, self._pending
         self._pending = None
         self.current = self._files_of_labels()
         self._order.step()
-        return batch
+        return lambda: self._read(index) if pending is None else pending
 
     def state(self) -> dict[str, Any]:
         return self._order.state()
@@ -140,11 +142,11 @@ class SegmentationSource(LayerSource):
 
     @property
     def batches(self) -> int:
-        return len(self._samples)
+        return len(self._names)
 
     def describe(self) -> str:
         order = "in turn" if self._order.seed is None else f"at random, seed {self._order.seed}"
-        count = len(self._samples)
+        count = len(self._names)
         name, folder = self.spec.python_param.layer, self.locate(self.settings[self.folders[0]])
         return f'{name}: {count} images of split "{self._split}" in {folder}, {order}'
 
@@ -174,32 +176,33 @@ class SegmentationSource(LayerSource):
             SourceError,
         )
 
-    def _find_samples(self, names: Sequence[str]) -> list[list[Path]]:
-        """The files of each name: missing ones are better known now than an hour into training."""
-        samples = [[part.find(name) for part in self._parts] for name in names]
-        missing = [path for sample in samples for path in sample if not path.is_file()]
-        require(
-            not missing,
-            f'split "{self._split}" lacks {len(missing)} of its '
-            f"{len(samples) * len(self._parts)} files, the first is "
-            f"{missing[0] if missing else None}",
-            SourceError,
-        )
-        return samples
+    def _require_files(self) -> None:
+        """Missing files are better known now than an hour into training."""
+        kinds = len(self._parts)
+
+        def lacks(i: int) -> Path | None:
+            path = self._parts[i % kinds].find(self._names[i // kinds])
+            return None if path.is_file() else path
+
+        require_files(len(self._names) * kinds, lacks, f'split "{self._split}"')
+
+    def _files(self, index: int) -> list[Path]:
+        """The files of a sample, one a part."""
+        return [part.find(self._names[index]) for part in self._parts]
 
     def _files_of_labels(self) -> str:
         """The files whose labels the sample has; all its files if none has any."""
-        files = list(zip(self._parts, self._samples[self._order.index], strict=True))
+        files = list(zip(self._parts, self._files(self._order.index), strict=True))
         wanted = [path for part, path in files if part.labels] or [path for _, path in files]
         return ", ".join(map(str, wanted))
 
     def _peek(self) -> Batch:
         if self._pending is None:
-            self._pending = self._read()
+            self._pending = self._read(self._order.index)
         return self._pending
 
-    def _read(self) -> Batch:
-        paths = self._samples[self._order.index]
+    def _read(self, index: int) -> Batch:
+        paths = self._files(index)
         batch: Batch = {}
         with self.blamed():
             for name, part, path in zip(self.spec.top, self._parts, paths, strict=True):

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from netspec.errors import Place, SourceError, counted, fail, require, unreadable
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter, TransformationParameter
-from netspec.sources.base import Batch, LayerSource, register, require_keys
+from netspec.sources.base import Batch, Job, ParallelSource, register, require_keys
+from netspec.sources.checks import require_files
 from netspec.sources.decode import read_channels
 from netspec.sources.order import generator, settle_seed
 from netspec.sources.resize import resize
@@ -38,7 +39,7 @@ class Cut(NamedTuple):
 
 
 @register("WindowData")
-class WindowData(LayerSource):
+class WindowData(ParallelSource):
     """Feeds windows (N, 3, S, S) in blue, green and red, S the ``crop_size``, and classes (N).
 
     Of a batch, the share ``fg_fraction`` are objects and stand last; all are drawn at random.
@@ -74,29 +75,24 @@ class WindowData(LayerSource):
                 SourceError,
             )
         self._paths = [self.locate(param.root_folder + image) for image in found.images]
-        missing = [path for path in self._paths if not path.is_file()]
-        require(
-            not missing,
-            f"{self._list}: lacks {len(missing)} of its {len(self._paths)} images, "
-            f"the first is {missing[0] if missing else None}",
-            SourceError,
-        )
+        require_files(len(self._paths), self._lacks, str(self._list))
         cached = self._paths if param.cache_images else []
         self._cache = {path: _read_bytes(path) for path in cached}
         self._seed, self._position = settle_seed(seed), 0
-        self._pending: Batch | None = self._read()
+        self._pending: Batch | None = None
 
     @property
     def tops(self) -> dict[str, Shape]:
-        square = (self._size, CHANNELS, self._crop, self._crop)
-        return dict(zip(self.spec.top, (square, square[:1]), strict=True))
+        if self._pending is None:
+            self._pending = self._read(self._seed, self._position)
+        return {name: array.shape for name, array in self._pending.items()}
 
-    def next(self) -> Batch:
-        batch = self._pending or self._read()
+    def job(self) -> Job:
+        seed, position, pending = self._seed, self._position, self._pending
         self._pending = None
         self._position += 1
         self.current = str(self._list)
-        return batch
+        return lambda: self._read(seed, position) if pending is None else pending
 
     def state(self) -> dict[str, Any]:
         return {"seed": self._seed, "position": self._position, "windows": self._counts()}
@@ -124,10 +120,15 @@ class WindowData(LayerSource):
     def _counts(self) -> list[int]:
         return [len(kind) for kind in self._kinds]
 
-    def _read(self) -> Batch:
+    def _lacks(self, index: int) -> Path | None:
+        """The file of an image, if it is not there."""
+        path = self._paths[index]
+        return None if path.is_file() else path
+
+    def _read(self, seed: int, position: int) -> Batch:
         images = np.zeros((self._size, CHANNELS, self._crop, self._crop), np.float32)
         labels = np.empty(self._size, np.float32)
-        draw = generator(self._seed, "windows", self._position)
+        draw = generator(seed, "windows", position)
         with self.blamed():
             i = 0
             for kind, share in zip(self._kinds, self._shares, strict=True):
