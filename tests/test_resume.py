@@ -401,7 +401,8 @@ def test_a_gradient_that_is_not_finite_ends_the_run() -> None:
         loop.solve()
     assert str(raised.value).startswith(
         'iteration 2: not finite: net.prototxt:7: layer "square" (Power): all blobs are finite, '
-        'but the gradient of its bottom "y" is the first, going backward, that is not: it holds inf; '
+        'but the gradient of its bottom "y" is the first, going backward, that is not: it holds '
+        "inf; "
     )
     assert np.isfinite(loop.net.arrays()[W]).all()
 

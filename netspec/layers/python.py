@@ -18,7 +18,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.experimental import io_callback
 
-from netspec.errors import NetSpecError, counted
+from netspec.errors import LayerError, NetSpecError, counted
 from netspec.layers.base import Array, Blob, Context, Shape, register, text
 from netspec.layers.data import Fed
 from netspec.layers.user import HostBlob, User

@@ -12,8 +12,11 @@ from netspec.layers.base import Labels, Shape
 from netspec.shapes import Shapes
 from netspec.sources.base import Batch, ParallelSource, Source, open_source, require_keys
 from netspec.sources.checks import check_labels
-from netspec.sources.prefetch import Prefetch
+from netspec.sources.prefetch import Prefetch, cores
 from netspec.sources.skipping import Skipping, step_over
+
+# Each batch read ahead takes memory.
+_MOST_AHEAD = 8
 
 
 class _Seen(NamedTuple):
@@ -34,13 +37,13 @@ class Feed:
         self,
         graph: Graph,
         seed: int | None = None,
-        depth: int = 2,
+        depth: int | None = None,
         skip_corrupt: bool = False,
     ) -> None:
         """Open every data layer; raises SourceError.
 
-        depth: batches read ahead by default. skip_corrupt: leave out batches of files that cannot
-        be read, instead of stopping there.
+        depth: batches read ahead by default: one a core, within limits. skip_corrupt: leave out
+        batches of files that cannot be read, instead of stopping there.
         """
         self.graph = graph
         self.sources: dict[str, Source] = {}
@@ -53,7 +56,8 @@ class Feed:
                 )
                 if skip_corrupt and isinstance(source, ParallelSource):
                     source = self._skipping[node.name] = Skipping(source)
-                ahead = depth if source.read_ahead is None else source.read_ahead
+                default = max(2, min(_MOST_AHEAD, cores())) if depth is None else depth
+                ahead = default if source.read_ahead is None else source.read_ahead
                 self.sources[node.name] = Prefetch(source, ahead) if ahead else source
         except BaseException:
             self.close()
