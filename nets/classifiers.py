@@ -107,11 +107,12 @@ def finish(n: NetSpec, scores: Top, phase: str, top5: bool = False) -> NetSpec:
 def learned(type_name: str, bottom: Top, channels: int, bias: float = 0, **settings: object) -> Top:
     """A Convolution or InnerProduct, whose biases learn twice as fast as weights, without decay.
 
-    bias: where they begin.
+    bias: where they begin. settings: may have another ``param``.
     """
     if bias:
         settings["bias_filler"] = {"type": "constant", "value": bias}
-    top: Top = getattr(L, type_name)(bottom, num_output=channels, param=WEIGHT_AND_BIAS, **settings)
+    settings.setdefault("param", WEIGHT_AND_BIAS)
+    top: Top = getattr(L, type_name)(bottom, num_output=channels, **settings)
     return top
 
 

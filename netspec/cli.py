@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from netspec.cli_data import data
 from netspec.errors import NetSpecError, SourceError, fail, require
 
 if TYPE_CHECKING:
@@ -187,22 +188,7 @@ def upgrade(old: str, new: str) -> None:
     click.echo(new)
 
 
-@main.group()
-def data() -> None:
-    """Make and look at data sets."""
-
-
-@data.command()
-@click.argument("folder", default="data/shapes")
-@click.option("--train", default=160, show_default=True, help="Images to train on.")
-@click.option("--val", default=40, show_default=True, help="Images to test on.")
-@click.option("--seed", default=0, show_default=True)
-def shapes(folder: str, train: int, val: int, seed: int) -> None:
-    """Make a small set of textured shapes in PASCAL VOC's layout in FOLDER."""
-    from netspec.segmentation.synthetic import write_dataset
-
-    click.echo(write_dataset(folder, train, val, seed))
-
+main.add_command(data)
 
 if __name__ == "__main__":
     main()

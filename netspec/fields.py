@@ -13,7 +13,6 @@ from netspec.errors import NetSpecError, require
 Reasons = Mapping[tuple[str, str], str]
 
 _PRINTED = "statistics of blobs are not printed here; leave it out"
-_UNFED = "no source feeds the layers that it belongs to"
 _ONE_ENGINE = "XLA chooses how to compute"
 
 # (message, field) -> why a net or solver that sets it to anything but its default cannot run.
@@ -29,6 +28,7 @@ MEANINGLESS: Reasons = {
     ("BlobProtoVector", "blobs"): "a container that no file of Caffe's own holds",
     ("ConvolutionParameter", "engine"): _ONE_ENGINE,
     ("ConvolutionParameter", "force_nd_im2col"): _ONE_ENGINE,
+    ("DataParameter", "rand_skip"): "Caffe too ignores it",
     ("LRNParameter", "engine"): _ONE_ENGINE,
     ("PoolingParameter", "engine"): _ONE_ENGINE,
     ("PythonParameter", "share_in_parallel"): "one process feeds all devices",
@@ -42,15 +42,6 @@ MEANINGLESS: Reasons = {
     ("TanHParameter", "engine"): _ONE_ENGINE,
     ("V0LayerParameter", "new_channels"): "Caffe too drops it",
     ("V0LayerParameter", "new_num"): "Caffe too drops it",
-}
-
-# Messages of layers that can be drawn, not run.
-UNFED: Mapping[str, str] = {
-    "DataParameter": _UNFED,
-    "Datum": _UNFED,
-    "ImageDataParameter": _UNFED,
-    "TransformationParameter": _UNFED,
-    "WindowDataParameter": _UNFED,
 }
 
 # What is checked by itself, where its place is known.

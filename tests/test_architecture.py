@@ -77,12 +77,17 @@ def test_stages_know_only_those_above_them() -> None:
 def test_layers_are_plain_python_on_arrays() -> None:
     for path in sorted((PACKAGE / "layers").glob("*.py")):
         rooms = {found.split(".")[1] for found in imported(path) if found.startswith("netspec.")}
-        assert rooms <= {"errors", "layers", "proto", "wire"}, name_of(path)
+        assert rooms <= {"errors", "layers", "proto", "rows", "wire"}, name_of(path)
 
 
 def test_leaves_know_nothing() -> None:
     """What layers import knows no layer."""
-    for leaf, known in (("errors", ()), ("wire", ("netspec.errors",))):
+    for leaf, known in (
+        ("errors", ()),
+        ("files", ()),
+        ("wire", ("netspec.errors",)),
+        ("rows", ("netspec.errors", "netspec.files")),
+    ):
         found = [name for name in imported(PACKAGE / f"{leaf}.py") if name.startswith("netspec")]
         assert all(name.startswith(known) for name in found), leaf
 

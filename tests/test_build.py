@@ -94,7 +94,10 @@ layer { name: "o" type: "HDF5Output" bottom: "x" bottom: "label"
 """
 
 
-def test_data_layers_that_state_their_shapes_need_no_data() -> None:
+def test_data_layers_that_state_their_shapes_need_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     net = build.compile_net(
         build.graph_of(parse_net(STATED, "net.prototxt"), NetState(phase=TEST)), {"b": (4,)}
     )
@@ -107,27 +110,28 @@ def test_data_layers_that_state_their_shapes_need_no_data() -> None:
         "b": (4,),
     }
     fed = {name: np.zeros(shape, np.float32) for name, shape in net.shapes.by_name.items()}
-    with pytest.raises(LayerError) as error:
-        net(**fed)
-    assert str(error.value) == (
-        'net.prototxt:8: layer "o" (HDF5Output): writing HDF5 files is not supported yet'
-    )
-    with pytest.raises(SourceError) as caught:
-        Feed(net.shapes.graph)
+    net(**fed)
+    assert Path("out.h5").is_file()
+    with Feed(net.shapes.graph) as feed, pytest.raises(SourceError) as caught:
+        feed.next()
     assert str(caught.value).startswith(
-        'net.prototxt:2: layer "d" (DummyData): no source feeds this type (those that are fed: '
+        'net.prototxt:4: layer "m" (MemoryData): has no arrays yet; hand them in first: '
     )
 
 
 @pytest.mark.parametrize(
     ("layer_type", "param"),
     [
-        ("Data", 'data_param { source: "nowhere_lmdb" backend: LMDB batch_size: 2 }'),
-        ("ImageData", 'image_data_param { source: "nowhere.txt" batch_size: 2 }'),
-        ("WindowData", 'window_data_param { source: "nowhere.txt" batch_size: 2 }'),
+        ("Data", 'data_param { source: "nowhere" backend: LMDB batch_size: 2 }'),
+        ("ImageData", 'image_data_param { source: "nowhere" batch_size: 2 }'),
+        (
+            "WindowData",
+            'transform_param { crop_size: 5 } window_data_param { source: "nowhere" '
+            "batch_size: 2 }",
+        ),
     ],
 )
-def test_data_layers_that_nothing_feeds_yet(layer_type: str, param: str) -> None:
+def test_data_layers_whose_data_is_not_here(layer_type: str, param: str) -> None:
     text = f'layer {{ name: "d" type: "{layer_type}" top: "x" top: "y" {param} }}'
     graph = build.graph_of(parse_net(text, "net.prototxt"), NetState(phase=TEST))
     given = {"x": (2, 3, 5, 7), "y": (2,)}
@@ -135,5 +139,5 @@ def test_data_layers_that_nothing_feeds_yet(layer_type: str, param: str) -> None
     with pytest.raises(SourceError) as error:
         build.compile_net(graph)
     assert str(error.value).startswith(
-        f'net.prototxt:1: layer "d" ({layer_type}): no source feeds this type'
+        f'net.prototxt:1: layer "d" ({layer_type}): source: nowhere: no such '
     )

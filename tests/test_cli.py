@@ -370,7 +370,7 @@ def test_missing_data(here: Path) -> None:
 def test_a_missing_sample(here: Path) -> None:
     Path("voc/JPEGImages/val_0001.jpg").unlink()
     assert mistake("test", "net.prototxt") == (
-        'net.prototxt:5: layer "data" (Python): split "val" lacks 1 of its 4 files, the first is '
+        'net.prototxt:5: layer "data" (Python): split "val" lacks 1 of its 4 files: '
         "voc/JPEGImages/val_0001.jpg"
     )
 

@@ -46,6 +46,8 @@ ROOMS = {
     "ParamSpec": ("graph.py shapes.py solving/*.py", "param_spec spec s param"),
     "FillerParameter": ("fillers.py", "filler"),
     "BlobShape": ("layers/*.py upgrade.py", "shape"),
+    "Datum": ("sources/datum.py", "datum"),
+    "TransformationParameter": ("sources/transform.py", "param"),
     "SolverParameter": ("solving/*.py upgrade.py report.py", "solver param message"),
     "V0LayerParameter": ("upgrade.py", "flat layer"),
     "V1LayerParameter": ("upgrade.py", "old layer"),
@@ -180,10 +182,7 @@ def is_read(message: Descriptor, name: str) -> bool:
     # The upgrade copies what is called the same.
     if message.name == "V1LayerParameter" and name in LayerParameter.DESCRIPTOR.fields_by_name:
         return True
-    # A message that is some layer's own is read by that layer; an unfed one has its reason.
-    inner = message.fields_by_name[name].message_type
-    if message.name == "LayerParameter" and inner and inner.name in fields.UNFED:
-        return True
+    # A message that is some layer's own is read by that layer.
     if message.name == "LayerParameter" and name in {t.param_field for t in REGISTRY.values()}:
         return True
     return name in reads(message.name)
@@ -215,7 +214,7 @@ def test_the_walk_reaches_the_schema() -> None:
     assert reached(*roots) == MESSAGES.keys() - alone
 
 
-@pytest.mark.parametrize("name", sorted(MESSAGES.keys() - fields.UNFED.keys()))
+@pytest.mark.parametrize("name", sorted(MESSAGES))
 def test_every_field_is_read_or_has_a_reason(name: str) -> None:
     """A reason for a field that is read after all is stale."""
     assert sorted(unread(MESSAGES[name])) == excused(MESSAGES[name])
@@ -225,14 +224,12 @@ def test_the_tables_name_fields() -> None:
     for owner, name in (*fields.REFUSED, *fields.MEANINGLESS):
         assert name in MESSAGES[owner].fields_by_name, f"{owner}.{name}"
     assert fields.REFUSED.keys() & fields.MEANINGLESS.keys() == set()
-    assert fields.UNFED.keys() <= MESSAGES.keys()
 
 
-def test_layers_of_unfed_messages_have_no_source() -> None:
-    unfed = {name for name, layer in REGISTRY.items() if message_of(layer) in fields.UNFED}
-    assert unfed
-    assert unfed & SOURCES.keys() == set()
-    assert all(REGISTRY[name].is_source for name in unfed)
+def test_data_layers_have_sources() -> None:
+    fed = {name for name, layer in REGISTRY.items() if layer.is_source is True}
+    # A Python layer is a source only where it has no bottoms.
+    assert fed - {"Input"} == {name for name in SOURCES if "." not in name} - {"Python"}
 
 
 def other_than_default(each: FieldDescriptor) -> Any:

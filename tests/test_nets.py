@@ -9,6 +9,7 @@ from netspec.layers.base import Shape, count
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.prototxt import read_net, read_solver
 from netspec.shapes import Shapes, infer
+from netspec.sources.base import REGISTRY
 from netspec.sources.segmentation import read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,12 +56,22 @@ def facts(layer: LayerParameter) -> tuple[object, ...]:
     return layer.name, layer.type, [*layer.bottom], [*layer.top], params, settings(layer)
 
 
-@pytest.mark.parametrize("name", ["voc-fcn32s", "voc-fcn8s", "voc-fcn-alexnet", "lenet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "voc-fcn32s",
+        "voc-fcn8s",
+        "voc-fcn-alexnet",
+        "nyud-fcn32s-color-d",
+        "siftflow-fcn8s",
+        "lenet",
+    ],
+)
 def test_nets_are_the_published_ones(name: str) -> None:
     published = PUBLISHED / f"{name}.prototxt"
     if not published.exists():
         pytest.skip("the published nets are not here")
-    theirs = [x for x in read_net(published).message.layer if x.name not in ("data", "label")]
+    theirs = [x for x in read_net(published).message.layer if x.type != "Input"]
     ours = read_net(ROOT / "nets" / name / "val.prototxt").message.layer
     assert list(map(facts, ours[1:])) == list(map(facts, theirs))
 
@@ -72,6 +83,9 @@ def test_nets_are_the_published_ones(name: str) -> None:
         ("voc-fcn16s", 134_815_994),
         ("voc-fcn8s", 134_489_759),
         ("voc-fcn8s-atonce", 134_490_527),
+        ("voc-fcn32s-fixed", 136_152_917),
+        ("voc-fcn32s-vgg19", 141_462_613),
+        ("voc-fcn32s-googlenet", 7_745_406),
         ("voc-fcn-alexnet", 58_704_590),
     ],
 )
@@ -79,6 +93,33 @@ def test_sizes(name: str, count_of_numbers: int) -> None:
     shapes = infer(build.graph(ROOT / "nets" / name / "deploy.prototxt"))
     assert sum(count(blob.shape) for blob in shapes.params.values()) == count_of_numbers
     assert shapes["score"] == (1, 21, 500, 500)
+
+
+# What the paper's first table counts, in millions, is what learns: upsampling is not in it.
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("voc-fcn-alexnet", 57), ("voc-fcn32s", 134), ("voc-fcn32s-googlenet", 6)],
+)
+def test_published_sizes(name: str, millions: int) -> None:
+    assert round(sum(map(count, learned_blobs(name).values())) / 1e6) == millions
+
+
+OUTPUTS = {
+    "voc": ((500, 500), {"score": 21}),
+    "nyud": ((425, 560), {"score": 40}),
+    "siftflow": ((256, 256), {"score_sem": 33, "score_geo": 3}),
+    "pascalcontext": ((500, 500), {"score": 60}),
+    "shapes": ((96, 128), {"score": 6}),
+}
+
+
+@pytest.mark.parametrize("folder", FCNS, ids=ids)
+def test_classes(folder: Path) -> None:
+    size, scores = OUTPUTS[folder.name.split("-")[0]]
+    graph = build.graph(folder / "deploy.prototxt")
+    shapes = infer(graph)
+    expected = {blob: (1, classes, *size) for blob, classes in scores.items()}
+    assert {blob: shapes[blob] for blob in graph.outputs} == expected
 
 
 # What the papers and BVLC's zoo count: 61 M, 138 M, 7 M, 25.6 M and 1.25 M. Of ResNet-50 that is
@@ -192,20 +233,27 @@ def test_classifiers_read_images_of_the_size_they_take(folder: Path, phase: str)
 @pytest.mark.parametrize("folder", FCNS, ids=ids)
 @pytest.mark.parametrize("size", [(64, 64), (97, 131), (333, 500), (375, 498)])
 def test_scores_are_the_size_of_the_image(folder: Path, size: tuple[int, int]) -> None:
-    graph = build.graph(folder / "train.prototxt", "train")
-    shapes = infer(graph, {"data": (1, 3, *size), "label": (1, 1, *size)})
-    assert shapes["score"][2:] == size
-    assert shapes["loss"] == ()
+    images = read_net(folder / "deploy.prototxt").message.layer
+    channels = {x.name: x.input_param.shape[0].dim[1] for x in images if x.type == "Input"}
+    net = read_net(folder / "train.prototxt").message
+    given = {top: (1, channels.get(top, 1), *size) for top in net.layer[0].top}
+    shapes = infer(build.graph(folder / "train.prototxt", "train"), given)
+    losses = [layer for layer in net.layer if layer.type == "SoftmaxWithLoss"]
+    assert [layer.bottom[1] for layer in losses] == [top for top in given if top not in channels]
+    for layer in losses:
+        assert shapes[layer.bottom[0]][2:] == size
+        assert shapes[layer.top[0]] == ()
 
 
 @pytest.mark.parametrize("folder", FCNS, ids=ids)
 def test_the_narrow_end_sees_far(folder: Path) -> None:
     graph = build.graph(folder / "deploy.prototxt")
-    field = receptive_field(graph, "fc7")
-    assert field.stride == (32, 32)
-    narrow = {"voc-fcn-alexnet": 355} | dict.fromkeys(STAGES, 246)
-    expected = narrow.get(folder.name, 404)
-    assert field.size == (expected, expected)
+    others = {"voc-fcn-alexnet": 355, "voc-fcn32s-vgg19": 460, "voc-fcn32s-googlenet": 715}
+    expected = (others | dict.fromkeys(STAGES, 246)).get(folder.name, 404)
+    scores = [name for name in graph.blobs if name.startswith("score_fr")]
+    fields = [receptive_field(graph, name) for name in scores]
+    found = {(field.size, field.stride) for field in fields}
+    assert found == {((expected, expected), (32, 32))}
 
 
 def learned_blobs(name: str) -> dict[str, Shape]:
@@ -218,29 +266,51 @@ def learned_blobs(name: str) -> dict[str, Shape]:
     }
 
 
-@pytest.mark.parametrize("family", ["voc", "shapes"])
 @pytest.mark.parametrize(
-    ("coarse", "fine", "pool"), [("fcn32s", "fcn16s", "pool4"), ("fcn16s", "fcn8s", "pool3")]
+    ("coarse", "fine", "added"),
+    [
+        ("voc-fcn32s", "voc-fcn16s", ["score_pool4"]),
+        ("voc-fcn16s", "voc-fcn8s", ["score_pool3"]),
+        ("shapes-fcn32s", "shapes-fcn16s", ["score_pool4"]),
+        ("shapes-fcn16s", "shapes-fcn8s", ["score_pool3"]),
+        ("siftflow-fcn32s", "siftflow-fcn16s", ["score_pool4_sem", "score_pool4_geo"]),
+        ("siftflow-fcn16s", "siftflow-fcn8s", ["score_pool3_sem", "score_pool3_geo"]),
+        ("pascalcontext-fcn32s", "pascalcontext-fcn16s", ["score_pool4"]),
+        ("pascalcontext-fcn16s", "pascalcontext-fcn8s", ["score_pool3"]),
+        (
+            "nyud-fcn32s-color-hha",
+            "nyud-fcn16s-color-hha",
+            ["score_pool4color", "score_pool4hha"],
+        ),
+    ],
 )
 def test_a_finer_net_takes_all_that_a_coarser_one_learned(
-    family: str, coarse: str, fine: str, pool: str
+    coarse: str, fine: str, added: list[str]
 ) -> None:
-    before, after = learned_blobs(f"{family}-{coarse}"), learned_blobs(f"{family}-{fine}")
+    before, after = learned_blobs(coarse), learned_blobs(fine)
     assert before.items() <= after.items()
-    assert {name for name in after if name not in before} == {
-        f"score_{pool}.weight",
-        f"score_{pool}.bias",
+    new = {f"{layer}.{blob}" for layer in added for blob in ("weight", "bias")}
+    assert after.keys() - before.keys() == new
+
+
+def test_late_fusion_takes_all_that_its_parts_learned() -> None:
+    parts = {
+        name.replace(".", f"{kind}."): shape
+        for kind in ("color", "hha")
+        for name, shape in learned_blobs(f"nyud-fcn32s-{kind}").items()
     }
+    assert learned_blobs("nyud-fcn32s-color-hha") == parts
 
 
 @pytest.mark.parametrize("folder", FCNS, ids=ids)
 @pytest.mark.parametrize("phase", ["train", "val"])
 def test_data_layers_have_settings_that_can_be_read(folder: Path, phase: str) -> None:
     param = read_net(folder / f"{phase}.prototxt").message.layer[0].python_param
-    key = "sbdd_dir" if param.layer == "SBDDSegDataLayer" else "voc_dir"
-    found = read_settings(param.param_str, key)
-    assert found["mean"] == (104.00699, 116.66877, 122.67892)
+    source = REGISTRY[f"{param.module}.{param.layer}"]
+    found = read_settings(param.param_str, *source.folders, own=source.required)
     assert found["seed"] == 1337
+    if param.module == "voc_layers":
+        assert found["mean"] == (104.00699, 116.66877, 122.67892)
 
 
 @pytest.mark.parametrize("folder", NETS, ids=ids)
@@ -258,18 +328,37 @@ def test_each_net_has_a_solver(folder: Path) -> None:
         ("voc-fcn16s", 1e-12, 0.99, 1, False),
         ("voc-fcn8s", 1e-14, 0.99, 1, False),
         ("voc-fcn8s-atonce", 1e-10, 0.99, 1, False),
+        ("voc-fcn32s-fixed", 1e-10, 0.99, 1, False),
+        ("voc-fcn32s-vgg19", 1e-10, 0.99, 1, False),
+        ("voc-fcn32s-googlenet", 1e-10, 0.99, 1, False),
         ("voc-fcn-alexnet", 1e-4, 0.9, 20, True),
+        ("nyud-fcn32s-color", 1e-10, 0.99, 1, False),
+        ("nyud-fcn32s-color-d", 1e-10, 0.99, 1, False),
+        ("nyud-fcn32s-hha", 1e-10, 0.99, 1, False),
+        ("nyud-fcn32s-color-hha", 1e-12, 0.99, 1, False),
+        ("nyud-fcn16s-color-hha", 1e-12, 0.99, 1, False),
+        ("siftflow-fcn32s", 1e-10, 0.99, 1, False),
+        ("siftflow-fcn16s", 1e-12, 0.99, 1, False),
+        ("siftflow-fcn8s", 1e-12, 0.99, 1, False),
+        ("pascalcontext-fcn32s", 1e-10, 0.99, 1, False),
+        ("pascalcontext-fcn16s", 1e-12, 0.99, 1, False),
+        ("pascalcontext-fcn8s", 1e-14, 0.99, 1, False),
     ],
 )
 def test_published_regimes(
     name: str, rate: float, momentum: float, images: int, normalize: bool
 ) -> None:
     solver = read_solver(ROOT / "solvers" / f"{name}.prototxt").message
-    assert (solver.base_lr, solver.momentum) == pytest.approx((rate, momentum))
-    assert (solver.iter_size, solver.lr_policy, list(solver.test_iter)) == (images, "fixed", [736])
+    assert (solver.base_lr, solver.momentum) == pytest.approx((rate, momentum), rel=1e-6, abs=0)
+    tested = {"voc": 736, "nyud": 654, "siftflow": 200, "pascalcontext": 5105}[name.split("-")[0]]
+    assert (solver.iter_size, solver.lr_policy) == (images, "fixed")
+    assert list(solver.test_iter) == [tested]
     assert solver.weight_decay == pytest.approx(5e-4)
-    loss = read_net(ROOT / "nets" / name / "train.prototxt").message.layer[-1].loss_param
-    assert (loss.normalize, loss.ignore_label) == (normalize, 255)
+    layers = read_net(ROOT / "nets" / name / "train.prototxt").message.layer
+    losses = [layer.loss_param for layer in layers if layer.type == "SoftmaxWithLoss"]
+    assert len(losses) == (2 if name.startswith("siftflow") else 1)
+    for loss in losses:
+        assert (loss.normalize, loss.ignore_label) == (normalize, 255)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ class Row(NamedTuple):
     options: str = ""
 
 
-# What Caffe 1.0 lacks: NVCaffe's raw arrays.
+# What Caffe 1.0 lacks: NVCaffe's raw arrays, and layer types of our own.
+OWN = "SegmentationDataParameter"
 EXTENSIONS = {
     Row("BlobProto", "field", "10", "raw_data_type", "optional", "BlobProto.RawType"),
     Row("BlobProto", "field", "12", "raw_data", "optional", "bytes"),
@@ -49,6 +50,26 @@ EXTENSIONS = {
     Row("BlobProto.RawType", "enum", "2", "FLOAT16"),
     Row("BlobProto.RawType", "enum", "3", "INT"),
     Row("BlobProto.RawType", "enum", "4", "UINT"),
+    Row("LayerParameter", "field", "20001", "segmentation_data_param", "optional", OWN),
+    Row(OWN, "field", "1", "source", "optional", "string"),
+    Row(OWN, "field", "2", "image_folder", "optional", "string"),
+    Row(OWN, "field", "3", "label_folder", "optional", "string"),
+    Row(OWN, "field", "4", "image_suffix", "optional", "string", ".jpg"),
+    Row(OWN, "field", "5", "label_suffix", "optional", "string", ".png"),
+    Row(OWN, "field", "6", "root_folder", "optional", "string"),
+    Row(OWN, "field", "7", "batch_size", "optional", "uint32", "1"),
+    Row(OWN, "field", "8", "shuffle", "optional", "bool", "false"),
+    Row(OWN, "field", "9", "mean_value", "repeated", "double"),
+    Row(OWN, "field", "10", "mean_file", "optional", "string"),
+    Row(OWN, "field", "11", "scale", "optional", "float", "1.0"),
+    Row(OWN, "field", "12", "crop_size", "repeated", "uint32"),
+    Row(OWN, "field", "13", "ignore_label", "optional", "int32", "255"),
+    Row(OWN, "field", "14", "mirror", "optional", "bool", "false"),
+    Row(OWN, "field", "15", "min_scale", "optional", "float", "1.0"),
+    Row(OWN, "field", "16", "max_scale", "optional", "float", "1.0"),
+    Row(OWN, "field", "17", "brightness", "optional", "float", "0.0"),
+    Row(OWN, "field", "18", "contrast", "optional", "float", "0.0"),
+    Row(OWN, "field", "19", "saturation", "optional", "float", "0.0"),
 }
 
 

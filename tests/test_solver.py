@@ -350,9 +350,8 @@ def test_max_iter_counts_all_updates() -> None:
 )
 def test_a_net_that_cannot_learn_is_not_trained(before: str, after: str, message: str) -> None:
     Path("net.prototxt").write_text(net().replace(before, after, 1))
-    with pytest.raises(
-        SolverError, match=f"solver.prototxt:1: the train net net.prototxt {message}"
-    ):
+    expected = f"solver.prototxt:1: the train net net.prototxt {message}"
+    with pytest.raises(SolverError, match=expected):
         solver("max_iter: 2").solve()
 
 

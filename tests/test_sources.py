@@ -441,10 +441,11 @@ def damage(voc_dir: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("no image", 'split "val" lacks 1 of its 4 files, the first is {}/JPEGImages/s0.jpg'),
+        ("no image", 'split "val" lacks 1 of its 4 files: {}/JPEGImages/s0.jpg'),
         (
             "no labels",
-            'split "val" lacks 2 of its 4 files, the first is {}/SegmentationClass/s0.png',
+            'split "val" lacks 2 of its 4 files: {0}/SegmentationClass/s0.png, '
+            "{0}/SegmentationClass/s1.png",
         ),
         ("no samples", "{}/ImageSets/Segmentation/val.txt: lists no samples"),
         ("binary list", "{}/ImageSets/Segmentation/val.txt: not a text file; it lists samples"),
@@ -505,12 +506,15 @@ def test_sources_that_are_not_known() -> None:
             'python_param { module: "voc_layers" layer: "VOCSegLayer" } }'
         )
     assert str(caught.value) == (
-        'net.prototxt:1: layer "d" (Python): "voc_layers.VOCSegLayer" is not built in (those that '
-        "are: voc_layers.VOCSegDataLayer, voc_layers.SBDDSegDataLayer); "
+        'net.prototxt:1: layer "d" (Python): no module "voc_layers" in the current folder or on '
+        "PYTHONPATH; it should define the class VOCSegLayer; built in are "
+        "voc_layers.VOCSegDataLayer, voc_layers.SBDDSegDataLayer, "
+        "pascalcontext_layers.PASCALContextSegDataLayer, nyud_layers.NYUDSegDataLayer, "
+        "siftflow_layers.SIFTFlowSegDataLayer; "
         'did you mean "voc_layers.VOCSegDataLayer"?'
     )
     with pytest.raises(
-        SourceError, match=r"no source feeds this type \(those that are fed: HDF5Dat"
+        SourceError, match=r"no source feeds this type \(those that are fed: DummyData, HDF5Dat"
     ):
         opened('layer { name: "d" type: "Input" top: "a" }')
 

@@ -1,14 +1,11 @@
 """FCN-AlexNet on PASCAL VOC: CaffeNet, whose scores are upsampled 32 times in one step."""
 
-from nets import fcn
+from nets import fcn, sets, trunks
 from netspec.spec import NetSpec
 
 
-def net(phase: str) -> NetSpec:
-    """The net for "train", "val" or "deploy"."""
-    n, classes = NetSpec(), fcn.VOC.classes
-    fcn.feed(n, fcn.VOC, phase)
-    fcn.alexnet(n)
-    n.score_fr = fcn.score(n.drop7, classes)
-    n.upscore = fcn.upsample(n.score_fr, classes, stride=32, kernel=63)
-    return fcn.finish(n, n.upscore, normalize=True)
+def net(phase: str, width: float = 1) -> NetSpec:
+    """The net for "train", "val" or "deploy", its trunk's channels times ``width``."""
+    n = NetSpec()
+    sets.feed(n, sets.VOC, phase)
+    return fcn.finish(n, sets.VOC, trunks.alexnet(n, width), kernel=63, normalize=True)

@@ -1,12 +1,9 @@
 """FCN-32s on PASCAL VOC: VGG-16, whose scores are upsampled 32 times in one step."""
 
-from nets import fcn
+from nets import fcn, sets, trunks
 from netspec.spec import NetSpec
 
 
-def net(phase: str) -> NetSpec:
-    """The net for "train", "val" or "deploy"."""
-    n = NetSpec()
-    fcn.feed(n, fcn.VOC, phase)
-    fcn.vgg(n)
-    return fcn.finish(n, fcn.head(n, fcn.VOC.classes), normalize=False)
+def net(phase: str, width: float = 1) -> NetSpec:
+    """The net for "train", "val" or "deploy", its trunk's channels times ``width``."""
+    return fcn.on_vgg(phase, sets.VOC, trunk=trunks.VGG16.times(width))

@@ -14,6 +14,7 @@ import numpy as np
 
 from netspec import build
 from netspec.caffe.blob import Blob
+from netspec.errors import SourceError, blame, require
 from netspec.graph import AUTOMATIC
 from netspec.layers.base import Array, Shape
 from netspec.module import Net as Module
@@ -23,6 +24,7 @@ from netspec.prototxt import read_net
 from netspec.runner import Params, run, runnable
 from netspec.shapes import ParamKey, Shapes
 from netspec.sources.feed import Feed
+from netspec.sources.memory import MemoryData
 from netspec.weights import copy_into, read_weights, write_weights
 
 Nodes = tuple[int, int]
@@ -153,6 +155,21 @@ class Net:
         for name, shape in self._shapes.by_name.items():
             self.blobs[name].reshape(*shape)
 
+    def set_input_arrays(self, data: Any, labels: Any) -> None:
+        """Feed these from now on, where the first layer is a MemoryData.
+
+        data: (n, C, H, W); labels: (n) or (n, 1, 1, 1). Raises SourceError.
+        """
+        first = self.module.graph.nodes[0]
+        source = self.feed.sources.get(first.name) if self.feed is not None else None
+        with blame(first.place, first.who):
+            require(
+                isinstance(source, MemoryData),
+                "set_input_arrays feeds a net whose first layer is a MemoryData",
+                SourceError,
+            )
+        source.set_arrays(data, labels)  # type: ignore[union-attr]
+
     def show(self, arrays: Mapping[str, Array]) -> None:
         """Make these the data of their blobs; what hangs on their shapes is reshaped."""
         for name, array in arrays.items():
@@ -269,7 +286,8 @@ def _backward(
     key: Array | None,
 ) -> tuple[dict[str, Array], dict[ParamKey, Array]]:
     graph = shapes.graph
-    span = range(nodes[0], nodes[1] + 1)
+    # Layers without tops have no gradient, and what they write has been written by the forward.
+    span = [n for n in range(nodes[0], nodes[1] + 1) if graph.nodes[n].tops]
     # In-place layers write their bottom's diff over their top's: the first binding's is left.
     first: dict[str, int] = {}
     for i in sorted({*given, *(top for n in span for top in graph.nodes[n].tops)}):

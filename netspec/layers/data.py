@@ -5,10 +5,16 @@ Here stand their names, arities and stated shapes; what reads files is in ``nets
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from netspec.errors import counted, fail, require
+import jax
+import numpy as np
+from jax.experimental import io_callback
+
+from netspec.errors import LayerError, counted, fail, require
 from netspec.layers.base import Array, Context, Layer, Layout, Shape, register, text
+from netspec.rows import add_rows
 
 
 class Fed(Layer):
@@ -80,6 +86,20 @@ class ImageData(Fed):
     def describe(self) -> str:
         """The list of images."""
         return self.param.source
+
+
+@register(param="segmentation_data_param", bottoms=0, tops=2)
+class SegmentationData(Fed):
+    """Images (N, 3, H, W), and their pixels' classes (N, 1, H, W), of a list or of two folders.
+
+    Not in Caffe.
+    """
+
+    formula = "images and label images, cut, scaled and mirrored alike"
+
+    def describe(self) -> str:
+        """The list of pairs, or the folder of images."""
+        return self.param.source or self.param.image_folder
 
 
 @register(param="window_data_param", bottoms=0, tops=2)
@@ -159,21 +179,47 @@ class DummyData(Fed):
 
 @register(param="hdf5_output_param", bottoms=2, tops=0)
 class HDF5Output(Layer):
-    """Write data and labels to a file; a net that has it can be drawn, not run.
+    """Add the rows of ``data`` and ``label`` to an HDF5 file at each forward.
 
-    Caffe: ``hdf5_output_layer.cpp``.
+    (N, ...), (N, ...) -> its data sets ``data`` and ``label``, of 4 axes at least: (N) is stored
+    as (N, 1, 1, 1). The first forward begins the file anew; after each the file is closed.
+    Nothing flows back.
+
+    Caffe: ``hdf5_output_layer.cpp``. Differs: Caffe begins the file when the net is built, and
+    stops at a second forward.
     """
 
     formula = "nothing; writes an HDF5 file"
+    on_host = True
+    _begun = False
 
     def shape(self, data: Shape, labels: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
         """No tops."""
+        require(self.param.file_name, "file_name must be given")
+        require(data and labels, "a bottom is one number; rows expected")
+        require(data[0] == labels[0], f"data has {data[0]} rows, but label has {labels[0]}")
         return ()
 
     def apply(self, ctx: Context, data: Array, labels: Array) -> tuple[Array, ...]:  # type: ignore[override]
-        """Refused."""
-        return fail("writing HDF5 files is not supported yet")
+        """Call the host, once a run, one run after the other."""
+        # A callback with an effect has no derivative.
+        rows = jax.lax.stop_gradient((data, labels))
+        io_callback(self._write, None, *rows, ordered=True)
+        return ()
 
     def describe(self) -> str:
         """The file."""
         return self.param.file_name
+
+    def _write(self, *arrays: Any) -> None:
+        rows = [np.asarray(a, np.float32).reshape(a.shape + (1,) * (4 - a.ndim)) for a in arrays]
+        try:
+            add_rows(
+                Path(self.param.file_name),
+                dict(zip(("data", "label"), rows, strict=True)),
+                afresh=not self._begun,
+            )
+        except LayerError as error:
+            self.failure = error
+            raise
+        self._begun = True

@@ -1,21 +1,15 @@
 """Layers that users write in Python, as pycaffe runs them.
 
-A class has ``setup``, ``reshape``, ``forward`` and ``backward``, each given bottoms and tops with
-``data`` and ``diff`` in numpy. It runs on the host, called from inside the compiled program.
+They run on the host: a data layer ahead of the net, others called from inside the program.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
-import sys
-import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -24,93 +18,15 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.experimental import io_callback
 
-from netspec.errors import LayerError, NetSpecError, counted, fail, nearest, require
+from netspec.errors import LayerError, NetSpecError, counted
 from netspec.layers.base import Array, Blob, Context, Shape, register, text
 from netspec.layers.data import Fed
-from netspec.proto.layers_pb2 import TEST, TRAIN
+from netspec.layers.user import HostBlob, User
 
 # What a user's method raises is told once, by the error itself.
 logging.getLogger("jax._src.callback").addFilter(
     lambda record: not (record.exc_info and isinstance(record.exc_info[1], NetSpecError))
 )
-
-
-class HostBlob:
-    """A blob as a user's layer sees it: ``data`` and ``diff``, float32 arrays of one shape.
-
-    One made without data has no shape before its first ``reshape``.
-    """
-
-    def __init__(self, data: Any = None) -> None:
-        self._data = None if data is None else np.array(data, np.float32)
-        self._diff = None if data is None else np.zeros(np.shape(data), np.float32)
-
-    @property
-    def data(self) -> np.ndarray:
-        """The values, to be written in place."""
-        return self._shaped(self._data)
-
-    @property
-    def diff(self) -> np.ndarray:
-        """The gradient, to be written in place."""
-        return self._shaped(self._diff)
-
-    @property
-    def has_shape(self) -> bool:
-        """Whether it was given data or a shape."""
-        return self._data is not None
-
-    def reshape(self, *shape: int) -> None:
-        """Take another shape; the values start from zero."""
-        if self._data is None or self._data.shape != shape:
-            self._data, self._diff = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-
-    @property
-    def shape(self) -> Shape:
-        """All axes."""
-        return self.data.shape
-
-    @property
-    def count(self) -> int:
-        """The number of elements."""
-        return self.data.size
-
-    def __getattr__(self, name: str) -> int:
-        axes = ("num", "channels", "height", "width")
-        if name not in axes:
-            raise AttributeError(f"a blob has no {name}")
-        return (self.data.shape + (1,) * 4)[axes.index(name)]
-
-    def _shaped(self, array: np.ndarray | None) -> np.ndarray:
-        if array is None:
-            raise ValueError("the blob has no shape yet; reshape it first")
-        return array
-
-
-class HostBlobs(list[HostBlob]):
-    """``self.blobs`` of a user's layer: its learned arrays."""
-
-    def add_blob(self, *shape: int) -> None:
-        """One more, of zeros."""
-        self.append(HostBlob(np.zeros(shape)))
-
-
-class UserLayer:
-    """What a user's class derives from: pycaffe's ``caffe.Layer``.
-
-    param_str: the prototxt's. phase: TRAIN or TEST. blobs: learned arrays, to be added in setup.
-    """
-
-    param_str: str
-    phase: int
-    blobs: HostBlobs
-
-
-_STAND_IN = ModuleType("caffe")
-_STAND_IN.__dict__.update(Layer=UserLayer, TRAIN=TRAIN, TEST=TEST)
-_LOCK = threading.Lock()
-# One for each call of users' code under way.
-_INSIDE: list[None] = []
 
 
 @jax.tree_util.register_static
@@ -199,15 +115,11 @@ class Python(Fed):
     @cached_property
     def user(self) -> Any:
         """The user's object, not yet set up."""
-        for name in ("module", "layer"):
-            require(getattr(self.param, name), f"needs python_param {{ {name}: ... }}")
-        with self._blaming("import"):
-            found = _find_class(self.param.module, self.param.layer)
-        with self._blaming("__init__"):
-            user = found()
-        user.param_str, user.phase = self.param.param_str, self.phase
-        user.blobs = HostBlobs()
-        return user
+        return self._user.make()
+
+    @cached_property
+    def _user(self) -> User:
+        return User(self.param, self.phase)
 
     @cached_property
     def _tops(self) -> list[HostBlob]:
@@ -303,24 +215,11 @@ class Python(Fed):
     def _blaming(self, step: str) -> Iterator[None]:
         """Turn whatever a user's method raises into a LayerError that says where it did."""
         try:
-            with _importing():
+            with self._user.calling(step):
                 yield
         except NetSpecError as error:
             self.failure = error
             raise
-        except Exception as error:
-            said = f": {error}" if str(error) else ""
-            self.failure = LayerError(
-                f"{self.describe()}.{step}: {type(error).__name__}{said}{self._where(error)}"
-            )
-            raise self.failure from error
-
-    def _where(self, error: Exception) -> str:
-        """The last line of the user's own module on the way to an error, or nothing."""
-        file = f"{self.param.module.replace('.', '/')}.py"
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if frame.filename.endswith(file)]
-        return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
 def _check(noun: str, blobs: Sequence[HostBlob], shapes: Sequence[Shape]) -> None:
@@ -339,37 +238,3 @@ def _check(noun: str, blobs: Sequence[HostBlob], shapes: Sequence[Shape]) -> Non
 
 def _like(shapes: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
     return tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-
-
-def _find_class(module: str, name: str) -> Callable[[], Any]:
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        fail(
-            f'no module "{module}" in the current folder or on PYTHONPATH; it should define '
-            f"the class {name}"
-        )
-    classes = [key for key, value in vars(found).items() if isinstance(value, type)]
-    if name not in classes:
-        fail(f'module "{module}" has no class "{name}"{nearest(name, classes)}')
-    return getattr(found, name)
-
-
-@contextmanager
-def _importing() -> Iterator[None]:
-    """The current folder on the path, and a ``caffe`` to import where pycaffe is not."""
-    # Calls from the program may overlap, each in a thread of its own: the last one tidies up.
-    with _LOCK:
-        _INSIDE.append(None)
-        sys.modules.setdefault("caffe", _STAND_IN)
-        sys.path.insert(0, "")
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _INSIDE.pop()
-            sys.path.remove("")
-            if not _INSIDE and sys.modules.get("caffe") is _STAND_IN:
-                del sys.modules["caffe"]

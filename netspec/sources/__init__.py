@@ -1,6 +1,19 @@
 """What feeds a net from the host, a batch at a time."""
 
-from netspec.sources import hdf5, segmentation  # noqa: F401 (they enter the registry)
+from netspec.sources import (  # noqa: F401 (they enter the registry)
+    context,
+    dummy,
+    hdf5,
+    images,
+    listed,
+    memory,
+    nyud,
+    python,
+    records,
+    segmentation,
+    siftflow,
+    window,
+)
 from netspec.sources.base import Batch as Batch
 from netspec.sources.base import Source as Source
 from netspec.sources.base import open_source as open_source

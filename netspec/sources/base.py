@@ -1,6 +1,6 @@
 """What every source is: it feeds one data layer, a batch at a time.
 
-A source class is found by the layer's type, or for a Python layer by its ``module.layer``.
+A source is found by the layer's type; a Python layer may be netspec's own, by ``module.layer``.
 """
 
 from __future__ import annotations
@@ -15,21 +15,25 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec.errors import Place, SourceError, blame, fail, nearest, require
+from netspec.errors import Place, SourceError, blame, fail, require
 from netspec.graph import who
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import LayerParameter
 
 Batch = dict[str, NDArray[np.float32]]
+Job = Callable[[], Batch]
 
 
 class Source(ABC):
     """A stream of batches for one data layer.
 
     current: the file behind the batch last handed out, for messages; empty before the first.
+    read_ahead: how many batches a thread may read before they are asked for; None: as
+    many as the feed says.
     """
 
     current: str = ""
+    read_ahead: int | None = None
 
     @property
     @abstractmethod
@@ -39,6 +43,14 @@ class Source(ABC):
     @abstractmethod
     def next(self) -> Batch:
         """The next batch: blob name -> a C-contiguous array of its own; raises SourceError."""
+
+    def job(self) -> Job:
+        """Step to the next batch; returns what makes it, to be called once, in any thread.
+
+        `state` and `current` are at once those of that batch. Here it is made at once.
+        """
+        batch = self.next()
+        return lambda: batch
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -96,48 +108,57 @@ class LayerSource(Source):
         return locate(path, self.place.file)
 
 
-AnySource = TypeVar("AnySource", bound=type[LayerSource])
-REGISTRY: dict[str, type[LayerSource]] = {}
+class ParallelSource(LayerSource):
+    """A source that says what the next batch is made of, so that several are made side by side.
+
+    A batch that cannot be made is stepped over all the same.
+    """
+
+    @abstractmethod
+    def job(self) -> Job:
+        """Step to the next batch; returns what makes it: see `Source.job`."""
+
+    def next(self) -> Batch:
+        return self.job()()
 
 
-def register(name: str) -> Callable[[AnySource], AnySource]:
-    """Make a class the source of a layer type, or of the Python layer ``module.layer``."""
+# What opens the source of a layer: a class, or a function that chooses one.
+Opener = Callable[[LayerParameter, int, int | None, Place], Source]
+AnyOpener = TypeVar("AnyOpener", bound=Opener)
+REGISTRY: dict[str, Opener] = {}
 
-    def enter(cls: AnySource) -> AnySource:
+
+def register(name: str) -> Callable[[AnyOpener], AnyOpener]:
+    """Make a class the source of a layer type, or netspec's own Python layer ``module.layer``."""
+
+    def enter(opener: AnyOpener) -> AnyOpener:
         if name in REGISTRY:
             raise TypeError(f"two sources are called {name}")
-        REGISTRY[name] = cls
-        return cls
+        REGISTRY[name] = opener
+        return opener
 
     return enter
 
 
-def open_source(spec: LayerParameter, phase: int, seed: int | None, place: Place) -> Source:
-    """Open the source of a data layer; its first sample is read and its files are looked for.
+def open_source(
+    spec: LayerParameter, phase: int, seed: int | None, place: Place, read: bool = True
+) -> Source:
+    """Open the source of a data layer; its files are looked for, and its first sample is read.
 
-    phase: TRAIN or TEST. seed: the solver's. place: where the layer stands. Raises SourceError.
+    phase: TRAIN or TEST. seed: the solver's. place: where the layer stands. read: whether a sample
+    that cannot be read is to be found now. Raises SourceError.
     """
     with blame(place, who(spec)):
-        return _find(spec)(spec, phase, seed, place)
-
-
-def _find(spec: LayerParameter) -> type[LayerSource]:
-    if spec.type == "Python":
-        return _find_python(f"{spec.python_param.module}.{spec.python_param.layer}")
-    known = [name for name in REGISTRY if "." not in name]
-    if spec.type not in known:
-        fail(f"no source feeds this type (those that are fed: {', '.join(known)})", SourceError)
-    return REGISTRY[spec.type]
-
-
-def _find_python(name: str) -> type[LayerSource]:
-    if name not in REGISTRY:
-        known = [built_in for built_in in REGISTRY if "." in built_in]
-        fail(
-            f'"{name}" is not built in (those that are: {", ".join(known)}){nearest(name, known)}',
-            SourceError,
-        )
-    return REGISTRY[name]
+        known = [name for name in REGISTRY if "." not in name]
+        if spec.type not in known:
+            fail(f"no source feeds this type (those that are fed: {', '.join(known)})", SourceError)
+        source = REGISTRY[spec.type](spec, phase, seed, place)
+        try:
+            _ = source.tops if read else None
+        except SourceError:
+            source.close()
+            raise
+        return source
 
 
 def locate(path: str, named_in: str) -> Path:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec.errors import SourceError
+from netspec.errors import SourceError, counted, fail
 
 if TYPE_CHECKING:
     from netspec.layers.base import Labels
+
+# A number -> the file of that number, if it is not there.
+Lacks = Callable[[int], str | os.PathLike[str] | None]
+
+_LOG = logging.getLogger(__name__)
+# A disk across a network answers many questions at once as fast as one.
+_ASKING = 16
+_NAMED = 3
 
 
 def check_labels(array: NDArray[Any], labels: Labels, name: str) -> None:
@@ -35,6 +48,56 @@ def check_labels(array: NDArray[Any], labels: Labels, name: str) -> None:
         f"label {value:g}{_position(array.shape, where)} of {name}; the net has "
         f"{labels.classes} classes (0..{labels.classes - 1}){ignores}{remedy}"
     )
+
+
+def require_files(
+    count: int,
+    lacks: Lacks,
+    whose: str,
+    seconds: float = 5,
+) -> None:
+    """Raise SourceError if files are missing: how many, and the first by name.
+
+    lacks: for each of ``range(count)`` the file that should be there and is not, or None; it is
+    called in threads. whose: what lists them, for messages. seconds: where looking takes longer,
+    the rest is left, and a warning says how many were looked for.
+    """
+    looked, missing = _look(count, lacks, time.monotonic() + seconds)
+    if missing:
+        of = f"its {counted(count, 'file')}"
+        if looked < count:
+            of = f"the {counted(looked, 'file')} looked for within {seconds:g} s (it has {count})"
+        others = len(missing) - _NAMED
+        more = f" and {counted(others, 'other')}" if others > 0 else ""
+        fail(
+            f"{whose} lacks {len(missing)} of {of}: {', '.join(missing[:_NAMED])}{more}",
+            SourceError,
+        )
+    if looked < count:
+        _LOG.warning(
+            "%s: looked for %d of its %d files within %g s; none of these is missing",
+            *(whose, looked, count, seconds),
+        )
+
+
+def _look(count: int, lacks: Lacks, until: float) -> tuple[int, list[str]]:
+    """How many of the files were looked for before that moment, and those that are missing."""
+
+    def look(start: int) -> tuple[int, list[tuple[int, str]]]:
+        looked, missing = 0, []
+        for i in range(start, count, _ASKING):
+            if looked and time.monotonic() > until:
+                break
+            path = lacks(i)
+            looked += 1
+            if path is not None:
+                missing.append((i, str(path)))
+        return looked, missing
+
+    with ThreadPoolExecutor(_ASKING) as threads:
+        found = list(threads.map(look, range(_ASKING)))
+    in_order = sorted(each for _, some in found for each in some)
+    return sum(looked for looked, _ in found), [path for _, path in in_order]
 
 
 def _position(shape: tuple[int, ...], where: tuple[Any, ...]) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from netspec.errors import SourceError, fail, require, unreadable
 
@@ -17,7 +18,57 @@ MEAN = (104.00699, 116.66877, 122.67892)
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """An image file as (H, W, 3) of red, green and blue; raises SourceError."""
-    return np.asarray(_open(path).convert("RGB"))
+    return _array(_open(path), "RGB")
+
+
+def read_channels(
+    file: Path | BinaryIO, color: bool | None, name: object = None
+) -> NDArray[np.uint8]:
+    """An image file as (H, W, C), as OpenCV's ``imread`` and ``imdecode`` read it.
+
+    color: True for blue, green and red; False for one channel of grey; None for as many as it has,
+    alpha last. name: the file's, for messages, if it has no path. Raises SourceError.
+
+    Turned upright as the camera notes, unless ``color`` is None. Differs: what a truncated file
+    still holds is not handed out.
+    """
+    image = _open(file, "L" if color is False else None, name)
+    if color is None:
+        return _channels(image, file if name is None else name)
+    upright = ImageOps.exif_transpose(image) if image.getexif() else image
+    # Transparency is left out; Pillow would first work it in.
+    upright.info.pop("transparency", None)
+    if upright.mode.startswith("I;16"):
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    if color:
+        return _array(upright, "RGB")[:, :, ::-1]
+    if image.format == "PNG" and upright.mode not in ("1", "L", "LA"):
+        return _grey(_array(upright, "RGB"))
+    return _array(upright, "L")[:, :, None]
+
+
+def _channels(image: Image.Image, name: object) -> NDArray[np.uint8]:
+    """An image with the channels that it has: grey, or blue, green, red and alpha."""
+    require(
+        not image.mode.startswith(("I", "F")),
+        f"{name}: has more than 8 bits a channel; force_color or force_gray reduces it to 8",
+        SourceError,
+    )
+    if image.mode in ("1", "L"):
+        return _array(image, "L")[:, :, None]
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        return _array(image, "RGBA")[:, :, [2, 1, 0, 3]]
+    return _array(image, "RGB")[:, :, ::-1]
+
+
+def _array(image: Image.Image, mode: str) -> NDArray[np.uint8]:
+    return np.asarray(image if image.mode == mode else image.convert(mode))
+
+
+def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) of red, green and blue to (H, W, 1) of grey, rounded down as libpng does it."""
+    red, green, blue = (image[:, :, channel].astype(np.int32) for channel in range(3))
+    return ((red * 9797 + green * 19234 + blue * 3737) >> 15).astype(np.uint8)[:, :, None]
 
 
 def read_labels(path: Path) -> NDArray[np.uint8]:
@@ -25,46 +76,45 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
     image = _open(path)
     require(
         image.mode in ("P", "L"),
-        f"{path}: {image.mode} label image; class indices expected (an 8-bit palette or grey PNG)",
+        f"{path}: {image.mode} label image; class indices expected (an 8-bit palette or grey PNG; "
+        "programs that save colors lose the indices)",
         SourceError,
     )
     return np.asarray(image)
 
 
-def read_mat_labels(path: Path) -> NDArray[np.uint8]:
-    """``GTcls.Segmentation`` of a MATLAB file as class indices (H, W); raises SourceError."""
-    # Imported here: slow to load, and one data set alone needs it.
-    from scipy.io import loadmat
-
-    try:
-        labels = np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
-    # A damaged file can fail anywhere in the reader, with any error.
-    except Exception as error:
-        fail(f"{path}: no GTcls.Segmentation can be read from it ({error})", SourceError)
+def read_grey(path: Path) -> NDArray[np.float32]:
+    """A grey image of 8 bits or more as its numbers (H, W); raises SourceError."""
+    image = _open(path)
     require(
-        labels.ndim == 2 and labels.dtype.kind in "iu",
-        f"{path}: GTcls.Segmentation is {labels.dtype} with {labels.ndim} axes; "
-        "integers with 2 expected",
+        image.mode in ("L", "I", "F") or image.mode.startswith("I;16"),
+        f"{path}: {image.mode} image; one number a pixel expected (a grey PNG)",
         SourceError,
     )
-    return labels.astype(np.uint8)
+    return np.asarray(image).astype(np.float32)
 
 
-def _open(path: Path) -> Image.Image:
-    """A decoded image; raises SourceError."""
+def _open(file: Path | BinaryIO, mode: str | None = None, name: object = None) -> Image.Image:
+    """A decoded image; raises SourceError. mode: what a JPEG is decoded to, if it can be.
+
+    name: the file's, for messages, if it has no path.
+    """
+    name = file if name is None else name
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
+            if mode:
+                image.draft(mode, None)
             image.load()
             return image
     # Pillow's decoders raise OSError, SyntaxError, ValueError and more on damaged files.
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
-            fail(unreadable(path, error), SourceError)
-        fail(f"{path}: damaged, or not an image ({_reason(error, path)})", SourceError)
+            fail(unreadable(name, error), SourceError)
+        fail(f"{name}: damaged, or not an image ({_reason(error, file)})", SourceError)
 
 
-def _reason(error: Exception, path: Path) -> str:
-    return str(error).replace(f" {str(path)!r}", "")
+def _reason(error: Exception, file: Path | BinaryIO) -> str:
+    return str(error).replace(f" {str(file)!r}", "").replace(f" {file!r}", "")
 
 
 def preprocess(
@@ -74,9 +124,17 @@ def preprocess(
 
     mean: of blue, green and red, or one for all.
     """
-    # Subtracted in double and rounded once, for each of the 256 grey levels.
-    table = (np.arange(256)[:, None] - np.broadcast_to(mean, 3)).astype(np.float32)
     blob = np.empty((1, 3, *image.shape[:2]), np.float32)
-    for channel in range(3):
-        blob[0, channel] = table[image[:, :, 2 - channel], channel]
+    subtract_mean(image, mean, blob[0])
     return blob
+
+
+def subtract_mean(
+    image: NDArray[np.uint8], mean: float | Sequence[float], out: NDArray[np.float32]
+) -> None:
+    """An image (H, W, 3) of red, green, blue into ``out`` (3, H, W): blue, green, red less mean."""
+    for channel, value in enumerate(np.broadcast_to(mean, 3)):
+        # In double, and rounded once.
+        np.subtract(
+            image[:, :, 2 - channel], value, out[channel], dtype=np.float64, casting="unsafe"
+        )

@@ -4,31 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from netspec.errors import SourceError, blame
 from netspec.graph import Graph, Node
 from netspec.layers.base import Labels, Shape
 from netspec.shapes import Shapes
-from netspec.sources.base import Batch, Source, open_source, require_keys
+from netspec.sources.base import Batch, ParallelSource, Source, open_source, require_keys
 from netspec.sources.checks import check_labels
-from netspec.sources.prefetch import Prefetch
+from netspec.sources.prefetch import Prefetch, cores
+from netspec.sources.skipping import Skipping, step_over
+
+# Each batch read ahead takes memory.
+_MOST_AHEAD = 8
+
+
+class _Seen(NamedTuple):
+    """A batch that was looked at and not yet handed out, with what `Feed` said before it."""
+
+    batch: Batch
+    state: dict[str, Any]
+    current: str
 
 
 class Feed:
-    """The data layers of a net, opened; each runs ahead in a thread of its own.
+    """The data layers of a net, opened; each that may runs ahead in a thread of its own.
 
     Input layers are not part of it: whoever runs the net hands those blobs in.
     """
 
-    def __init__(self, graph: Graph, seed: int | None = None, depth: int = 2) -> None:
-        """Open every data layer; raises SourceError. depth: batches read ahead."""
+    def __init__(
+        self,
+        graph: Graph,
+        seed: int | None = None,
+        depth: int | None = None,
+        skip_corrupt: bool = False,
+    ) -> None:
+        """Open every data layer; raises SourceError.
+
+        depth: batches read ahead by default: one a core, within limits. skip_corrupt: leave out
+        batches of files that cannot be read, instead of stopping there.
+        """
         self.graph = graph
         self.sources: dict[str, Source] = {}
+        self._skipping: dict[str, Skipping] = {}
+        self._seen: _Seen | None = None
         try:
             for node in _data_layers(graph):
-                source = open_source(node.layer.spec, node.layer.phase, seed, node.place)
-                self.sources[node.name] = Prefetch(source, depth)
+                source = open_source(
+                    node.layer.spec, node.layer.phase, seed, node.place, read=not skip_corrupt
+                )
+                if skip_corrupt and isinstance(source, ParallelSource):
+                    source = self._skipping[node.name] = Skipping(source)
+                default = max(2, min(_MOST_AHEAD, cores())) if depth is None else depth
+                ahead = default if source.read_ahead is None else source.read_ahead
+                self.sources[node.name] = Prefetch(source, ahead) if ahead else source
         except BaseException:
             self.close()
             raise
@@ -36,6 +66,9 @@ class Feed:
     @property
     def tops(self) -> dict[str, Shape]:
         """Blob name -> shape, in the batch that `next` hands out next."""
+        if self._seen is not None:
+            return {name: array.shape for name, array in self._seen.batch.items()}
+        self._step_over()
         return {name: shape for s in self.sources.values() for name, shape in s.tops.items()}
 
     @property
@@ -44,8 +77,15 @@ class Feed:
         return max((source.batches for source in self.sources.values()), default=1)
 
     @property
+    def skipped(self) -> int:
+        """How many batches were left out, as something in them could not be read."""
+        return sum(sum(source.skipped.values()) for source in self._skipping.values())
+
+    @property
     def current(self) -> str:
         """The files behind the batch last handed out, for messages."""
+        if self._seen is not None:
+            return self._seen.current
         return ", ".join(filter(None, (source.current for source in self.sources.values())))
 
     def next(self, shapes: Shapes | None = None) -> Batch:
@@ -53,20 +93,29 @@ class Feed:
 
         shapes: of the net that takes the batch; labels outside its classes are refused.
         """
-        batch: Batch = {}
-        for source in self.sources.values():
-            batch.update(source.next())
+        batch = self._read() if self._seen is None else self._seen.batch
+        self._seen = None
         if shapes is not None:
             self._check_labels(shapes, batch)
         return batch
 
+    def check(self, shapes: Shapes) -> None:
+        """Raise now what `next` would for its next batch, which it still hands out."""
+        if self._seen is None:
+            state, current = self.state(), self.current
+            self._seen = _Seen(self._read(), state, current)
+        self._check_labels(shapes, self._seen.batch)
+
     def state(self) -> dict[str, Any]:
         """Where every source stands, by layer name."""
+        if self._seen is not None:
+            return self._seen.state
         return {name: source.state() for name, source in self.sources.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken; raises SourceError if it is of other data layers."""
         require_keys(state, self.sources)
+        self._seen = None
         for name, source in self.sources.items():
             source.restore(state[name])
 
@@ -80,6 +129,20 @@ class Feed:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _read(self) -> Batch:
+        self._step_over()
+        batch: Batch = {}
+        for source in self.sources.values():
+            batch.update(source.next())
+        return batch
+
+    def _step_over(self) -> None:
+        """Leave out what cannot be read, where that is allowed."""
+        for node in _data_layers(self.graph):
+            if node.name in self._skipping:
+                with blame(node.place, node.who):
+                    step_over(self.sources[node.name])
 
     def _check_labels(self, shapes: Shapes, batch: Batch) -> None:
         for node, labels, name in label_blobs(shapes):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from netspec.errors import SourceError, require
 from netspec.sources.base import require_keys
@@ -14,6 +18,11 @@ def settle_seed(*candidates: int | None) -> int:
     """The first seed that is given; if none is, a new one, so that even then a run can resume."""
     given = [seed for seed in candidates if seed is not None]
     return given[0] if given else random.SystemRandom().getrandbits(32)
+
+
+def generator(seed: int, purpose: str, moment: int = 0) -> np.random.Generator:
+    """Random numbers for one purpose at one moment; what was drawn before does not change them."""
+    return np.random.default_rng((abs(seed), zlib.crc32(purpose.encode()), moment))
 
 
 def require_same_kind(seed: int | None, own: int | None) -> None:
@@ -66,3 +75,26 @@ class Order:
         )
         require_same_kind(state["seed"], self.seed)
         self._start(state["seed"], state["position"])
+
+
+class Passes:
+    """An endless order of ``count`` samples, each once a pass: in turn, or shuffled by a seed.
+
+    skip: how many samples the first pass leaves out at its beginning.
+    """
+
+    def __init__(self, count: int, seed: int | None, skip: int = 0) -> None:
+        self._count = count
+        self._seed = seed
+        self._skip = skip
+        self._shuffled: tuple[int, NDArray[np.intp]] | None = None
+
+    def index(self, position: int) -> int:
+        """Which sample stands at a position of the stream."""
+        pass_, turn = divmod(position + self._skip, self._count)
+        if self._seed is None:
+            return turn
+        if self._shuffled is None or self._shuffled[0] != pass_:
+            order = generator(self._seed, "shuffle", pass_).permutation(self._count)
+            self._shuffled = pass_, order
+        return int(self._shuffled[1][turn])

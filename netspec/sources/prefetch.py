@@ -1,91 +1,118 @@
-"""Reading ahead: a thread fills a short queue while the net computes."""
+"""Reading ahead: threads fill a short queue while the net computes."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from netspec.errors import SourceError, require
 from netspec.layers.base import Shape
-from netspec.sources.base import Batch, Source
+from netspec.sources.base import Batch, Job, ParallelSource, Source
 
 
 class _Read(NamedTuple):
-    """A batch with what its source said right after reading it, or the error in its place."""
+    """A batch, made or in the making, with what its source said when it was begun."""
 
-    batch: Batch
+    batch: Future[Batch]
     state: dict[str, Any]
     current: str
-    error: Exception | None = None
 
 
 class _Reader:
-    """A thread that reads a source, at most ``depth`` batches ahead of who takes them."""
+    """Threads that read a source, at most ``depth`` batches ahead of who takes them.
 
-    def __init__(self, source: Source, depth: int) -> None:
+    They begin the batches in turn and make them side by side. What cannot be made has its error in
+    its place, and no batch is begun after it was found.
+    """
+
+    def __init__(self, source: Source, depth: int, workers: int) -> None:
         self._source = source
         self._slots = threading.Semaphore(depth)
+        self._turn = threading.Lock()
         self._queue: SimpleQueue[_Read] = SimpleQueue()
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, name="prefetch", daemon=True) for _ in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def take(self) -> _Read:
-        """The oldest batch read, waited for; its place is free again."""
+        """The oldest batch begun, waited for; its place is free again."""
         read = self._queue.get()
         self._slots.release()
         return read
 
     def stop(self) -> None:
-        """End the thread, once the batch that it is reading is read."""
+        """End the threads, once the batches that they are making are made."""
         self._stopped = True
-        self._slots.release()
-        self._thread.join()
+        self._slots.release(len(self._threads))
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         while True:
-            self._slots.acquire()
-            if self._stopped:
-                return
+            batch: Future[Batch] = Future()
+            # Whatever goes wrong belongs to the thread that takes the batch.
             try:
-                batch = self._source.next()
-            # Whatever it is, it belongs to the thread that takes the batch.
+                job = self._begin(batch)
+                if job is None:
+                    return
+                batch.set_result(job())
             except Exception as error:
-                self._queue.put(_Read({}, {}, self._source.current, error))
-                return
-            self._queue.put(_Read(batch, self._source.state(), self._source.current))
+                self._stopped = True
+                batch.set_exception(error)
+
+    def _begin(self, batch: Future[Batch]) -> Job | None:
+        """What makes the next batch, when there is room for it; None when all is to end."""
+        self._slots.acquire()
+        with self._turn:
+            if self._stopped:
+                return None
+            try:
+                return self._source.job()
+            finally:
+                self._queue.put(_Read(batch, self._source.state(), self._source.current))
 
 
 class Prefetch(Source):
-    """A source that is read ahead, up to ``depth`` batches, in a thread of its own.
+    """A source that is read ahead, up to ``depth`` batches, in threads of its own.
 
-    The batches, their order and the states are the source's own; an error is raised by the `next`
-    whose batch it spoils, and by all after it. Until `close`, the source belongs to the thread.
+    The batches, their order and the states are the source's own, however many threads there are:
+    one, or for a `ParallelSource` ``workers``, by default one a core. An error is raised by the
+    `next` whose batch it spoils, and by all after it. Until `close`, the source belongs to the
+    threads.
     """
 
-    def __init__(self, source: Source, depth: int = 2) -> None:
+    def __init__(self, source: Source, depth: int = 2, workers: int | None = None) -> None:
         require(depth > 0, f"reading {depth} batches ahead; needs at least 1", SourceError)
         self._source = source
         self._depth = depth
+        # More than there are places would only wait.
+        most = min(depth, workers or cores())
+        self._workers = most if isinstance(source, ParallelSource) else 1
         self._start()
 
     def _start(self) -> None:
         self.current = self._source.current
         self._state = self._source.state()
         self._head: _Read | None = None
-        self._reader: _Reader | None = _Reader(self._source, self._depth)
+        self._reader: _Reader | None = _Reader(self._source, self._depth, self._workers)
 
     @property
     def tops(self) -> dict[str, Shape]:
-        return {name: array.shape for name, array in self._peek().batch.items()}
+        return {name: array.shape for name, array in self._peek().batch.result().items()}
 
     def next(self) -> Batch:
         head = self._peek()
+        batch = head.batch.result()
         self._head = None
         self.current, self._state = head.current, head.state
-        return head.batch
+        return batch
 
     def state(self) -> dict[str, Any]:
         return self._state
@@ -111,11 +138,16 @@ class Prefetch(Source):
             if self._reader is None:
                 raise RuntimeError("the source is closed")
             self._head = self._reader.take()
-        if self._head.error:
-            raise self._head.error
         return self._head
 
     def _stop(self) -> None:
         if self._reader:
             self._reader.stop()
             self._reader = None
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""What is measured: each module a subject, ``python -m benchmarks.data``."""

@@ -1,0 +1,162 @@
+"""ImageData: image files, and their labels, that a text file lists.
+
+Caffe: ``image_data_layer.cpp``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netspec.errors import Place, SourceError, counted, fail, require, unreadable
+from netspec.proto.layers_pb2 import LayerParameter
+from netspec.sources.base import register
+from netspec.sources.checks import require_files
+from netspec.sources.decode import read_channels
+from netspec.sources.order import Passes, generator
+from netspec.sources.resize import resize
+from netspec.sources.samples import MOVED, Sample, SampleSource, Unread, refuse_moved
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+
+
+@register("ImageData")
+class ImageData(SampleSource):
+    """Feeds ``batch_size`` images a batch, in blue, green, red or grey, and their labels.
+
+    The file ``source`` has a line ``path label`` for each; ``root_folder`` is put before every
+    path as it is. Images are resized to ``new_height`` and ``new_width`` if these are given,
+    shuffled anew for each pass if ``shuffle``; of the first pass, fewer than ``rand_skip`` samples
+    are left out, at random.
+
+    Caffe: ``image_data_layer.cpp``. Differs: every line must have a label; ``rand_skip`` must not
+    exceed the number of images; names that are not found from the current folder are tried beside
+    the prototxt.
+    """
+
+    remedy = "new_height and new_width, crop_size, or batch_size: 1"
+
+    def __init__(self, spec: LayerParameter, phase: int, seed: int | None, place: Place) -> None:
+        self._param = param = spec.image_data_param
+        super().__init__(spec, phase, seed, place, param.batch_size)
+        refuse_moved(param, MOVED)
+        require(
+            self._transform.color in (None, param.is_color),
+            f"is_color: {str(param.is_color).lower()} is what decides here; transform_param "
+            "{ force_color force_gray } concern Data layers",
+            SourceError,
+        )
+        require(
+            (param.new_height > 0) == (param.new_width > 0),
+            f"new_height is {param.new_height} and new_width {param.new_width}; give both or none",
+            SourceError,
+        )
+        require(param.source, "source must be given: the list of images", SourceError)
+        self._list = self.locate(param.source)
+        self._paths, self._labels = read_list(self._list)
+        require(
+            param.rand_skip <= len(self._paths),
+            f"rand_skip {param.rand_skip} may leave out more than the "
+            f"{counted(len(self._paths), 'image')} of {self._list}",
+            SourceError,
+        )
+        require_files(len(self._paths), self._lacks, str(self._list))
+        self._order = self._passes()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        with self.blamed():
+            require(
+                state["images"] == len(self._paths),
+                f"the state is of {state['images']} images, but {self._list} has "
+                f"{len(self._paths)}",
+                SourceError,
+            )
+        self._order = self._passes()
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "images": len(self._paths)}
+
+    @property
+    def batches(self) -> int:
+        return math.ceil(len(self._paths) / self._size)
+
+    def describe(self) -> str:
+        order = f"shuffled, seed {self._seed}" if self._param.shuffle else "in order"
+        images = counted(len(self._paths), "image")
+        return f"ImageData: {images} that {self._list} lists, {order}"
+
+    def _passes(self) -> Passes:
+        """The order that the seed makes of the list."""
+        most = self._param.rand_skip
+        skip = int(generator(self._seed, "skip").integers(most)) if most else 0
+        return Passes(len(self._paths), self._seed if self._param.shuffle else None, skip)
+
+    def _lacks(self, index: int) -> Path | None:
+        """The file of a line, if it is not there."""
+        folder, listed = self._param.root_folder, self._paths[index]
+        # Most are where they are said to be, and there may be a million.
+        if os.path.exists(folder + listed):
+            return None
+        path = find_listed(folder, listed, self.locate)
+        return None if path.exists() else path
+
+    def _take(self, position: int) -> Unread:
+        index = self._order.index(position)
+        return Unread(self._paths[index], lambda: self._read(index))
+
+    def _read(self, index: int) -> Sample:
+        listed, param = self._paths[index], self._param
+        path = find_listed(param.root_folder, listed, self.locate)
+        image = read_listed(path, param.is_color, param.new_height, param.new_width)
+        return Sample(image.transpose(2, 0, 1), self._labels[index], listed)
+
+
+def find_listed(folder: str, listed: str, locate: Callable[[str], Path]) -> Path:
+    """The file of a line: ``folder`` and the listed path, joined as they are; SourceError."""
+    path = locate(folder + listed)
+    require(
+        path.exists() or not (folder and locate(f"{folder}/{listed}").exists()),
+        f'{path}: no such file; root_folder "{folder}" lacks a "/" at its end',
+        SourceError,
+    )
+    return path
+
+
+def read_listed(path: Path, color: bool, height: int, width: int) -> NDArray[np.uint8]:
+    """An image (H, W, C), blue, green, red or grey; resized unless both sizes are 0."""
+    image = read_channels(path, color)
+    return resize(image, height, width) if height and width else image
+
+
+def read_list(path: Path) -> tuple[list[str], list[int]]:
+    """The paths and the labels of a list: what stands before and behind each line's last space.
+
+    Empty lines are passed over. Raises SourceError.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        fail(f"source: {unreadable(path, error)}", SourceError)
+    except UnicodeDecodeError:
+        fail(
+            f"{path}: not a text file; source lists images and labels, one of each on a line",
+            SourceError,
+        )
+    parts = [(i, line.rsplit(maxsplit=1)) for i, line in enumerate(lines, 1) if line.strip()]
+    require(parts, f"{path}: lists no images", SourceError)
+    for i, part in parts:
+        require(
+            len(part) == 2 and _INTEGER.fullmatch(part[1]),
+            f'{path}:{i}: "{" ".join(part)}" does not end in a label; '
+            "a line is a path, a space, and an integer",
+            SourceError,
+        )
+    return [path for _, (path, _) in parts], [int(label) for _, (_, label) in parts]

@@ -1,0 +1,64 @@
+"""Label images in MATLAB files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netspec.errors import SourceError, fail, require, unreadable
+
+VOID = 255
+"""The class index of what belongs to no class."""
+
+
+def read_matrix(path: Path, *names: str) -> NDArray[np.int64]:
+    """A matrix of integers (H, W), by the names of its variable and of fields in that one.
+
+    Raises SourceError.
+    """
+    # Imported here: slow to load, and few sets need it.
+    from scipy.io import loadmat
+
+    wanted = ".".join(names)
+    try:
+        found = loadmat(path)[names[0]]
+        for field in names[1:]:
+            found = found[field][0, 0]
+        matrix = np.asarray(found)
+    # A damaged file can fail anywhere in the reader, with any error.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            fail(unreadable(path, error), SourceError)
+        fail(f"{path}: no {wanted} can be read from it ({error})", SourceError)
+    whole = matrix.dtype.kind in "iu" or (
+        # MATLAB's numbers are doubles unless told otherwise.
+        matrix.dtype.kind == "f" and bool((np.isfinite(matrix) & (matrix % 1 == 0)).all())
+    )
+    require(
+        matrix.ndim == 2 and whole,
+        f"{path}: {wanted} is {matrix.dtype} with {matrix.ndim} axes; integers with 2 expected",
+        SourceError,
+    )
+    return matrix.astype(np.int64)
+
+
+def as_indices(labels: NDArray[np.int64], path: Path) -> NDArray[np.uint8]:
+    """Labels as class indices; raises SourceError where one is none."""
+    wrong = (labels < 0) | (labels > VOID)
+    if wrong.any():
+        y, x = np.argwhere(wrong)[0]
+        fail(
+            f"{path}: label {labels[y, x]} at (x {x}, y {y}); class indices are 0..{VOID}",
+            SourceError,
+        )
+    return labels.astype(np.uint8)
+
+
+def counted_from_one(
+    labels: NDArray[np.int64], path: Path, voids: Collection[int] = (0,)
+) -> NDArray[np.uint8]:
+    """Labels of classes that are counted from 1 as class indices from 0; ``voids`` become 255."""
+    return as_indices(np.where(np.isin(labels, list(voids)), VOID, labels - 1), path)

@@ -1,0 +1,154 @@
+"""What sources of single images share: batches of transformed images, and their labels.
+
+Caffe: ``base_data_layer.cpp``.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netspec.errors import Place, SourceError, counted, fail, require
+from netspec.layers.base import Shape, text
+from netspec.proto.layers_pb2 import LayerParameter
+from netspec.sources.base import Batch, Job, ParallelSource, require_keys
+from netspec.sources.order import settle_seed
+from netspec.sources.transform import Transform
+
+# Settings that layers once had of their own, and their names in transform_param.
+MOVED = {"scale": "scale", "mean_file": "mean_file", "crop_size": "crop_size", "mirror": "mirror"}
+
+
+def refuse_moved(param: Any, moved: Mapping[str, str]) -> None:
+    """Raise SourceError if a layer's own message has a setting that Caffe passes over there."""
+    for old, new in moved.items():
+        require(
+            not param.HasField(old),
+            f"{old} has no effect here; write transform_param {{ {new}: ... }}",
+            SourceError,
+        )
+
+
+class Sample(NamedTuple):
+    """An image (C, H, W) of bytes or floats, its label if it has one, and what it is called."""
+
+    image: NDArray[Any]
+    label: int | None
+    name: str
+
+
+class Unread(NamedTuple):
+    """What a sample is called, and what reads it, in any thread."""
+
+    name: str
+    read: Callable[[], Sample]
+
+
+class SampleSource(ParallelSource):
+    """Feeds images (N, C, H, W) and, if a second top is named, labels (N).
+
+    The first image of a batch decides C, H and W. Samples are taken one after the other by `_take`.
+
+    remedy: what makes images of several sizes one size.
+    """
+
+    remedy: ClassVar[str]
+
+    def __init__(
+        self, spec: LayerParameter, phase: int, seed: int | None, place: Place, batch_size: int
+    ) -> None:
+        super().__init__(spec, phase, seed, place)
+        require(batch_size > 0, "batch_size must be given and positive", SourceError)
+        self._size = batch_size
+        self._transform = Transform(spec.transform_param, phase, self.locate)
+        self._seed = settle_seed(seed)
+        self._position = 0
+        self._head: Unread | None = None
+
+    @abstractmethod
+    def _take(self, position: int) -> Unread:
+        """The sample at a position of the stream; they are asked for in turn."""
+
+    @property
+    def tops(self) -> dict[str, Shape]:
+        with self.blamed():
+            shapes = (self._size, *self._output(self._peek())), (self._size,)
+        return dict(zip(self.spec.top, shapes, strict=False))
+
+    def job(self) -> Job:
+        seed, position = self._seed, self._position
+        with self.blamed():
+            head = self._take_head()
+            samples = [head, *(self._take(position + i) for i in range(1, self._size))]
+        self.current = head.name if self._size == 1 else f"the batch that begins with {head.name}"
+        self._position += self._size
+        self._head = None
+        return lambda: self._batch(samples, seed, position)
+
+    def state(self) -> dict[str, Any]:
+        return {"seed": self._seed, "position": self._position}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        with self.blamed():
+            require_keys(state, self.state())
+        self._seed = state["seed"]
+        self._position = state["position"]
+        self._head = None
+
+    def _take_head(self) -> Unread:
+        """The sample that the next batch begins with; it is read once, whoever asks for it."""
+        if self._head is None:
+            head = self._take(self._position)
+            self._head = head._replace(read=cache(head.read))
+        return self._head
+
+    def _peek(self) -> Sample:
+        return self._take_head().read()
+
+    def _batch(self, samples: list[Unread], seed: int, position: int) -> Batch:
+        with self.blamed():
+            shape = self._output(samples[0].read())
+            images = np.empty((self._size, *shape), np.float32)
+            labels = np.empty(self._size, np.float32)
+            for i, unread in enumerate(samples):
+                sample = unread.read()
+                self._require_same(sample, shape)
+                self._transform.apply(sample.image, images[i], seed, position + i)
+                labels[i] = self._label(sample)
+        return dict(zip(self.spec.top, (images, labels), strict=False))
+
+    def _output(self, sample: Sample) -> Shape:
+        return self._transform.output(sample.image.shape, sample.name)
+
+    def _require_same(self, sample: Sample, shape: Shape) -> None:
+        """Raise SourceError unless a sample comes out in the shape of its batch."""
+        found = self._output(sample)
+        if found == shape:
+            return
+        channels = (counted(each[0], "channel") for each in (found, shape))
+        require(
+            found[0] == shape[0],
+            "{}: {}, but the batch that it is in began with {}; force_color or force_gray makes "
+            "encoded images alike".format(sample.name, *channels),
+            SourceError,
+        )
+        fail(
+            f"{sample.name}: {text(found)} (channels, height, width), but the batch that it is in "
+            f"began with {text(shape)}; {self.remedy} allows several sizes",
+            SourceError,
+        )
+
+    def _label(self, sample: Sample) -> int:
+        if len(self.spec.top) == 1:
+            return 0
+        require(
+            sample.label is not None,
+            f'{sample.name}: has no label for top "{self.spec.top[1]}"; leave that top out',
+            SourceError,
+        )
+        return sample.label or 0

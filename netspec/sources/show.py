@@ -1,0 +1,149 @@
+"""What data layers feed a net, sample by sample, to be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, suppress
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netspec.errors import Place, SourceError, require
+from netspec.graph import Node
+from netspec.proto.layers_pb2 import LayerParameter
+from netspec.shapes import KnownShapes
+from netspec.sources.base import Batch, Source, open_source
+from netspec.sources.pixels import labels_of, pixels
+
+
+class Piece(NamedTuple):
+    """One top of one sample.
+
+    values: as the net gets it, (C, H, W) for an image. pixels: an image's, with the mean added
+    back, if one is known. classes: whether it holds class indices. ignore: the class index that
+    the loss passes over, if one does.
+    """
+
+    top: str
+    values: NDArray[np.float32]
+    pixels: NDArray[np.float32] | None
+    classes: bool
+    ignore: int | None
+
+
+class Sample(NamedTuple):
+    """What one data layer feeds for one sample. name: the file behind it, as far as is known."""
+
+    name: str
+    pieces: list[Piece]
+
+
+def samples(known: KnownShapes, count: int, seed: int) -> Iterator[tuple[Sample, ...]]:
+    """The first samples that a net gets, each from all its data layers; raises SourceError.
+
+    seed: the solver's.
+    """
+    require(count > 0, f"{count} samples; at least 1 is needed", SourceError)
+    nodes = [node for node in known.graph.sources if not node.layer.is_input]
+    inputs = ", ".join(known.graph.inputs)
+    require(
+        nodes,
+        f"{known.graph.file}: has no data layers in this phase"
+        + (f"; the caller hands in {inputs}" if inputs else ""),
+        SourceError,
+    )
+    labels = _labels(known)
+    with ExitStack() as opened:
+        columns = [opened.enter_context(closing(_read(node, seed, labels))) for node in nodes]
+        yield from islice(zip(*columns, strict=True), count)
+
+
+def _labels(known: KnownShapes) -> dict[str, int | None]:
+    """The blobs that layers read as class indices -> the one that is ignored there."""
+    found: dict[str, int | None] = {}
+    for node in known.graph.nodes:
+        shapes = [shape for i in node.bottoms if (shape := known.values[i]) is not None]
+        read = node.layer.labels(*shapes) if len(shapes) == len(node.bottoms) else None
+        if read is not None:
+            name = known.graph.values[node.bottoms[read.bottom]].name
+            ignore = found.get(name)
+            found[name] = read.ignore if ignore is None else ignore
+    return found
+
+
+def _read(node: Node, seed: int, labels: Mapping[str, int | None]) -> Generator[Sample, None, None]:
+    """The samples of a data layer, without end."""
+    with ExitStack() as opened:
+        phase, place = node.layer.phase, node.place
+        source = opened.enter_context(open_source(node.layer.spec, phase, seed, place))
+        names = _Names(_one_by_one(node), phase, seed, place)
+        opened.callback(names.close)
+        sure = labels_of(source)
+        while True:
+            state, batch = source.state(), source.next()
+            plain = pixels(source, state, batch) if batch else {}
+            rows = _rows(batch)
+            for i in range(rows):
+                pieces = [
+                    Piece(
+                        top,
+                        _row(array, i, rows),
+                        _row(plain[top], i, rows) if top in plain else None,
+                        top in labels or top in sure,
+                        labels.get(top, sure.get(top)),
+                    )
+                    for top, array in batch.items()
+                ]
+                yield Sample(names.next() or source.current, pieces)
+
+
+def _rows(batch: Batch) -> int:
+    """How many samples a batch has: the rows of its first top, as that is an image if one is."""
+    first = next(iter(batch.values()), np.empty(()))
+    return max(1, len(first)) if first.ndim else 1
+
+
+def _row(array: NDArray[np.float32], i: int, rows: int) -> NDArray[np.float32]:
+    """A sample's part of a top; all of a top that has another number of rows."""
+    return array[i] if array.ndim and len(array) == rows else array
+
+
+def _one_by_one(node: Node) -> LayerParameter | None:
+    """The layer with batches of one sample; None if it has no such setting."""
+    spec = LayerParameter()
+    spec.CopyFrom(node.layer.spec)
+    field = node.layer.param_field
+    own: Any = getattr(spec, field) if field else None
+    if getattr(own, "batch_size", 1) <= 1:
+        return None
+    own.batch_size = 1
+    return spec
+
+
+class _Names:
+    """The files behind single samples, which a source of larger batches does not tell.
+
+    A second source hands out the same samples one by one. Where the size of a batch decides what
+    is drawn, as it does for windows, sources tell no more than where all samples are listed.
+    """
+
+    def __init__(self, spec: LayerParameter | None, phase: int, seed: int, place: Place) -> None:
+        self._source: Source | None = None
+        if spec is not None:
+            # Without a name, then.
+            with suppress(SourceError):
+                self._source = open_source(spec, phase, seed, place)
+
+    def next(self) -> str:
+        """The file behind the next sample; empty if it is not known."""
+        if self._source is None:
+            return ""
+        self._source.next()
+        return self._source.current
+
+    def close(self) -> None:
+        """Let go of files."""
+        if self._source is not None:
+            self._source.close()

@@ -1,0 +1,85 @@
+"""Going on without what cannot be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from netspec.errors import SourceError, require
+from netspec.layers.base import Shape
+from netspec.sources.base import Batch, Job, ParallelSource, Source
+
+_LOG = logging.getLogger(__name__)
+
+
+class Skipping(ParallelSource):
+    """A source whose batches are empty where they cannot be made; `step_over` passes over those.
+
+    What other batches hold, and their order, stays the same. Of a batch of several samples, the
+    good ones are left out with the bad one. skipped: message -> how often it was the reason.
+    """
+
+    def __init__(self, source: ParallelSource) -> None:
+        super().__init__(source.spec, source.phase, source.seed, source.place)
+        self._source = source
+        self.current = source.current
+        self.read_ahead = source.read_ahead
+        self.skipped: dict[str, int] = {}
+
+    @property
+    def tops(self) -> dict[str, Shape]:
+        return self._source.tops
+
+    def job(self) -> Job:
+        try:
+            job = self._source.job()
+        except SourceError as error:
+            return self._skip(error)
+        finally:
+            self.current = self._source.current
+
+        def attempt() -> Batch:
+            try:
+                return job()
+            except SourceError as error:
+                return self._skip(error)()
+
+        return attempt
+
+    def state(self) -> dict[str, Any]:
+        return self._source.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._source.restore(state)
+
+    @property
+    def batches(self) -> int:
+        return self._source.batches
+
+    def describe(self) -> str:
+        return f"{self._source.describe()}, without what cannot be read"
+
+    def close(self) -> None:
+        self._source.close()
+
+    def _skip(self, error: SourceError) -> Job:
+        """Count a batch that cannot be made; returns what makes an empty one."""
+        said = str(error)
+        if said not in self.skipped:
+            _LOG.warning("%s; skipped", said)
+        self.skipped[said] = self.skipped.get(said, 0) + 1
+        return dict
+
+
+def step_over(source: Source) -> None:
+    """Bring a source to its next batch that is not empty; raises SourceError if none comes."""
+    left = source.batches
+    while not source.tops:
+        require(
+            left > 0,
+            f"nothing can be read, {source.batches} times in a row; the last was {source.current}",
+            SourceError,
+        )
+        source.next()
+        left -= 1

@@ -1,0 +1,68 @@
+"""How figures are taken; the figures themselves stand in the documents."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import data, rounds
+
+
+def test_runs_take_turns_and_the_median_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first round is not counted."""
+    now = 0.0
+    turns: list[str] = []
+    seconds = {"a": iter([9.0, 1.0, 5.0, 2.0]), "b": iter([9.0, 4.0, 4.0, 0.5])}
+
+    def run(name: str, things: int) -> int:
+        nonlocal now
+        turns.append(name)
+        now += next(seconds[name])
+        return things
+
+    def used() -> float:
+        """Two cores, all the time."""
+        return 2 * now
+
+    monkeypatch.setattr(rounds, "perf_counter", lambda: now)
+    monkeypatch.setattr(rounds, "process_time", used)
+    found = rounds.rates({"a": lambda: run("a", 6), "b": lambda: run("b", 2)}, 3)
+    assert turns == ["a", "b"] * 4
+    assert found == {"a": (3, 2), "b": (0.5, 2)}
+
+
+def test_a_device_stands_idle_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps may be under way before the host waits for the first."""
+    now = 10.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(data, "perf_counter", lambda: now)
+    monkeypatch.setattr(data, "sleep", sleep)
+    device = data.Device(made=None)  # type: ignore[arg-type]
+    device.update(None)
+    device.idle = 0.0
+    device.update(None)
+    assert now == 10.0
+    device.update(None)
+    assert now == pytest.approx(10 + data.STEP)
+    # The third ends after three steps; the host is late by half a step.
+    now = 10 + 3.5 * data.STEP
+    device.update(None)
+    assert device.idle == pytest.approx(0.5 * data.STEP)
+
+
+def test_layers_of_the_benchmark_read_the_same(tmp_path: Path) -> None:
+    folder = data.write_dataset(tmp_path / "set", train=2, val=1, size=(32, 48))
+    assert data.opened(data.listed_layer(folder)).batches == 3
+    with data.opened(data.voc_layer(folder)) as source:
+        assert data.drained(source, 2) == 2
+        assert source.tops["data"] == (1, 3, 32, 48)
+    augmented = data.opened(data.listed_layer(folder, data.AUGMENTED))
+    assert augmented.next()["label"].shape == (1, 1, 321, 321)
+    rows = [data.Row("a", 1.2345, "b", "c"), data.Row("a", 12345, "b", cores=0.5)]
+    assert data.table(rows).splitlines()[2:] == [
+        "| a | 1.23 b |  | c |",
+        "| a | 12,345 b | 0.50 |  |",
+    ]

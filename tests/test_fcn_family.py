@@ -1,0 +1,94 @@
+"""Every net of the FCN family learns from the set it was made for, a narrow copy of it at least."""
+
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_sets
+
+from netspec.layers.base import Array
+from netspec.module import Net
+from netspec.prototxt import write
+from netspec.shapes import ParamKey
+from netspec.solving.loop import Solver
+
+ROOT = Path(__file__).resolve().parents[1]
+SETS = ("nyud", "pascalcontext", "siftflow", "voc")
+FAMILY = sorted(path.parent.name for s in SETS for path in ROOT.glob(f"nets/{s}-fcn*/net.py"))
+WIDTH = 1 / 16
+# The generators import from `nets`, which this makes importable.
+runpy.run_path(str(ROOT / "tools" / "nets.py"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hasty() -> Iterator[None]:
+    """What runs once is not worth the time that making it fast takes."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, True)
+    yield
+    jax.config.update(name, before)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("family")
+    tiny_sets.write_all(root)
+    return root
+
+
+def narrow_copy(name: str) -> None:
+    """The net's prototxts and its solver, whose rate is one that shows after one step."""
+    generate = runpy.run_path(str(ROOT / "nets" / name / "net.py"))["net"]
+    folder = Path("nets") / name
+    folder.mkdir(parents=True)
+    for phase in ("train", "val"):
+        text = write(generate(phase, WIDTH).to_proto())
+        # Random fillers are compiled for each shape; `drawn` is not.
+        (folder / f"{phase}.prototxt").write_text(re.sub("msra|xavier", "constant", text))
+    solver = (ROOT / "solvers" / f"{name}.prototxt").read_text()
+    solver = re.sub("base_lr: .*", "base_lr: 1e-4\nrandom_seed: 3", solver)
+    Path(f"{name}.prototxt").write_text(re.sub("iter_size: .*", "", solver))
+
+
+def drawn(net: Net) -> dict[ParamKey, Array]:
+    """Weights that keep a signal's size, for scores too: from zeros no gradient would go on."""
+    normal = np.random.default_rng(1).standard_normal
+    shapes = {key: blob.shape for key, blob in net.shapes.params.items()}
+    return {
+        key: jnp.asarray(normal(shape) * np.sqrt(2 / np.prod(shape[1:])), jnp.float32)
+        for key, shape in shapes.items()
+        if key.blob == "weight" and not key.layer.startswith(("upscore", "scale"))
+    }
+
+
+def is_frozen(name: str, key: ParamKey) -> bool:
+    """Upsampling and scales are, and all but the scores where these alone learn."""
+    if name == "voc-fcn32s-fixed":
+        return key.layer != "score_fr"
+    return key.layer.startswith(("upscore", "scale"))
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_narrow_copy_takes_a_step(name: str, sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(sets)
+    narrow_copy(name)
+    solver = Solver.from_file(f"{name}.prototxt")
+    solver.net.assign(drawn(solver.net))
+    before = {key: np.array(array) for key, array in solver.net.arrays().items()}
+    solver.step(1)
+    [tested] = solver.tests.feeds
+    assert {shape[2:] for shape in tested.tops.values()} == {tiny_sets.SIZE}
+    solver.close()
+    losses = {blob: float(top) for blob, top in solver.outputs.items() if blob.startswith("loss")}
+    assert losses.keys() == ({"loss", "loss_geo"} if name.startswith("sift") else {"loss"})
+    assert all(np.isfinite(loss) and loss > 0 for loss in losses.values())
+    after = {key: np.array(array) for key, array in solver.net.arrays().items()}
+    assert all(np.isfinite(array).all() for array in after.values())
+    unchanged = {key for key in after if np.array_equal(before[key], after[key])}
+    assert unchanged == {key for key in after if is_frozen(name, key)}
