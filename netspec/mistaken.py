@@ -23,6 +23,8 @@ _BEGINNINGS = {
     b"\x80\x04": "is a Python pickle; only Caffe's files can be read",
     b"\x80\x05": "is a Python pickle; only Caffe's files can be read",
     b"\x93NUMPY": "is a NumPy array; only Caffe's files can be read",
+    b"\xff\xd8\xff": "is a JPEG image; only Caffe's files can be read",
+    b"\x89PNG": "is a PNG image; only Caffe's files can be read",
 }
 # The same for text, in lower case.
 _TEXTS = {

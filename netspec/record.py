@@ -26,11 +26,14 @@ class Record:
     files: name -> SHA-256 of the snapshot's other files. seed: the run's. losses: the last ones,
     which the smoothed loss is the mean of. data: where the data of the train net stands. memory:
     what layers keep from run to run and no weight file holds: layer -> name -> array, nested lists.
-    tests: ``data`` and ``memory`` of each test net, if they were run.
+    tests: ``data`` and ``memory`` of each test net, if they were run. solver: its type. written:
+    when, in seconds since the epoch.
     """
 
     iteration: int
     seed: int
+    solver: str
+    written: float
     losses: tuple[float, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     tests: tuple[Mapping[str, Any], ...] = ()

@@ -12,9 +12,9 @@ from types import FrameType
 
 from rich.console import Console
 
-from netspec.errors import Place, SolverError, require
+from netspec.errors import NetSpecError, Place, SolverError, counted, require
 from netspec.report import Report, lasting, plan
-from netspec.solving import store
+from netspec.solving import regime, store
 from netspec.solving.listener import Listener, Listeners
 from netspec.solving.log import JsonLog, TensorBoardLog
 from netspec.solving.loop import Solver
@@ -29,7 +29,8 @@ class Options:
     may differ from the net, see `copy_into`. snapshot: the .solverstate to go on from. resume: go
     on from the newest snapshot, if there is one. max_iter: where to end instead of the solver's
     own. keep: how many snapshots stay on disk. tensorboard: a folder for event files. glog: begin
-    lines as Caffe's logs do. debug_nans: look at every blob before each update.
+    lines as Caffe's logs do. debug_nans: look at every blob before each update. skip_corrupt: leave
+    out what cannot be read of the training data.
     """
 
     weights: str | None = None
@@ -42,12 +43,14 @@ class Options:
     tensorboard: str | None = None
     glog: bool = False
     debug_nans: bool = False
+    skip_corrupt: bool = False
 
 
 def run(path: str, options: Options) -> None:
     """Train the net of a solver prototxt to the end, or to a signal; raises a NetSpecError."""
     _check(options)
-    solver = Solver.from_file(path, keep=options.keep)
+    signals = _Signals()
+    solver = Solver.from_file(path, keep=options.keep, skip_corrupt=options.skip_corrupt)
     solver.guard.debug_nans = options.debug_nans
     until = solver.param.max_iter if options.max_iter is None else options.max_iter
     require(until > 0, f"{Place(path)}: needs max_iter, or --max-iter", SolverError)
@@ -60,9 +63,22 @@ def run(path: str, options: Options) -> None:
         for line in plan(solver, until, copied):
             report.say(line)
         solver.listener = Listeners([report, *_logs(solver, options, report)])
-        _obey_signals(solver, report)
-        solver.solve(until)
-        report.say("Optimization stopped early." if solver.stopping else "Optimization Done.")
+        signals.hand_to(solver)
+        for doubt in regime.doubts(solver.param):
+            solver.listener.warn(doubt)
+        try:
+            solver.solve(until)
+        except NetSpecError as error:
+            solver.listener.end(solver, str(error))
+            raise
+        if solver.feed.skipped:
+            solver.listener.warn(
+                f"left out {counted(solver.feed.skipped, 'batch')} of the training data: what "
+                "could not be read"
+            )
+        how = "Optimization stopped early." if solver.stopping else "Optimization Done."
+        report.say(how)
+        solver.listener.end(solver, how)
 
 
 def _check(options: Options) -> None:
@@ -107,9 +123,18 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
         found = None
     if found is not None:
         solver.take(found)
+        weights = Path(found.weights.file)
+        apart = "" if weights.parent == found.path.parent else f" and {weights}"
         how = "" if found.record else " as Caffe does: its data starts anew"
-        solver.listener.say(f"Restoring previous solver status from {found.path}{how}")
-    elif options.weights:
+        solver.listener.say(f"Restoring previous solver status from {found.path}{apart}{how}")
+        return []
+    earlier = store.states(solver.param.snapshot_prefix)
+    if earlier and not options.resume:
+        warn(
+            f"{earlier[0][1]} is of an earlier run; this one starts anew, and writes over what it "
+            "reaches (--resume goes on from there)"
+        )
+    if options.weights:
         return solver.load_weights(options.weights, options.fc_to_conv, options.skip_misfits)
     return []
 
@@ -137,22 +162,35 @@ def _logs(solver: Solver, options: Options, report: Report) -> list[Listener]:
     return logs
 
 
-def _obey_signals(solver: Solver, report: Report) -> None:
+class _Signals:
     """Ctrl-C and SIGTERM end the run after this step, with a snapshot; twice is at once.
 
-    SIGHUP writes a snapshot and goes on. Caffe: ``SignalHandler``.
+    SIGHUP writes a snapshot and goes on. What comes before there is a solver waits for it. Caffe:
+    ``SignalHandler``.
     """
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        if solver.stopping:
+    def __init__(self) -> None:
+        self._solver: Solver | None = None
+        self._stopping = False
+        for name, act in (("SIGINT", self._stop), ("SIGTERM", self._stop), ("SIGHUP", self._save)):
+            # Windows has no SIGHUP.
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), act)
+
+    def hand_to(self, solver: Solver) -> None:
+        """Let a solver know, from now on and of what was before."""
+        self._solver = solver
+        solver.stopping = self._stopping
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping:
             sys.exit(130)
-        solver.stopping = True
-        report.say("Stopping after this step, with a snapshot (once more: at once).")
+        self._stopping = True
+        if self._solver is not None:
+            self._solver.stopping = True
+            saved = ", with a snapshot" if self._solver.param.snapshot_after_train else ""
+            self._solver.listener.say(f"Stopping after this step{saved} (once more: at once).")
 
-    def save(number: int, frame: FrameType | None) -> None:
-        solver.snapshot_wanted = True
-
-    for name, act in (("SIGINT", stop), ("SIGTERM", stop), ("SIGHUP", save)):
-        # Windows has no SIGHUP.
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), act)
+    def _save(self, number: int, frame: FrameType | None) -> None:
+        if self._solver is not None:
+            self._solver.snapshot_wanted = True

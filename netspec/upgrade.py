@@ -139,7 +139,10 @@ def upgrade_solver(solver: SolverText) -> SolverText:
     stem = Path(solver.file).with_suffix("")
     if not solver.message.HasField("snapshot_prefix"):
         solver.message.snapshot_prefix = str(stem)
-    elif Path(solver.message.snapshot_prefix).is_dir():
+    elif (
+        solver.message.snapshot_prefix.endswith("/")
+        or Path(solver.message.snapshot_prefix).is_dir()
+    ):
         solver.message.snapshot_prefix = str(Path(solver.message.snapshot_prefix) / stem.name)
     return solver
 

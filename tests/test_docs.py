@@ -61,7 +61,8 @@ def pattern(shown: str) -> str:
     """A regular expression for an output: any number for each, any lines for one of dots."""
     lines = []
     for line in shown.splitlines():
-        names = [re.escape(part) for part in NUMBER.split(line)]
+        # Numbers are padded to a width, so that any spaces stand for any.
+        names = [re.sub(r"(\\ )+", " +", re.escape(part)) for part in NUMBER.split(line)]
         lines.append("(?:.*\n)*?" if line == "..." else ANY_NUMBER.join(names) + "\n")
     return "".join(lines)
 

@@ -95,7 +95,7 @@ class Guard:
         found = found or self._culprit(pending)
         files = ", ".join(dict.fromkeys(batch.files for batch in pending.batches if batch.files))
         fail(
-            f"iteration {pending.iteration}: not finite: {found or 'the sum of the gradients'}"
+            f"iteration {pending.iteration}: not finite: {found or self._update()}"
             + (f"; the batch is {files}" if files else "")
             + f"; {self._saved()}",
             SolverError,
@@ -110,6 +110,14 @@ class Guard:
                 return found
         return None
 
+    def _update(self) -> str:
+        param = self.solver.param
+        return (
+            "the update, though loss and gradients are finite: look at base_lr "
+            f"{param.base_lr:g} and the other settings of type {param.type}, and whether the "
+            "history is of such a solver"
+        )
+
     def _params(self, batch: Batch) -> Tree:
         trainer = self.solver.trainer
         return {**trainer.learned(), **trainer.fixed(batch.shapes)}
@@ -121,6 +129,8 @@ class Guard:
     def _saved(self) -> str:
         """Write a snapshot of what was learned until now, if the solver writes any; says where."""
         solver = self.solver
+        if solver.store.newest == solver.iteration > 0:
+            return "all before it is in the last snapshot"
         if not (solver.param.snapshot or solver.param.snapshot_after_train):
             return "what was learned is not saved, as the solver writes no snapshots"
         if not solver.iteration:

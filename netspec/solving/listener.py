@@ -56,8 +56,11 @@ class Listener:
     def warn(self, line: str) -> None:
         """Something that went wrong, or will."""
 
+    def end(self, solver: Solver, how: str) -> None:
+        """Training is over; ``how`` it ended, or the mistake that ended it."""
+
     def close(self) -> None:
-        """Training is over."""
+        """Nothing more will happen."""
 
 
 class Listeners(Listener):
@@ -89,6 +92,10 @@ class Listeners(Listener):
     def warn(self, line: str) -> None:
         for listener in self.listeners:
             listener.warn(line)
+
+    def end(self, solver: Solver, how: str) -> None:
+        for listener in self.listeners:
+            listener.end(solver, how)
 
     def close(self) -> None:
         for listener in self.listeners:

@@ -119,6 +119,10 @@ class JsonLog(Listener):
     def warn(self, line: str) -> None:
         self._write("warning", message=line)
 
+    def end(self, solver: Solver, how: str) -> None:
+        loss = solver.smoothed_loss() if solver.losses else None
+        self._write("end", iteration=solver.iteration, smoothed_loss=loss, message=how)
+
     def _start(self, solver: Solver, iteration: int) -> None:
         """Say what runs, before the first event, and again where the run went back."""
         if self._reached is None or iteration < self._reached:

@@ -6,6 +6,7 @@ Caffe: ``Solver::Step``, ``Solver::Solve``, ``Solver::Test`` in ``solver.cpp``.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,16 @@ from typing import Any
 import numpy as np
 
 from netspec import build, record
-from netspec.errors import LayerError, Place, SolverError, SourceError, blame, fail
+from netspec.errors import (
+    LayerError,
+    Place,
+    SolverError,
+    SourceError,
+    WeightsError,
+    blame,
+    fail,
+    require,
+)
 from netspec.layers.base import Array
 from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
@@ -46,11 +56,16 @@ class Solver:
     """
 
     def __init__(
-        self, text: SolverText, listener: Listener | None = None, keep: int | None = None
+        self,
+        text: SolverText,
+        listener: Listener | None = None,
+        keep: int | None = None,
+        skip_corrupt: bool = False,
     ) -> None:
         """Build every net and open the training data; raises a NetSpecError.
 
-        keep: how many snapshots stay on disk; None for all.
+        keep: how many snapshots stay on disk; None for all. skip_corrupt: leave out batches of
+        files that cannot be read; test nets never do.
         """
         self.text = upgrade_solver(text)
         self.param: SolverParameter = self.text.message
@@ -61,7 +76,7 @@ class Solver:
             train, tests = regime.net_texts(self.text)
         seed = self.param.random_seed if self.param.random_seed >= 0 else _entropy()
         train_graph = build.graph_of(*train)
-        self.feed = Feed(train_graph, seed)
+        self.feed = Feed(train_graph, seed, skip_corrupt=skip_corrupt)
         self.net = build.compile_net(train_graph, self.feed.tops, seed)
         graphs = [build.graph_of(*test) for test in tests]
         self.tests = TestNets(graphs, self.net, seed)
@@ -89,10 +104,13 @@ class Solver:
 
     @staticmethod
     def from_file(
-        path: str | Path, listener: Listener | None = None, keep: int | None = None
+        path: str | Path,
+        listener: Listener | None = None,
+        keep: int | None = None,
+        skip_corrupt: bool = False,
     ) -> Solver:
         """The solver of a prototxt file; raises a NetSpecError."""
-        return Solver(read_solver(path), listener, keep)
+        return Solver(read_solver(path), listener, keep, skip_corrupt)
 
     def load_weights(
         self, names: str, fc_to_conv: bool = False, skip_misfits: bool = False
@@ -128,7 +146,8 @@ class Solver:
                 if self.store.end:
                     require_hdf5_names(self.net.shapes)
         if regime.tests_before(self.param, self.iteration, limit):
-            _ = self.tests.nets
+            self.tests.check()
+        self.feed.check(self.net.shapes)
         start = self.iteration
         try:
             self.step(limit - self.iteration)
@@ -136,6 +155,8 @@ class Solver:
             if self.iteration > start:
                 self._snapshot_at_end()
             raise
+        if self.stopping and self.iteration == start:
+            return
         self._snapshot_at_end()
         if self.stopping:
             return
@@ -218,13 +239,14 @@ class Solver:
         """Go on from a snapshot that was read; raises WeightsError where it does not fit."""
         state = found.state
         with blame(Place(str(found.path))):
+            self._require_same_type(found)
             history = self.trainer.history_of(state.history)
         copy_into(self.net, found.weights)
         self.trainer.restore(state.iteration, history)
         self.iteration = state.iteration
         self.losses.clear()
         self.guard.forget()
-        self.store.newest = None
+        self.store.newest = self.store.holds(found.path, state.iteration)
         self._tested = (-1, ())
         self.tests.share()
         if found.record is not None:
@@ -296,6 +318,15 @@ class Solver:
         if self.param.snapshot_after_train and self.store.newest != self.iteration:
             self.snapshot()
 
+    def _require_same_type(self, found: Found) -> None:
+        was = found.record.solver if found.record else self.param.type
+        require(
+            was == self.param.type,
+            f"was written with type {was}, whose history means nothing to {self.param.type}; to "
+            f"start from what it learned, give --weights {found.weights.file}",
+            WeightsError,
+        )
+
     def _go_on(self, found: Record) -> None:
         self.trainer.reseed(found.seed)
         self.tests.seed = found.seed
@@ -322,6 +353,8 @@ class Solver:
             Record(
                 iteration=self.iteration,
                 seed=self.trainer.seed,
+                solver=self.param.type,
+                written=time.time(),
                 losses=tuple(float(loss) for loss in self.losses),
                 data=self.data,
                 # A test that the run would make again, as it stops here, goes on from there.

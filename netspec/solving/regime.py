@@ -5,6 +5,7 @@ Caffe: ``Solver::Init``, ``InitTrainNet``, ``InitTestNets`` in ``solver.cpp``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from netspec.shapes import ParamKey
 def check(solver: SolverParameter) -> None:
     """Raise SolverError for counts that make no sense, and for what is not done here."""
     fields.check(solver, SolverError)
+    _check_finite(solver)
     for name in ("iter_size", "average_loss"):
         value = getattr(solver, name)
         require(value > 0, f"{name} {value} must be at least 1", SolverError)
@@ -28,6 +30,30 @@ def check(solver: SolverParameter) -> None:
         require(value >= 0, f"{name} {value} must not be negative", SolverError)
     for value in solver.test_iter:
         require(value > 0, f"test_iter {value} must be at least 1", SolverError)
+
+
+def _check_finite(solver: SolverParameter) -> None:
+    for field, value in solver.ListFields():
+        require(
+            not isinstance(value, float) or math.isfinite(value),
+            f"{field.name} {value} is not finite",
+            SolverError,
+        )
+
+
+def doubts(solver: SolverParameter) -> list[str]:
+    """Settings that Caffe takes as they are and that hardly anybody means, a line each."""
+    found = []
+    if not 0 <= solver.momentum < 1:
+        found.append(f"momentum {solver.momentum:g} is outside 0 to 1: steps grow without bound")
+    if solver.type == "Adam" and not 0 <= solver.momentum2 < 1:
+        found.append(f"momentum2 {solver.momentum2:g} is outside 0 to 1, where Adam is defined")
+    for name in ("base_lr", "weight_decay"):
+        if getattr(solver, name) < 0:
+            found.append(f"{name} {getattr(solver, name):g} is negative: training goes uphill")
+    if list(solver.stepvalue) != sorted(solver.stepvalue):
+        found.append("the stepvalues are not in rising order; Caffe takes one after the other")
+    return found
 
 
 def check_learns(graph: Graph, learned: Sequence[ParamKey]) -> None:

@@ -88,6 +88,11 @@ class Store:
         self._failed = failed
         self._writing: _Writing | None = None
 
+    def holds(self, path: Path, iteration: int) -> int | None:
+        """``iteration`` if the state at ``path`` is the one that this store would write for it."""
+        mine = self._paths(iteration)[1]
+        return iteration if mine.resolve() == path.resolve() and _is_ours(path) else None
+
     def write(self, snapshot: Snapshot) -> tuple[Path, Path]:
         """Write a snapshot now; returns the weights' path and the state's. Raises SolverError."""
         self.settle(wait=True)
@@ -139,13 +144,13 @@ class Store:
             raise SolverError(
                 f"cannot write snapshot {self.prefix}_iter_{iteration}: {error.strerror or error}"
             ) from None
-        self._forget(iteration)
+        self._forget()
 
-    def _forget(self, newest: int) -> None:
-        """Remove the oldest snapshots of those up to ``newest``, until ``keep`` are left."""
+    def _forget(self) -> None:
+        """Remove the oldest snapshots, until ``keep`` are left."""
         if self.keep is None:
             return
-        mine = [i for i, path in states(self.prefix) if i <= newest and _is_ours(path)]
+        mine = [i for i, path in states(self.prefix) if _is_ours(path)]
         for iteration in mine[self.keep :]:
             for end in _ENDS:
                 with suppress(OSError):
@@ -176,7 +181,10 @@ class _Writing:
 
 
 def states(prefix: str) -> list[tuple[int, Path]]:
-    """The snapshots of a prefix: (iteration, .solverstate or .solverstate.h5), newest first."""
+    """The snapshots of a prefix: (iteration, .solverstate or .solverstate.h5), newest first.
+
+    The newest is the one last written: there may be later iterations of a run given up before.
+    """
     name = Path(prefix).name
     pattern = re.compile(re.escape(name) + r"_iter_(\d+)\.solverstate(\.h5)?")
     try:
@@ -184,7 +192,20 @@ def states(prefix: str) -> list[tuple[int, Path]]:
     except OSError:
         return []
     found = [(int(match[1]), path) for path in files if (match := pattern.fullmatch(path.name))]
-    return sorted(found, reverse=True)
+    return sorted(found, key=lambda each: (_written(each[1]), each[0]), reverse=True)
+
+
+def _written(state: Path) -> float:
+    """When a snapshot was written, in seconds since the epoch."""
+    try:
+        if _is_ours(state):
+            return record.read(record.beside(state)).written
+    except WeightsError:
+        pass
+    try:
+        return state.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def read(path: str | Path) -> Found:
@@ -210,7 +231,8 @@ def newest(path: Path, warn: Callable[[str], None]) -> Found:
         for passed_over in damaged:
             warn(f"{passed_over}; going on from {candidate}")
         return found
-    raise damaged[0]
+    earlier = f"; of the {len(damaged) - 1} before it none is whole either" if damaged[1:] else ""
+    raise WeightsError(f"{damaged[0]}{earlier}")
 
 
 def latest(prefix: str, warn: Callable[[str], None]) -> Found | None:
@@ -228,10 +250,10 @@ def _not_after(path: Path) -> Iterator[Path]:
     yield path
     if not path.exists():
         return
-    match = re.fullmatch(r"(.*)_iter_(\d+)\.solverstate(\.h5)?", path.name)
+    match = re.fullmatch(r"(.*)_iter_\d+\.solverstate(\.h5)?", path.name)
     if match:
-        before = int(match[2])
-        yield from (p for i, p in states(str(path.with_name(match[1]))) if i < before)
+        found = [state for _, state in states(str(path.with_name(match[1])))]
+        yield from found[found.index(path) + 1 :]
 
 
 def _is_ours(state: Path) -> bool:

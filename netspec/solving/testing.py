@@ -56,6 +56,11 @@ class TestNets:
         theirs = {node.name for node in graph.nodes}
         return not (theirs - mine).isdisjoint(weights.learned)
 
+    def check(self) -> None:
+        """Raise now what the data of the first test would."""
+        for net, feed in zip(self.nets, self.feeds, strict=True):
+            feed.check(net.shapes)
+
     def run(self, index: int, batches: int, stopped: Callable[[], bool]) -> Evaluation:
         """Run one of them on its next batches, or fewer once ``stopped()``."""
         self._share_with(self.nets[index])

@@ -71,7 +71,10 @@ def with_rule_state(state: optax.OptState, new: RuleState) -> optax.OptState:
 
 def clip(limit: float) -> optax.GradientTransformation:
     """Scale all gradients down to a common L2 norm of ``limit``; a negative limit means none."""
-    return optax.clip_by_global_norm(limit) if limit >= 0 else optax.identity()
+    if limit > 0:
+        return optax.clip_by_global_norm(limit)
+    # Gradients that are all 0 have no norm to divide by.
+    return optax.set_to_zero() if limit == 0 else optax.identity()
 
 
 def decay_weights(
