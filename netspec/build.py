@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from netspec.errors import GraphError, NetSpecError, require, unreadable
-from netspec.files import whole
+from netspec.errors import GraphError, require
 from netspec.graph import Create, Graph, connect
 from netspec.layers import create
 from netspec.layers.base import Shape
@@ -14,10 +13,10 @@ from netspec.layers.unknown import create_or_stand_in
 from netspec.module import Net
 from netspec.phase import select, state_of
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
-from netspec.prototxt import NetText, is_solver, read_net, read_solver, write
+from netspec.prototxt import NetText, read_net
 from netspec.shapes import KnownShapes, infer, infer_known
 from netspec.sources.feed import shapes_of_sources
-from netspec.upgrade import upgrade, upgrade_solver_type
+from netspec.upgrade import upgrade
 from netspec.weights import copy_into, read_weights
 
 PHASES = {"train": TRAIN, "test": TEST}
@@ -80,15 +79,3 @@ def look_at(
     """A net to look at, with all shapes that hang neither on absent data nor on unknown layers."""
     connected = graph(prototxt, phase, create=create_or_stand_in)
     return infer_known(connected, shapes_of_sources(connected, shapes or {}, missing_ok=True))
-
-
-def upgrade_file(old: str | Path, new: str | Path) -> None:
-    """Write a net's or a solver's prototxt in the current schema; raises ParseError, GraphError."""
-    message = (
-        upgrade_solver_type(read_solver(old)) if is_solver(old) else upgrade(read_net(old))
-    ).message
-    try:
-        with whole(new) as part:
-            part.write_text(write(message), encoding="utf-8")
-    except OSError as error:
-        raise NetSpecError(unreadable(new, error)) from None

@@ -5,6 +5,7 @@ JAX takes seconds to import, so verbs import what they need when they run.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,6 +52,7 @@ def solve(solver: str, **options: Any) -> None:
     """Train the net of SOLVER, a solver prototxt."""
     from netspec.session import Options, run
 
+    _keep_programs()
     run(solver, Options(**options))
 
 
@@ -61,11 +63,13 @@ def solve(solver: str, **options: Any) -> None:
 def test(net: str, weights: str | None, iterations: int | None) -> None:
     """Run NET on its test data: the mean of its outputs, and metrics where it segments."""
     from netspec.build import compile_net, graph
+    from netspec.frames import Frames
     from netspec.report import evaluation_lines
     from netspec.solving.evaluation import evaluate
     from netspec.sources.feed import Feed
     from netspec.weights import copy_into, read_weights
 
+    _keep_programs()
     connected = graph(net)
     require(
         not connected.inputs,
@@ -77,7 +81,11 @@ def test(net: str, weights: str | None, iterations: int | None) -> None:
         compiled = compile_net(connected, feed.tops)
         if weights:
             click.echo(copy_into(compiled, read_weights(weights)))
-        found = evaluate(compiled, feed, feed.batches if iterations is None else iterations)
+        frames = Frames(compiled, click.echo)
+        batches = feed.batches if iterations is None else iterations
+        found = evaluate(compiled, feed, batches, frames=frames)
+    if len(frames.sizes) > 1:
+        click.echo(frames.told)
     click.echo(f"{found.batches} batches, loss {found.loss:.6g}")
     for line in evaluation_lines(found, "    Test net output"):
         click.echo(line)
@@ -95,8 +103,16 @@ def segment(net: str, weights: str, images: tuple[str, ...], out: str) -> None:
     from netspec.build import load
     from netspec.segmentation.predict import segment as segment_images
 
-    for path in segment_images(load(net, weights), images, out):
+    _keep_programs()
+    for path in segment_images(load(net, weights), images, out, say=partial(click.echo, err=True)):
         click.echo(path)
+
+
+def _keep_programs() -> None:
+    """Let what is compiled serve the next start, too."""
+    from netspec.compiling import keep_programs
+
+    keep_programs(lambda why: click.echo(f"netspec: warning: {why}", err=True))
 
 
 @main.command()
@@ -183,7 +199,7 @@ def layers() -> None:
 @click.argument("new")
 def upgrade(old: str, new: str) -> None:
     """Write net (or solver) OLD in the current schema to NEW."""
-    from netspec.build import upgrade_file
+    from netspec.upgrade import upgrade_file
 
     upgrade_file(old, new)
     click.echo(new)

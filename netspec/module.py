@@ -19,6 +19,7 @@ from flax.errors import TraceContextError
 from netspec import wire
 from netspec.errors import GraphError, blame, counted, fail, nearest, require
 from netspec.fillers import fill
+from netspec.framing import Framed
 from netspec.graph import Graph, Node
 from netspec.layers.base import Array, Shape, text
 from netspec.proto.layers_pb2 import TRAIN
@@ -136,11 +137,20 @@ class Net(nnx.Module):
         feeds = {name: jnp.asarray(array, jnp.float32) for name, array in inputs.items()}
         self._check_names(feeds)
         shapes = self.shapes_for({name: array.shape for name, array in feeds.items()})
-        key = self.rngs() if self.rngs is not None else None
         wanted = tuple(self.graph.blobs) if wanted is None else wanted
+        return self.forward_framed(Framed(feeds, shapes, shapes), wanted)
+
+    def forward_framed(self, batch: Framed, wanted: tuple[str, ...]) -> dict[str, Array]:
+        """The ``wanted`` blobs of a batch, in arrays as large as its frame.
+
+        Beyond a blob itself they hold -1, which is no class. Raises GraphError or LayerError.
+        """
+        shapes = batch.shapes
+        key = self.rngs() if self.rngs is not None else None
         forward = runnable(self.graph, _forward)
         arrays = {**self.arrays(), **self.memory_for(shapes)}
-        blobs, updates = forward(shapes, wanted, arrays, feeds, key)
+        feeds = {name: jnp.asarray(array, jnp.float32) for name, array in batch.feeds.items()}
+        blobs, updates = forward(shapes, wanted, arrays, feeds, key, batch.sizes)
         try:
             self.assign(updates)
         except TraceContextError:
@@ -211,10 +221,12 @@ def _forward(
     params: Params,
     feeds: Mapping[str, Array],
     key: Array | None,
+    sizes: Array | None,
 ) -> tuple[dict[str, Array], dict[ParamKey, Array]]:
     blobs = shapes.graph.blobs
-    made = run(shapes, params, {shapes.graph.first_blobs[n]: a for n, a in feeds.items()}, key)
-    return {name: made.value(blobs[name]) for name in wanted}, made.updates
+    given = {shapes.graph.first_blobs[n]: a for n, a in feeds.items()}
+    made = run(shapes, params, given, key, sizes=sizes)
+    return {name: made.value(blobs[name], fill=-1.0) for name in wanted}, made.updates
 
 
 def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:

@@ -14,11 +14,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from netspec.errors import GraphError, Place, SolverError, blame, counted, nearest, require
+from netspec.errors import (
+    GraphError,
+    NetSpecError,
+    Place,
+    SolverError,
+    blame,
+    counted,
+    nearest,
+    require,
+    unreadable,
+)
+from netspec.files import whole
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.legacy_pb2 import V0LayerParameter, V1LayerParameter
 from netspec.proto.net_pb2 import NetParameter
-from netspec.prototxt import NetText, SolverText
+from netspec.prototxt import NetText, SolverText, is_solver, read_net, read_solver, write
 
 V1 = tuple[V1LayerParameter, Place]
 
@@ -162,6 +173,18 @@ def upgrade_solver_type(solver: SolverText) -> SolverText:
         message.type = names[message.solver_type]
         message.ClearField("solver_type")
     return SolverText(message, solver.file, solver.nets, solver.lines)
+
+
+def upgrade_file(old: str | Path, new: str | Path) -> None:
+    """Write a net's or a solver's prototxt in the current schema; raises ParseError, GraphError."""
+    message = (
+        upgrade_solver_type(read_solver(old)) if is_solver(old) else upgrade(read_net(old))
+    ).message
+    try:
+        with whole(new) as part:
+            part.write_text(write(message), encoding="utf-8")
+    except OSError as error:
+        raise NetSpecError(unreadable(new, error)) from None
 
 
 def _from_v1(net: NetText) -> NetText:

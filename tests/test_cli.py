@@ -384,8 +384,12 @@ def test_segment_writes_labels_and_an_overlay(here: Path) -> None:
     images = ["voc/JPEGImages/val_0000.jpg", "other.png"]
     for net, folder in (("deploy.prototxt", "segmented"), ("net.prototxt", "out/deep")):
         option = [] if folder == "segmented" else ["-o", folder]
-        lines = output("segment", net, WEIGHTS, *images, *option).splitlines()
-        assert lines == [
+        result = run("segment", net, WEIGHTS, *images, *option)
+        assert result.exit_code == 0, result.output
+        differ, told = result.stderr.splitlines()
+        assert differ.startswith(f"{net}: images differ in size; all but those of data 1x3x32x40")
+        assert told == "2 programs compiled for images of 2 sizes"
+        assert result.stdout.splitlines() == [
             f"{folder}/{name}{suffix}.png"
             for name in ("val_0000", "other")
             for suffix in ("", "_overlay")

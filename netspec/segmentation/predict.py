@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.errors import GraphError, LayerError, SourceError, fail, require
+from netspec.frames import Frames
 from netspec.graph import Graph
 from netspec.layers.base import Shape, text
 from netspec.module import Net
@@ -28,19 +29,21 @@ def segment(
     out_dir: str | Path,
     mean: float | Sequence[float] = MEAN,
     blob: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
     """Predict each image file; write ``NAME.png`` (palette) and ``NAME_overlay.png`` to a folder.
 
-    Returns the paths written. mean, blob: see `predict`. Raises SourceError for an image that
-    cannot be read and, before any is, if two would be written to one file.
+    Returns the paths written. mean, blob: see `predict`. say: see `Frames`. Raises SourceError for
+    an image that cannot be read and, before any is, if two would be written to one file.
     """
     paths = [Path(image) for image in images]
     _require_distinct(paths, Path(out_dir))
     written: list[Path] = []
+    frames = Frames(net, say)
     for path in paths:
         image = read_image(path)
         try:
-            labels = predict(net, image, mean, blob)
+            labels = predict(net, image, mean, blob, frames)
         except LayerError as error:
             size = f"{image.shape[1]}x{image.shape[0]} pixels"
             raise LayerError(f"{path} ({size}): {error}") from None
@@ -48,6 +51,8 @@ def segment(
         save_indexed(indexed, labels)
         save(overlaid, Image.fromarray(overlay(image, labels)))
         written += [indexed, overlaid]
+    if len(frames.sizes) > 1:
+        say(frames.told)
     return written
 
 
@@ -56,13 +61,15 @@ def predict(
     image: NDArray[np.uint8],
     mean: float | Sequence[float] = MEAN,
     blob: str | None = None,
+    frames: Frames | None = None,
 ) -> NDArray[np.int32]:
     """The class of each pixel of an image (H, W, 3) of red, green, blue, as (H, W).
 
     net: in phase TEST, fed one image blob by an Input or a data layer; it runs at the image's own
     size, as far as the scores need it. mean: of blue, green, red, subtracted. blob: the scores
     (1, C, H, W); by default those that a loss or Accuracy layer compares with labels, or else the
-    net's only output of the image's size. Raises GraphError, LayerError.
+    net's only output of the image's size. frames: of the net, where they are not to be new ones.
+    Raises GraphError, LayerError.
     """
     require(
         net.graph.phase == TEST,
@@ -81,8 +88,10 @@ def predict(
     )
     _require_enough(net.graph, name, scores)
     feeds = {fed: np.zeros(shapes.values[i], np.float32) for fed, i in _fed(net.graph).items()}
-    blobs = net.forward({**feeds, name: pixels}, (scores,))
-    return np.asarray(jnp.argmax(blobs[scores][0], axis=0))
+    batch = (frames or Frames(net)).frame({**feeds, name: pixels})
+    blobs = net.forward_framed(batch, (scores,))
+    height, width = pixels.shape[2:]
+    return np.asarray(jnp.argmax(blobs[scores][0], axis=0))[:height, :width]
 
 
 def _fed(graph: Graph) -> dict[str, int]:

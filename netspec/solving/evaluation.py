@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from netspec.errors import SolverError, require
+from netspec.frames import Frames
 from netspec.layers.base import Labels
 from netspec.module import Net
 from netspec.segmentation.score import Metrics, confusion
@@ -35,12 +36,18 @@ class Evaluation:
 
 
 def evaluate(
-    net: Net, feed: Feed, batches: int, stopped: Callable[[], bool] = lambda: False
+    net: Net,
+    feed: Feed,
+    batches: int,
+    stopped: Callable[[], bool] = lambda: False,
+    frames: Frames | None = None,
 ) -> Evaluation:
     """Run a net on the next ``batches`` batches of its data, or on fewer once ``stopped()``.
 
-    Raises SolverError, and what the data raises.
+    frames: of the net, where they are not to be new ones. Raises SolverError, and what the data
+    raises.
     """
+    frames = frames or Frames(net)
     require(batches > 0, f"{batches} test batches; at least 1 is needed", SolverError)
     graph = net.graph
     pairs = score_pairs(net.shapes)
@@ -56,15 +63,17 @@ def evaluate(
     wanted = tuple(dict.fromkeys([*graph.outputs, *weights, *pairs, *labels_read]))
     done = 0
     while done < batches and not stopped():
-        blobs = net.forward(feed.next(net.shapes), wanted)
-        loss += sum(w * float(blobs[name].sum()) for name, w in weights.items())
+        batch = frames.frame(feed.next(net.shapes))
+        blobs = net.forward_framed(batch, wanted)
+        loss += sum(w * float(batch.cut(name, blobs[name]).sum()) for name, w in weights.items())
         for name in graph.outputs:
             # Scores are pictures, not figures: their mean over a set says nothing.
             if name not in pairs:
-                value = np.asarray(blobs[name], np.float64).ravel()
+                value = np.asarray(batch.cut(name, blobs[name]), np.float64).ravel()
                 _require_same_size(name, value, sums.get(name, value))
                 sums[name] = sums[name] + value if name in sums else value
         for score, (label, labels) in pairs.items():
+            # Beyond an image there is no label, and nothing counts.
             found = confusion(blobs[score], blobs[label], labels.classes, labels.ignore)
             counts[score] = counts[score] + found if score in counts else found
         done += 1
