@@ -10,6 +10,7 @@ from netspec.graph import Create, Graph, connect
 from netspec.layers import create
 from netspec.layers.base import Shape
 from netspec.layers.unknown import create_or_stand_in
+from netspec.manner import Manner
 from netspec.module import Net
 from netspec.phase import select, state_of
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
@@ -30,14 +31,17 @@ def load(
     level: int = 0,
     stages: Sequence[str] = (),
     seed: int = 0,
+    dtype: str = "f32",
 ) -> Net:
     """A net from its prototxt, with weights if a .caffemodel (or .h5) is named.
 
     phase: "train" or "test". shapes: blob name -> (N, C, H, W) of inputs, where the prototxt does
     not state them or states others; a data layer without one is opened to see. seed: for the
-    fillers. Raises a NetSpecError that says where and what.
+    fillers. dtype: "f32", "tf32" or "bf16", what it computes in (see `Manner`). Raises a
+    NetSpecError that says where and what.
     """
     net = compile_net(graph(prototxt, phase, level, stages), shapes, seed)
+    net.manner = Manner(dtype)
     if caffemodel is not None:
         copy_into(net, read_weights(caffemodel))
     return net

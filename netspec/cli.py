@@ -35,6 +35,13 @@ def main() -> None:
     """Compile Caffe's nets to JAX: train them, test them, use them, look at them."""
 
 
+_dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["f32", "tf32", "bf16"]),
+    help="What products are computed in; f32 by default.",
+)
+
+
 @main.command()
 @click.argument("solver")
 @click.option("--weights", help="Start from these .caffemodel files, by layer name: a[,b...].")
@@ -48,6 +55,8 @@ def main() -> None:
 @click.option("--glog", is_flag=True, help="Begin lines as Caffe's logs do, for their parsers.")
 @click.option("--skip-corrupt", is_flag=True, help="Go on without what cannot be read.")
 @click.option("--debug-nans", is_flag=True, help="Find the first number that is not finite.")
+@_dtype_option
+@click.option("--remat", is_flag=True, help="Compute blobs again on the way back: less memory.")
 def solve(solver: str, **options: Any) -> None:
     """Train the net of SOLVER, a solver prototxt."""
     from netspec.session import Options, run
@@ -60,10 +69,12 @@ def solve(solver: str, **options: Any) -> None:
 @click.argument("net")
 @click.argument("weights", required=False)
 @click.option("--iterations", type=int, help="Batches to run; by default, the data once.")
-def test(net: str, weights: str | None, iterations: int | None) -> None:
+@_dtype_option
+def test(net: str, weights: str | None, iterations: int | None, dtype: str | None) -> None:
     """Run NET on its test data: the mean of its outputs, and metrics where it segments."""
     from netspec.build import compile_net, graph
     from netspec.frames import Frames
+    from netspec.manner import Manner
     from netspec.report import evaluation_lines
     from netspec.solving.evaluation import evaluate
     from netspec.sources.feed import Feed
@@ -79,6 +90,7 @@ def test(net: str, weights: str | None, iterations: int | None) -> None:
     )
     with Feed(connected) as feed:
         compiled = compile_net(connected, feed.tops)
+        compiled.manner = Manner(dtype or "f32")
         if weights:
             click.echo(copy_into(compiled, read_weights(weights)))
         frames = Frames(compiled, click.echo)
@@ -98,13 +110,15 @@ def test(net: str, weights: str | None, iterations: int | None) -> None:
 @click.argument("weights")
 @click.argument("images", nargs=-1, required=True)
 @click.option("-o", "--out", default="segmented", show_default=True, help="The folder to write to.")
-def segment(net: str, weights: str, images: tuple[str, ...], out: str) -> None:
+@_dtype_option
+def segment(net: str, weights: str, images: tuple[str, ...], out: str, dtype: str | None) -> None:
     """Label every pixel of IMAGES: a palette PNG and an overlay for each."""
     from netspec.build import load
     from netspec.segmentation.predict import segment as segment_images
 
     _keep_programs()
-    for path in segment_images(load(net, weights), images, out, say=partial(click.echo, err=True)):
+    loaded = load(net, weights, dtype=dtype or "f32")
+    for path in segment_images(loaded, images, out, say=partial(click.echo, err=True)):
         click.echo(path)
 
 

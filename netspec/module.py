@@ -22,6 +22,7 @@ from netspec.fillers import fill
 from netspec.framing import Framed
 from netspec.graph import Graph, Node
 from netspec.layers.base import Array, Shape, text
+from netspec.manner import PLAIN, Manner
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runner import Params, run, runnable
 from netspec.shapes import ParamKey, Shapes, infer
@@ -88,11 +89,13 @@ class Net(nnx.Module):
     Use it as any NNX module, with ``nnx.jit``, ``nnx.grad`` and an optax optimiser. Learned arrays
     are ``nnx.Param``, running statistics ``nnx.BatchStat``; a shared array is one variable that
     stands in several layers. What a run leaves for the next one, as recurrent layers do, is
-    `Memory` and stands in ``memory``, by layer and name as ``params``.
+    `Memory` and stands in ``memory``, by layer and name as ``params``. ``manner``: how it computes,
+    from the next run on.
     """
 
-    def __init__(self, shapes: Shapes, seed: int = 0) -> None:
+    def __init__(self, shapes: Shapes, seed: int = 0, manner: Manner = PLAIN) -> None:
         self.shapes = nnx.static(shapes)
+        self.manner = nnx.static(manner)
         self.rngs = nnx.Rngs(seed) if shapes.graph.phase == TRAIN else None
         variables = {
             key: (nnx.Param if shapes.params[key].learned else nnx.BatchStat)(array)
@@ -150,7 +153,7 @@ class Net(nnx.Module):
         forward = runnable(self.graph, _forward)
         arrays = {**self.arrays(), **self.memory_for(shapes)}
         feeds = {name: jnp.asarray(array, jnp.float32) for name, array in batch.feeds.items()}
-        blobs, updates = forward(shapes, wanted, arrays, feeds, key, batch.sizes)
+        blobs, updates = forward(shapes, wanted, self.manner, arrays, feeds, key, batch.sizes)
         try:
             self.assign(updates)
         except TraceContextError:
@@ -214,10 +217,11 @@ def _shapes_like(shapes: Shapes, given: tuple[tuple[str, Shape], ...]) -> Shapes
     return other
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _forward(
     shapes: Shapes,
     wanted: tuple[str, ...],
+    manner: Manner,
     params: Params,
     feeds: Mapping[str, Array],
     key: Array | None,
@@ -225,7 +229,7 @@ def _forward(
 ) -> tuple[dict[str, Array], dict[ParamKey, Array]]:
     blobs = shapes.graph.blobs
     given = {shapes.graph.first_blobs[n]: a for n, a in feeds.items()}
-    made = run(shapes, params, given, key, sizes=sizes)
+    made = run(shapes, params, given, key, sizes=sizes, manner=manner)
     return {name: made.value(blobs[name], fill=-1.0) for name in wanted}, made.updates
 
 

@@ -28,7 +28,7 @@ class Record:
     what layers keep from run to run and no weight file holds: layer -> name -> array, nested lists.
     home: the shapes of the train data that have a program of their own, by blob (see `Frames`).
     tests: ``data``, ``memory`` and ``home`` of each test net, if they were run. solver: its type.
-    written: when, in seconds since the epoch.
+    written: when, in seconds since the epoch. dtype: what it computed in, see `Manner`.
     """
 
     iteration: int
@@ -40,6 +40,7 @@ class Record:
     tests: tuple[Mapping[str, Any], ...] = ()
     memory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     home: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    dtype: str = "f32"
     files: Mapping[str, str] = field(default_factory=dict)
 
 

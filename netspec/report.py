@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
@@ -20,8 +21,9 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from netspec.inspect.summary import mebibytes, summarise
+from netspec.inspect.summary import summarise
 from netspec.layers.base import text
+from netspec.memory import Prediction, capacity, predict, size
 from netspec.solving import updates
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.listener import Listener, Step
@@ -222,16 +224,7 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
         + (f" ({frozen} layers frozen)" if frozen else "")
     ]
     lines += [f"data      {source.describe()}" for source in solver.feed.sources.values()]
-    fed = ", ".join(f"{name} {text(shapes[name])}" for name in graph.fed)
-    slots = updates.rule(param).slots
-    history = slots * summary.momentum_bytes
-    total = summary.training_bytes - summary.momentum_bytes + history
-    lines.append(
-        f"memory    about {mebibytes(total)} at {fed}: "
-        f"blobs {mebibytes(summary.activation_bytes)}, "
-        f"parameters {mebibytes(summary.param_bytes)}, "
-        f"{'momentum' if slots == 1 else 'history'} {mebibytes(history)}, and gradients"
-    )
+    lines += _memory(solver)
     for node in graph.nodes:
         scale = node.layer.scaling(*(shapes.values[i] for i in node.bottoms))
         if scale:
@@ -252,6 +245,42 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
     lines.append(f"Solving {graph.name or graph.file}")
     lines.append(f"Learning Rate Policy: {param.lr_policy}")
     return lines
+
+
+def predicted(solver: Solver, remat: bool = False) -> Prediction:
+    """What a step is predicted to take; remat: if it were in stages."""
+    manner = solver.net.manner
+    return predict(
+        solver.net.shapes,
+        replace(manner, remat=manner.remat or remat),
+        updates.rule(solver.param).slots,
+        solver.param.iter_size > 1,
+    )
+
+
+def _memory(solver: Solver) -> Iterator[str]:
+    shapes, manner, found = solver.net.shapes, solver.net.manner, predicted(solver)
+    fed = ", ".join(f"{name} {text(shapes[name])}" for name in shapes.graph.fed)
+    yield (
+        f"memory    about {size(found.total)} at {fed}: parameters {size(found.parameters)}, "
+        f"history {size(found.history)}, data {size(found.data)}, blobs and gradients "
+        f"{size(found.passes)}{' in stages' if manner.remat else ''}"
+    )
+    if manner.dtype != "f32":
+        yield f"precision {manner.describe()}"
+
+
+def memory_doubts(solver: Solver) -> Iterator[str]:
+    """What is to be said if a step is predicted to take more than the device has."""
+    needed, room = predicted(solver).total, capacity()
+    if room is None or needed <= room:
+        return
+    less = predicted(solver, remat=True).total
+    remedy = f"--remat takes about {size(less)}; " if less < needed else ""
+    yield (
+        f"a step takes about {size(needed)}, and the device has {size(room)}: {remedy}smaller "
+        "images or batches take less"
+    )
 
 
 def _clock(seconds: float) -> str:

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -14,7 +14,9 @@ from rich.console import Console
 
 from netspec.compiling import Compiles
 from netspec.errors import NetSpecError, Place, SolverError, counted, require
-from netspec.report import Report, lasting, plan
+from netspec.manner import Manner
+from netspec.memory import size
+from netspec.report import Report, lasting, memory_doubts, plan, predicted
 from netspec.solving import regime, store
 from netspec.solving.listener import Listener, Listeners, Step
 from netspec.solving.log import JsonLog, TensorBoardLog
@@ -31,7 +33,8 @@ class Options:
     on from the newest snapshot, if there is one. max_iter: where to end instead of the solver's
     own. keep: how many snapshots stay on disk. tensorboard: a folder for event files. glog: begin
     lines as Caffe's logs do. debug_nans: look at every blob before each update. skip_corrupt: leave
-    out what cannot be read of the training data.
+    out what cannot be read of the training data. dtype, remat: see `Manner`; without ``dtype`` a
+    run goes on in the one that it began in, float32 by default.
     """
 
     weights: str | None = None
@@ -45,6 +48,8 @@ class Options:
     glog: bool = False
     debug_nans: bool = False
     skip_corrupt: bool = False
+    dtype: str | None = None
+    remat: bool = False
 
 
 def run(path: str, options: Options) -> None:
@@ -53,6 +58,7 @@ def run(path: str, options: Options) -> None:
     signals = _Signals()
     solver = Solver.from_file(path, keep=options.keep, skip_corrupt=options.skip_corrupt)
     solver.guard.debug_nans = options.debug_nans
+    solver.net.manner = Manner(options.dtype or "f32", options.remat)
     until = solver.param.max_iter if options.max_iter is None else options.max_iter
     require(until > 0, f"{Place(path)}: needs max_iter, or --max-iter", SolverError)
     console = Console(file=lasting(sys.stdout))
@@ -67,8 +73,10 @@ def run(path: str, options: Options) -> None:
             return
         for line in plan(solver, until, copied):
             report.say(line)
-        told = _Compiled(compiles, report)
-        solver.listener = Listeners([told, report, *_logs(solver, options, report)])
+        for doubt in memory_doubts(solver):
+            report.warn(doubt)
+        told = [_Compiled(compiles, report), _Measured(report)]
+        solver.listener = Listeners([*told, report, *_logs(solver, options, report)])
         signals.hand_to(solver)
         for doubt in regime.doubts(solver.param):
             solver.listener.warn(doubt)
@@ -132,6 +140,7 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
         found = None
     if found is not None:
         solver.take(found)
+        _keep_dtype(solver, found, options)
         weights = Path(found.weights.file)
         apart = "" if weights.parent == found.path.parent else f" and {weights}"
         how = "" if found.record else " as Caffe does: its data starts anew"
@@ -146,6 +155,18 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
     if options.weights:
         return solver.load_weights(options.weights, options.fc_to_conv, options.skip_misfits)
     return []
+
+
+def _keep_dtype(solver: Solver, found: store.Found, options: Options) -> None:
+    """Compute as asked for, and say so where that is not as the run did until now."""
+    was = solver.net.manner.dtype
+    if options.dtype is None or options.dtype == was:
+        return
+    solver.net.manner = replace(solver.net.manner, dtype=options.dtype)
+    solver.listener.warn(
+        f"{found.path} is of a run in {was}, and this one goes on in {options.dtype}: its numbers "
+        "will not be those of a run that never stopped"
+    )
 
 
 def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bool:
@@ -182,6 +203,19 @@ class _Compiled(Listener):
         if self._compiles is not None and self._compiles.count:
             self._report.say(str(self._compiles))
         self._compiles = None
+
+
+class _Measured(Listener):
+    """Says, after the first step, what its program takes beside what was predicted."""
+
+    def __init__(self, report: Report) -> None:
+        self._report: Report | None = report
+
+    def step(self, solver: Solver, step: Step) -> None:
+        if self._report is not None and (taken := solver.trainer.program_bytes()):
+            expected = size(predicted(solver).total)
+            self._report.say(f"memory    predicted {expected}, XLA's program takes {size(taken)}")
+        self._report = None
 
 
 class _Signals:

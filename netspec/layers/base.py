@@ -19,6 +19,7 @@ import numpy as np
 from netspec.errors import LayerError, NetSpecError, counted, fail, nearest, require
 from netspec.layers.dialects import fork_of_type
 from netspec.layers.extent import Beyond, Extent, PartialShape, Size
+from netspec.layers.precision import Precision
 from netspec.proto.layers_pb2 import TRAIN, FillerParameter, LayerParameter
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def places(rank: int, channels_last: bool) -> tuple[int, ...]:
 class Context:
     """What a layer may ask for while it computes.
 
-    blobs: its learned arrays by name, in Caffe's shapes.
+    blobs: its learned arrays by name, in Caffe's shapes, float32 whatever bottoms are.
     channels_last: whether bottoms of rank 4 and more arrive as (N, ..., C).
     run_key, index: the run's random key, and which of the run's layers this is.
     memory: the arrays of `Layer.memory`, as the run before left them.
@@ -153,6 +154,7 @@ class Layer:
     family: ClassVar[str] = ""
     formula: ClassVar[str] = ""
     layout: ClassVar[Layout] = Layout.CHANNELS_FIRST
+    precision: ClassVar[Precision] = Precision.INSIDE
     param_field: ClassVar[str | None] = None
     num_bottoms: ClassVar[range] = range(1, 2)
     tops: ClassVar[range] = range(1, 2)

@@ -21,6 +21,7 @@ from netspec.layers.base import (
     register,
     text,
 )
+from netspec.layers.precision import Precision
 from netspec.proto.layers_pb2 import FillerParameter
 
 
@@ -34,6 +35,7 @@ class InnerProduct(Layer):
     """
 
     formula = "y = w x + b"
+    precision = Precision.PRODUCTS
 
     def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
         """(N, C, H, W) -> (N, num_output)."""
@@ -54,7 +56,7 @@ class InnerProduct(Layer):
         """One matrix product."""
         axis = canonical_axis(self.param.axis, x.ndim)
         rows = x.reshape(*x.shape[:axis], count(x.shape[axis:]))
-        weight = ctx.blobs["weight"]
+        weight = ctx.blobs["weight"].astype(x.dtype)
         top = rows @ (weight if self.param.transpose else weight.T)
         return top + jnp.broadcast_to(ctx.blobs["bias"], top.shape) if "bias" in ctx.blobs else top
 

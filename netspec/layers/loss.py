@@ -27,6 +27,7 @@ from netspec.layers.base import (
     text,
 )
 from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.precision import Precision
 from netspec.proto.layers_pb2 import LossParameter
 
 # The greatest loss of one prediction: Caffe floors probabilities at the least normal float.
@@ -37,6 +38,7 @@ class Loss(Layer):
     """A layer whose first top is a scalar that training makes small."""
 
     is_loss = True
+    precision = Precision.FULL
 
     def allow_force_backward(self, bottom: int) -> bool:
         """The last bottom holds labels, which have no gradient."""
@@ -118,6 +120,8 @@ class Loss(Layer):
 
 class Classified(Layer):
     """What reads scores along one axis and a class index for each position off that axis."""
+
+    precision = Precision.FULL
 
     def class_axis(self, rank: int) -> int:
         """The axis that classes lie along."""

@@ -15,6 +15,7 @@ from netspec.layers import lowering
 from netspec.layers.base import Array, Context, Layer, Layout, Shape, count, register, text
 from netspec.layers.coordinates import CoordMap
 from netspec.layers.extent import Beyond, PartialShape, Size
+from netspec.layers.precision import Precision
 from netspec.layers.window import Window, pooling_window
 from netspec.proto.layers_pb2 import PoolingParameter, SPPParameter
 
@@ -65,6 +66,11 @@ class Pooling(_Pooled):
 
     formula = "y = max, mean or random pick over windows"
     layout = Layout.CHANNELS_LAST
+
+    @property
+    def precision(self) -> Precision:  # type: ignore[override]
+        """Indices of maxima need it in full."""
+        return Precision.FULL if self.num_tops == 2 else Precision.INSIDE
 
     def window(self, bottom: Shape) -> Window:
         """The window, which global pooling takes from the bottom."""

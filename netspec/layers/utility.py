@@ -26,6 +26,7 @@ from netspec.layers.base import (
 )
 from netspec.layers.coordinates import CoordMap
 from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.precision import Precision
 from netspec.proto.layers_pb2 import EltwiseParameter, ReductionParameter
 
 
@@ -217,6 +218,7 @@ class Softmax(Elementwise):
     """Probabilities along ``axis``. (N, C, H, W) -> (N, C, H, W). Caffe: ``softmax_layer.cpp``."""
 
     formula = "y = exp(x) / sum(exp(x))"
+    precision = Precision.FULL
 
     def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
         """The bottom's."""
@@ -247,6 +249,7 @@ class Reduction(Layer):
 
     formula = "y = coeff sum, mean, sum |x| or sum x^2"
     layout = Layout.EITHER
+    precision = Precision.FULL
 
     def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
         """The axes before ``axis``."""
@@ -286,6 +289,7 @@ class ArgMax(Layer):
     """
 
     formula = "y = argmax(x)"
+    precision = Precision.FULL
 
     @property
     def layout(self) -> Layout:  # type: ignore[override]

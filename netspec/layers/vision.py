@@ -24,12 +24,15 @@ from netspec.layers.base import (
 )
 from netspec.layers.coordinates import CoordMap
 from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.precision import Precision
 from netspec.layers.window import Window, convolution_window
 from netspec.proto.layers_pb2 import ConvolutionParameter
 
 
 class _Convolutional(Layer):
     """What Convolution and Deconvolution share: one weight and bias for all bottoms."""
+
+    precision = Precision.PRODUCTS
 
     @property
     def layout(self) -> Layout:  # type: ignore[override]

@@ -9,6 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +334,7 @@ class Solver:
 
     def _go_on(self, found: Record) -> None:
         self.trainer.reseed(found.seed)
+        self.net.manner = replace(self.net.manner, dtype=found.dtype)
         if found.home:
             self.trainer.frames.home = as_shapes(found.home)
         self.tests.seed = found.seed
@@ -367,6 +369,7 @@ class Solver:
                 tests=self._tested[1] if self._tested[0] == self.iteration else self.tests.state(),
                 memory=memory_lists(self.net),
                 home=self.trainer.frames.home,
+                dtype=self.net.manner.dtype,
             ),
         )
 

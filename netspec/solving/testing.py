@@ -116,9 +116,9 @@ class TestNets:
             feed.close()
 
     def _share_with(self, net: Net) -> None:
-        """Give a net the trained arrays, by layer name. Caffe: ``ShareTrainedLayersWith``.
+        """Give a net the trained arrays, by layer name, and the manner of their net.
 
-        Raises SolverError where shapes differ.
+        Caffe: ``ShareTrainedLayersWith``. Raises SolverError where shapes differ.
         """
         arrays = self.train.arrays()
         mine = {
@@ -141,3 +141,4 @@ class TestNets:
                     )
                 shared[key] = array
         net.assign(shared)
+        net.manner = self.train.manner

@@ -15,6 +15,7 @@ from netspec.errors import WeightsError, blame, require
 from netspec.frames import Frames
 from netspec.framing import Framed
 from netspec.layers.base import Array, text
+from netspec.memory import of_program
 from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.runner import runnable
@@ -81,6 +82,7 @@ class Trainer:
         self.state = self.transformation.init(self.learned())
         self.recover()
         self._programs: dict[tuple[Any, ...], Program] = {}
+        self._last: Batch | None = None
 
     def reseed(self, seed: int) -> None:
         """Start what is random in the net from ``seed``."""
@@ -121,6 +123,7 @@ class Trainer:
 
     def update(self, batches: Sequence[Batch]) -> Micro:
         """One update by the mean gradient of these batches; their mean loss, the last's outputs."""
+        self._last = batches[-1]
         learner = Learner(self.learned(), self.state)
         if len(batches) == 1:
             micro, learner = self._whole(batches[0], learner)
@@ -136,10 +139,29 @@ class Trainer:
         """The loss on a batch; nothing changes but what layers keep from run to run."""
         params = {**self.learned(), **self.fixed(batch.shapes)}
         loss, statistics = runnable(self.net.graph, loss_of)(
-            batch.shapes, params, batch.frame.feeds, batch.key, batch.frame.sizes
+            batch.shapes,
+            self.net.manner,
+            params,
+            batch.frame.feeds,
+            batch.key,
+            batch.frame.sizes,
         )
         self.net.assign(statistics)
         return float(loss)
+
+    def program_bytes(self) -> int | None:
+        """What the last pass's program takes at its peak, if there was one and XLA says."""
+        if self._last is None or self.net.graph.data_dependent:
+            return None
+        batch, learner = self._last, Learner(self.learned(), self.state)
+        program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
+        fed = (batch.frame.feeds, batch.key, batch.frame.sizes)
+        # What is compiled already is not compiled again.
+        if self.param.iter_size > 1:
+            lowered = accumulate.lower(program, fixed, learner, learner.arrays, *fed)
+        else:
+            lowered = whole_step.lower(program, fixed, learner, self.healthy, *fed)
+        return of_program(lowered.compile())
 
     def history(self) -> tuple[Array, ...]:
         """The rule's arrays as a .solverstate lists them; zeros for what training leaves alone."""
@@ -217,9 +239,11 @@ class Trainer:
         return micro._replace(loss=loss, gradients=steps, healthy=healthy), learner
 
     def _program(self, shapes: Shapes) -> Program:
-        which = (shapes, self.keep, self.keep_steps)
+        which = (shapes, self.keep, self.keep_steps, self.net.manner)
         if which not in self._programs:
-            self._programs[which] = Program(shapes, self.keep, self.transformation, self.keep_steps)
+            self._programs[which] = Program(
+                shapes, self.keep, self.transformation, self.keep_steps, self.net.manner
+            )
         return self._programs[which]
 
     def _history_slot(self, arrays: Sequence[ArrayLike]) -> Tree:
