@@ -265,7 +265,7 @@ def write_database(path: Path, backend: int, records: Iterable[Record]) -> int:
     except OSError as error:
         fail(unreadable(path, error), SourceError)
     except lmdb.Error as error:
-        fail(f"{path}: {error}", SourceError)
+        fail(f"{path}: {str(error).replace(str(part), str(path))}", SourceError)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
