@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netspec.cli_data import data
-from netspec.errors import NetSpecError, SourceError, fail, require
+from netspec.cli_segmentation import score, segment
+from netspec.errors import NetSpecError, fail, require
 
 if TYPE_CHECKING:
     from netspec.shapes import KnownShapes
@@ -60,43 +61,20 @@ def solve(solver: str, **options: Any) -> None:
 @click.option("--iterations", type=int, help="Batches to run; by default, the data once.")
 def test(net: str, weights: str | None, iterations: int | None) -> None:
     """Run NET on its test data: the mean of its outputs, and metrics where it segments."""
-    from netspec.build import compile_net, graph
     from netspec.report import evaluation_lines
-    from netspec.solving.evaluation import evaluate
-    from netspec.sources.feed import Feed
-    from netspec.weights import copy_into, read_weights
+    from netspec.solving.evaluation import class_names, evaluate
+    from netspec.solving.testing import opened
 
-    connected = graph(net)
-    require(
-        not connected.inputs,
-        f"{net}: no data layer feeds {', '.join(connected.inputs)}, which an Input layer makes; "
-        "test a net that has data layers",
-        SourceError,
-    )
-    with Feed(connected) as feed:
-        compiled = compile_net(connected, feed.tops)
-        if weights:
-            click.echo(copy_into(compiled, read_weights(weights)))
+    with opened(net, weights) as (compiled, feed, copied):
+        if copied:
+            click.echo(copied)
         found = evaluate(compiled, feed, feed.batches if iterations is None else iterations)
+        names = class_names(compiled.shapes, feed)
     click.echo(f"{found.batches} batches, loss {found.loss:.6g}")
     for line in evaluation_lines(found, "    Test net output"):
         click.echo(line)
     for blob, metrics in found.metrics.items():
-        click.echo(f"\n{blob}\n{metrics.table()}")
-
-
-@main.command()
-@click.argument("net")
-@click.argument("weights")
-@click.argument("images", nargs=-1, required=True)
-@click.option("-o", "--out", default="segmented", show_default=True, help="The folder to write to.")
-def segment(net: str, weights: str, images: tuple[str, ...], out: str) -> None:
-    """Label every pixel of IMAGES: a palette PNG and an overlay for each."""
-    from netspec.build import load
-    from netspec.segmentation.predict import segment as segment_images
-
-    for path in segment_images(load(net, weights), images, out):
-        click.echo(path)
+        click.echo(f"\n{blob}\n{metrics.table(names[blob])}")
 
 
 @main.command()
@@ -119,22 +97,41 @@ def draw(net: str, out: str, phase: str, shapes: tuple[str, ...]) -> None:
 @click.argument("net")
 @click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
 @click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
-def summary(net: str, phase: str, shapes: tuple[str, ...]) -> None:
-    """List the layers of NET: their shapes, what they learn, what training takes."""
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table",
+    show_default=True,
+)  # fmt: skip
+def summary(net: str, phase: str, shapes: tuple[str, ...], form: str) -> None:
+    """List the layers of NET: shapes, parameters, multiply-adds, activations, what is frozen."""
     from netspec.build import look_at
-    from netspec.inspect.summary import summarise, table
+    from netspec.inspect.listing import FORMATS
+    from netspec.inspect.summary import summarise
 
     known = look_at(net, phase, dict(map(_shape, shapes)))
-    _say_what_is_unknown(known)
-    click.echo(table(summarise(known)))
+    _say_what_is_unknown(known, err=form != "table")
+    click.echo(FORMATS[form](summarise(known)))
 
 
-def _say_what_is_unknown(known: KnownShapes) -> None:
+@main.command()
+@click.argument("net")
+@click.argument("blob", required=False)
+@click.option("--phase", type=click.Choice(["train", "test"]), default="test", show_default=True)
+@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
+def rf(net: str, blob: str | None, phase: str, shapes: tuple[str, ...]) -> None:
+    """Tell what the pixels of NET's blobs see: stride, receptive field, offset, least pad."""
+    from netspec.build import look_at
+    from netspec.inspect.sight import table
+
+    known = look_at(net, phase, dict(map(_shape, shapes)))
+    click.echo(table(known, blob))
+
+
+def _say_what_is_unknown(known: KnownShapes, err: bool = False) -> None:
     """A line for each reason for which a layer is not known, and one for data that is not here."""
     unknown = [node for node in known.graph.nodes if not node.layer.known]
     first = {node.layer.missing(): node for node in reversed(unknown)}
     for node in reversed(first.values()):
-        click.echo(f"{node.place}: {node.who}: {node.layer.missing()}")
+        click.echo(f"{node.place}: {node.who}: {node.layer.missing()}", err=err)
     missing = [
         known.graph.values[top].name
         for node in known.graph.sources
@@ -144,7 +141,8 @@ def _say_what_is_unknown(known: KnownShapes) -> None:
     if missing:
         click.echo(
             f"without the shapes that hang on {', '.join(missing)}, as the data is not here; "
-            f"give --shape {missing[0]}=1,3,500,500"
+            f"give --shape {missing[0]}=1,3,500,500",
+            err=err,
         )
 
 
@@ -171,6 +169,77 @@ def plot(logs: tuple[str, ...], out: str) -> None:
 
 
 @main.command()
+@click.argument("solver")
+@click.option("-o", "--out", required=True, help="The solver prototxt to write.")
+@click.option("--accum", "name", flag_value="accum", help="20 batches a step.")
+@click.option("--heavy", "name", flag_value="heavy", help="1 batch a step, high momentum.")
+@click.option("--online", "name", flag_value="online", help="1 batch a step, momentum 0.9.")
+@click.option("--iter-size", type=int, help="So many batches a step.")
+@click.option("--batch", type=int, nargs=2, metavar="OLD NEW", help="Images in the net's batches.")
+@click.option("--momentum", type=float, help="Take this one rather than the equivalent one.")
+@click.option(
+    "--keep",
+    type=click.Choice(["step", "way"]),
+    default="step",
+    show_default=True,
+    help="What stays of an image: its weight in a step, or how far it moves the weights in all.",
+)
+def regime(solver: str, out: str, name: str | None, **options: Any) -> None:
+    """Turn the regime of SOLVER into its equivalent with other images a step.
+
+    Momentum p over k images becomes p' over k' by p^(1/k) = p'^(1/k'), as the FCN papers have it.
+    """
+    from netspec.solving.equivalence import convert, target
+
+    for line in convert(solver, out, target(name, **options)):
+        click.echo(line)
+    click.echo(out)
+
+
+@main.command()
+@click.argument("net")
+@click.argument("weights", nargs=-1)
+@click.option("-o", "--out", required=True, help="The .caffemodel or .caffemodel.h5 to write.")
+@click.option("--fc-to-conv", is_flag=True, help="Take fully connected weights for convolutions.")
+@click.option("--skip-misfits", is_flag=True, help="Leave layers whose weights do not fit.")
+@click.option("--rename", multiple=True, metavar="OLD=NEW", help="A layer of WEIGHTS is NET's NEW.")
+@click.option("--suffix", "suffixes", multiple=True, help="What NET's layer names end in besides.")
+@click.option("--bilinear", multiple=True, metavar="LAYER", help="Interpolates: 'upscore*'.")
+@click.option("--more-classes", multiple=True, metavar="LAYER", help="Has more outputs.")
+@click.option("--more-channels", multiple=True, metavar="LAYER", help="Has more inputs.")
+@click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
+@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
+def surgery(
+    net: str,
+    weights: tuple[str, ...],
+    out: str,
+    rename: tuple[str, ...],
+    phase: str,
+    shapes: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Make weights for NET out of other nets' WEIGHTS, layer by layer of the same name.
+
+    Of classes and channels that WEIGHTS lack, classes are as NET's fillers begin them, and input
+    channels the mean of the others. A --suffix for each of WEIGHTS, or several for the only one,
+    make trunks of one net.
+    """
+    from netspec.build import load
+    from netspec.surgery import Plan, transplant
+
+    plan = Plan(rename=dict(map(_rename, rename)), **options)
+    compiled = load(net, phase=phase, shapes=dict(map(_shape, shapes)))
+    click.echo(transplant(compiled, weights, plan, out))
+    click.echo(out)
+
+
+def _rename(option: str) -> tuple[str, str]:
+    old, _, new = option.partition("=")
+    require(old and new, f"--rename {option}: write it as OLD=NEW", NetSpecError)
+    return old, new
+
+
+@main.command()
 def layers() -> None:
     """List the layer types: what they take, make, learn and compute."""
     from netspec.inspect.catalogue import table
@@ -190,6 +259,8 @@ def upgrade(old: str, new: str) -> None:
 
 
 main.add_command(data)
+main.add_command(score)
+main.add_command(segment)
 
 if __name__ == "__main__":
     main()

@@ -6,7 +6,7 @@ computes in is the runner's affair.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -24,6 +24,13 @@ from netspec.layers.base import Array, Shape, text
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runner import Params, run, runnable
 from netspec.shapes import ParamKey, Shapes, infer
+
+# What is made of a run's blobs, given by name, and of what earlier runs came to.
+Fold = Callable[[Any, Callable[[str], Array]], Any]
+
+
+def _keep(carry: Any, blob: Callable[[str], Array]) -> Any:
+    return carry
 
 
 class Memory(nnx.Variable[Any]):
@@ -131,16 +138,30 @@ class Net(nnx.Module):
         self, inputs: Mapping[str, Any], wanted: tuple[str, ...] | None = None
     ) -> dict[str, Array]:
         """Like a call, for ``inputs`` in a mapping; only the ``wanted`` blobs are kept."""
-        for name in wanted or ():
+        return self.fold(inputs, tuple(self.graph.blobs) if wanted is None else wanted)[0]
+
+    def fold(
+        self,
+        inputs: Mapping[str, Any],
+        wanted: tuple[str, ...],
+        step: Fold = _keep,
+        carry: Any = None,
+    ) -> tuple[dict[str, Array], Any]:
+        """The ``wanted`` blobs of a run, and ``step(carry, blob)`` computed in the same program.
+
+        step: a pure function of arrays that hashes by what it does; its ``blob(name)`` gives any
+        blob in Caffe's layout, which need not leave the program. carry: arrays, as of the step
+        before.
+        """
+        for name in wanted:
             self.graph.blob(name)
         feeds = {name: jnp.asarray(array, jnp.float32) for name, array in inputs.items()}
         self._check_names(feeds)
         shapes = self.shapes_for({name: array.shape for name, array in feeds.items()})
         key = self.rngs() if self.rngs is not None else None
-        wanted = tuple(self.graph.blobs) if wanted is None else wanted
         forward = runnable(self.graph, _forward)
         arrays = {**self.arrays(), **self.memory_for(shapes)}
-        blobs, updates = forward(shapes, wanted, arrays, feeds, key)
+        blobs, carry, updates = forward(shapes, wanted, step, arrays, feeds, key, carry)
         try:
             self.assign(updates)
         except TraceContextError:
@@ -150,7 +171,7 @@ class Net(nnx.Module):
                 "cannot keep; use nnx.jit and nnx.grad, and hand them the net",
                 GraphError,
             )
-        return blobs
+        return blobs, carry
 
     def arrays(self) -> dict[ParamKey, Array]:
         """Every learned array, shared ones once, under their owner."""
@@ -204,17 +225,22 @@ def _shapes_like(shapes: Shapes, given: tuple[tuple[str, Shape], ...]) -> Shapes
     return other
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _forward(
     shapes: Shapes,
     wanted: tuple[str, ...],
+    step: Fold,
     params: Params,
     feeds: Mapping[str, Array],
     key: Array | None,
-) -> tuple[dict[str, Array], dict[ParamKey, Array]]:
-    blobs = shapes.graph.blobs
+    carry: Any,
+) -> tuple[dict[str, Array], Any, dict[ParamKey, Array]]:
     made = run(shapes, params, {shapes.graph.first_blobs[n]: a for n, a in feeds.items()}, key)
-    return {name: made.value(blobs[name]) for name in wanted}, made.updates
+
+    def blob(name: str) -> Array:
+        return made.value(shapes.graph.blobs[name])
+
+    return {name: blob(name) for name in wanted}, step(carry, blob), made.updates
 
 
 def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:

@@ -24,6 +24,7 @@ Params = Mapping[ParamKey, Array]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
+@jax.tree_util.register_dataclass
 @dataclass
 class Held:
     """An array in a run, in one layout or in both."""
@@ -36,6 +37,10 @@ class Held:
         """How many axes it has."""
         array = self.first if self.first is not None else self.last
         return array.ndim  # type: ignore[union-attr]
+
+    def as_made(self) -> Held:
+        """The same in one layout only, that which costs nothing on the way to later layers."""
+        return Held(last=self.last) if self.last is not None else Held(first=self.first)
 
     def channels_first(self) -> Array:
         """As (N, C, ...)."""
@@ -85,7 +90,7 @@ class Run:
 def run(
     shapes: Shapes,
     params: Params,
-    given: Mapping[int, Array],
+    given: Mapping[int, Array | Held],
     key: Array | None = None,
     nodes: Iterable[int] | None = None,
     nudges: Mapping[int, Array] | None = None,
@@ -104,7 +109,8 @@ def run(
     last = lowering.channels_last(jax.default_backend())
     made = Run(shapes)
     for i, array in given.items():
-        made.values[i] = Held(array + nudges[i] if i in nudges else array)
+        held = array if isinstance(array, Held) else Held(array)
+        made.values[i] = Held(held.channels_first() + nudges[i]) if i in nudges else held
     for n in range(len(graph.nodes)) if nodes is None else nodes:
         node = graph.nodes[n]
         if node.layer.is_source:

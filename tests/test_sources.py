@@ -390,7 +390,7 @@ def test_one_top_too_few() -> None:
     ):
         opened(
             'layer { type: "Python" top: "data" python_param '
-            '{ module: "voc_layers" layer: "VOCSegDataLayer" } }'
+            '{ module: "voc_layers" layer: "SBDDSegDataLayer" } }'
         )
 
 

@@ -187,6 +187,25 @@ class Layer:
         """
         return None
 
+    def sees_all(self, rank: int) -> bool:
+        """Whether an output pixel sees pixels of a bottom however far off."""
+        return False
+
+    def repadded(self, pad: int) -> Layer | None:
+        """This layer with ``pad`` on every spatial axis; None for types that pad nothing."""
+        return None
+
+    def recut(self, offset: Shape) -> Layer | None:
+        """This layer cutting from ``offset`` on, a number a spatial axis; None for other types."""
+        return None
+
+    def multiply_adds(self, *bottoms: Shape) -> int:
+        """How often a run multiplies by a learned weight and adds, over the whole batch.
+
+        That is what convolutions and matrix products cost; all else of a layer is not counted.
+        """
+        return 0
+
     def allow_force_backward(self, bottom: int) -> bool:
         """Whether ``force_backward`` reaches this bottom (it never reaches labels)."""
         return True

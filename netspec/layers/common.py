@@ -50,6 +50,15 @@ class InnerProduct(Layer):
             return {"weight": weight}
         return {"weight": weight, "bias": Blob((outputs,), self.param.bias_filler)}
 
+    def multiply_adds(self, bottom: Shape) -> int:  # type: ignore[override]
+        """Each weight once for each vector."""
+        axis = canonical_axis(self.param.axis, len(bottom))
+        return count(bottom[:axis]) * count(self.blobs(bottom)["weight"].shape)
+
+    def sees_all(self, rank: int) -> bool:
+        """Every output is made of all inputs."""
+        return True
+
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """One matrix product."""
         axis = canonical_axis(self.param.axis, x.ndim)

@@ -37,6 +37,10 @@ class Loss(Layer):
 
     is_loss = True
 
+    def sees_all(self, rank: int) -> bool:
+        """One number is made of all pixels."""
+        return True
+
     def allow_force_backward(self, bottom: int) -> bool:
         """The last bottom holds labels, which have no gradient."""
         return bottom != 1
@@ -139,6 +143,10 @@ class Classified(Layer):
         rows = jnp.moveaxis(scores, axis, -1).reshape(-1, scores.shape[axis])
         # Labels need no channel axis: what lies on their axis 1 may be rows of the image.
         return rows, as_labels(in_caffes_order(ctx, labels).reshape(-1))
+
+    def sees_all(self, rank: int) -> bool:
+        """One number is made of all positions."""
+        return True
 
     def layout_for(self, axis: int) -> Layout:
         """Channels-last is as good, where classes are channels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from functools import partial
 
 import jax
@@ -12,6 +13,7 @@ from jax import lax
 from netspec.errors import require
 from netspec.layers.activation import Elementwise
 from netspec.layers.base import Array, Blob, Context, Layout, Shape, register, text
+from netspec.layers.coordinates import CoordMap
 from netspec.proto.layers_pb2 import LRNParameter
 
 
@@ -49,6 +51,13 @@ class LRN(Elementwise):
         energy = lax.reduce_window(x * x, x.dtype.type(0), lax.add, window, (1,) * 4, padding)
         mean = energy / float(p.local_size ** len(axes))
         return x * jnp.power((p.k if across else 1.0) + p.alpha * mean, -p.beta)
+
+    def coords(self, rank: int) -> CoordMap:
+        """Each pixel on itself; within a channel it sees its neighbourhood."""
+        itself = CoordMap.identity(rank)
+        if self.param.norm_region == LRNParameter.ACROSS_CHANNELS:
+            return itself
+        return itself._replace(extent=(Fraction(self.param.local_size),) * rank)
 
     def describe(self) -> str:
         """Neighbourhood."""
@@ -123,6 +132,10 @@ class BatchNorm(Elementwise):
             kept = self.param.moving_average_fraction * ctx.blobs[name]
             ctx.update(name, lax.stop_gradient(kept + value))
 
+    def sees_all(self, rank: int) -> bool:
+        """The batch's statistics do."""
+        return not self.global_stats
+
     def describe(self) -> str:
         """Whose statistics, where it is not the phase's."""
         if not self.param.HasField("use_global_stats"):
@@ -155,6 +168,10 @@ class MVN(Elementwise):
             return centred
         variance = jnp.mean(centred * centred, axis=axes, keepdims=True)
         return centred / _deviation(variance, self.param.eps)
+
+    def sees_all(self, rank: int) -> bool:
+        """Mean and deviation do."""
+        return True
 
     def describe(self) -> str:
         """Over what."""

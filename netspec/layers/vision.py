@@ -24,7 +24,7 @@ from netspec.layers.base import (
 )
 from netspec.layers.coordinates import CoordMap
 from netspec.layers.window import Window, convolution_window
-from netspec.proto.layers_pb2 import ConvolutionParameter
+from netspec.proto.layers_pb2 import ConvolutionParameter, LayerParameter
 
 
 class _Convolutional(Layer):
@@ -121,6 +121,21 @@ class Convolution(_Convolutional):
         axis, window = self.window((1,) * (rank + 2))
         return window.down(axis + 1)
 
+    def repadded(self, pad: int) -> Convolution:
+        """The pad in whichever spelling, replaced."""
+        spec = LayerParameter()
+        spec.CopyFrom(self.spec)
+        for name in ("pad", "pad_h", "pad_w"):
+            spec.convolution_param.ClearField(name)
+        spec.convolution_param.pad.append(pad)
+        return Convolution(spec, self.phase)
+
+    def multiply_adds(self, *bottoms: Shape) -> int:
+        """Each weight once at each pixel of a top."""
+        axis, window = self.window(bottoms[0])
+        places = count(bottoms[0][:axis]) * count(window.convolved(bottoms[0][axis + 1 :]))
+        return len(bottoms) * places * count(self.blobs(*bottoms)["weight"].shape)
+
 
 @register(param="convolution_param", bottoms=(1, None), tops="bottoms")
 class Deconvolution(_Convolutional):
@@ -154,6 +169,12 @@ class Deconvolution(_Convolutional):
         """Output pixel p sits at (p + pad - (extent - 1) / 2) / stride."""
         axis, window = self.window((1,) * (rank + 2))
         return window.up(axis + 1)
+
+    def multiply_adds(self, *bottoms: Shape) -> int:
+        """Each weight once at each pixel of a bottom."""
+        axis, _ = self.window(bottoms[0])
+        places = count(bottoms[0][:axis]) * count(bottoms[0][axis + 1 :])
+        return len(bottoms) * places * count(self.blobs(*bottoms)["weight"].shape)
 
 
 @register(param="convolution_param")
@@ -263,6 +284,14 @@ class Crop(Layer):
         """Output pixel p sits at p + offset."""
         starts = tuple(map(Fraction, self.starts(rank + 2)[2:]))
         return CoordMap.identity(rank)._replace(shift=starts)
+
+    def recut(self, offset: Shape) -> Crop:
+        """The offsets of the axes that are cut, replaced; 0 for batch and channels."""
+        spec = LayerParameter()
+        spec.CopyFrom(self.spec)
+        axis = canonical_axis(self.param.axis, len(offset) + 2)
+        spec.crop_param.offset[:] = (0, 0, *offset)[axis:]
+        return Crop(spec, self.phase)
 
     def describe(self) -> str:
         """The offsets."""

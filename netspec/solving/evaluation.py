@@ -5,17 +5,20 @@ Caffe: ``Solver::Test``; metrics as Long et al. define them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from netspec.errors import SolverError, require
-from netspec.layers.base import Labels
+from netspec.layers.base import Array, Labels
 from netspec.module import Net
-from netspec.segmentation.score import Metrics, confusion
+from netspec.segmentation.score import Metrics, Tally
 from netspec.shapes import Shapes
 from netspec.sources.feed import Feed, label_blobs
+
+# So many batches may be under way before the host waits for what they make: each holds its data.
+_UNDER_WAY = 16
 
 
 @dataclass
@@ -34,12 +37,59 @@ class Evaluation:
     batches: int = 0
 
 
+@dataclass(frozen=True)
+class _Count:
+    """Adds a batch to the tally of each score blob, inside the net's program."""
+
+    pairs: tuple[tuple[str, str, Labels], ...]
+
+    def __call__(self, tallies: dict[str, Tally], blob: Callable[[str], Array]) -> dict[str, Tally]:
+        return {
+            score: tallies[score].add(blob(score), blob(label), labels.ignore)
+            for score, label, labels in self.pairs
+        }
+
+
+class _Figures:
+    """The sums of a net's outputs and of its loss, over the batches whose blobs it is given."""
+
+    def __init__(self, outputs: Sequence[str], weights: Mapping[str, float]) -> None:
+        self._outputs = outputs
+        self._weights = weights
+        self._waiting: list[dict[str, Array]] = []
+        self.sums: dict[str, np.ndarray] = {}
+        self.loss = 0.0
+
+    def add(self, blobs: dict[str, Array]) -> None:
+        """Take a batch's blobs, which may still be in the making."""
+        self._waiting.append(blobs)
+        if len(self._waiting) == _UNDER_WAY:
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait for all batches given so far."""
+        for blobs in self._waiting:
+            self.loss += sum(w * float(blobs[name].sum()) for name, w in self._weights.items())
+            for name in self._outputs:
+                value = np.asarray(blobs[name], np.float64).ravel()
+                _require_same_size(name, value, self.sums.get(name, value))
+                self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self._waiting.clear()
+
+
 def evaluate(
-    net: Net, feed: Feed, batches: int, stopped: Callable[[], bool] = lambda: False
+    net: Net,
+    feed: Feed,
+    batches: int,
+    stopped: Callable[[], bool] = lambda: False,
+    pictures: Sequence[str] = (),
+    keep: Callable[[Mapping[str, Array]], None] | None = None,
 ) -> Evaluation:
     """Run a net on the next ``batches`` batches of its data, or on fewer once ``stopped()``.
 
-    Raises SolverError, and what the data raises.
+    pictures: blobs that ``keep`` is given after each batch, while ``feed`` still names what it was
+    made of; their mean is not taken. Without it nothing waits for a single batch: pixels are
+    counted on the device. Raises SolverError, and what the data raises.
     """
     require(batches > 0, f"{batches} test batches; at least 1 is needed", SolverError)
     graph = net.graph
@@ -49,31 +99,26 @@ def evaluate(
         for i, weight in graph.losses
         if graph.values[i].name in graph.blobs
     }
-    sums: dict[str, np.ndarray] = {}
-    counts: dict[str, np.ndarray] = {}
-    loss = 0.0
-    labels_read = [label for label, _ in pairs.values()]
-    wanted = tuple(dict.fromkeys([*graph.outputs, *weights, *pairs, *labels_read]))
+    # Scores are pictures, not figures: their mean over a set says nothing.
+    outputs = [name for name in graph.outputs if name not in pairs and name not in pictures]
+    figures = _Figures(outputs, weights)
+    count = _Count(tuple((score, label, labels) for score, (label, labels) in pairs.items()))
+    tallies = {score: Tally.empty(labels.classes) for score, (_, labels) in pairs.items()}
+    wanted = tuple(dict.fromkeys([*outputs, *weights, *pictures]))
     done = 0
     while done < batches and not stopped():
-        blobs = net.forward(feed.next(net.shapes), wanted)
-        loss += sum(w * float(blobs[name].sum()) for name, w in weights.items())
-        for name in graph.outputs:
-            # Scores are pictures, not figures: their mean over a set says nothing.
-            if name not in pairs:
-                value = np.asarray(blobs[name], np.float64).ravel()
-                _require_same_size(name, value, sums.get(name, value))
-                sums[name] = sums[name] + value if name in sums else value
-        for score, (label, labels) in pairs.items():
-            found = confusion(blobs[score], blobs[label], labels.classes, labels.ignore)
-            counts[score] = counts[score] + found if score in counts else found
+        blobs, tallies = net.fold(feed.next(net.shapes), wanted, count, tallies)
+        figures.add({name: blobs[name] for name in (*outputs, *weights)})
+        if keep is not None:
+            keep({name: blobs[name] for name in pictures})
         done += 1
+    figures.settle()
     means = max(done, 1)
     return Evaluation(
-        outputs={name: total / means for name, total in sums.items()},
-        weights={name: weights.get(name, 0.0) for name in sums},
-        metrics={score: Metrics(found) for score, found in counts.items()},
-        loss=loss / means,
+        outputs={name: total / means for name, total in figures.sums.items()},
+        weights={name: weights.get(name, 0.0) for name in figures.sums},
+        metrics={score: Metrics(tallies[score].confusion()) for score in pairs if done},
+        loss=figures.loss / means,
         batches=done,
     )
 
@@ -96,3 +141,13 @@ def score_pairs(shapes: Shapes) -> Mapping[str, tuple[str, Labels]]:
         if len(shape) == 4 and shape[2] * shape[3] > 1 and shape[1] == labels.classes:
             pairs.setdefault(scores, (label, labels))
     return pairs
+
+
+def class_names(shapes: Shapes, feed: Feed) -> dict[str, Sequence[str]]:
+    """Score blob -> what its classes are called; nothing where that is not known of all of them."""
+    known = feed.about.classes
+    return {
+        score: names if len(names) == labels.classes else ()
+        for score, (label, labels) in score_pairs(shapes).items()
+        for names in [known.get(label, ())]
+    }

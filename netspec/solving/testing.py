@@ -1,20 +1,49 @@
-"""The test nets of a run, on the arrays of the net in training."""
+"""Nets on the data of their TEST phase: by themselves, or on the arrays of one in training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from netspec import build
-from netspec.errors import SolverError, blame, require
+from netspec.errors import SolverError, SourceError, blame, require
 from netspec.graph import Graph
 from netspec.layers.base import text
 from netspec.module import Net
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.trainer import memory_lists, set_memory
 from netspec.sources.feed import Feed
-from netspec.weights import Weights, copy_into
+from netspec.weights import Copied, Weights, copy_into, read_weights
+
+
+class Tested(NamedTuple):
+    """A net that is run on the data of its TEST phase, and what was copied into it."""
+
+    net: Net
+    feed: Feed
+    copied: Copied | None
+
+
+@contextmanager
+def opened(net: str | Path, weights: str | Path | None) -> Iterator[Tested]:
+    """A net file in phase TEST with its data, and with weights if a file of them is named.
+
+    Raises SourceError where nothing feeds it, and what its parts raise.
+    """
+    graph = build.graph(net)
+    require(
+        not graph.inputs,
+        f"{net}: no data layer feeds {', '.join(graph.inputs)}, which an Input layer makes; "
+        "test a net that has data layers",
+        SourceError,
+    )
+    with Feed(graph) as feed:
+        compiled = build.compile_net(graph, feed.tops)
+        copied = copy_into(compiled, read_weights(weights)) if weights else None
+        yield Tested(compiled, feed, copied)
 
 
 class TestNets:

@@ -96,6 +96,7 @@ class SegmentationData(ParallelSource):
         pairs = [self._pairs[self._order.index(place)] for place in places]
         first = pairs[0].labels
         self.current = first if len(pairs) == 1 else f"the batch that begins with {first}"
+        self.sample = Path(pairs[0].image).stem if len(pairs) == 1 else ""
         self._position += len(pairs)
         self._head = None
         return lambda: self._batch(pairs, head, seed, position)

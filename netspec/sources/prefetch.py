@@ -20,6 +20,7 @@ class _Read(NamedTuple):
     batch: Future[Batch]
     state: dict[str, Any]
     current: str
+    sample: str
 
 
 class _Reader:
@@ -76,7 +77,8 @@ class _Reader:
             try:
                 return self._source.job()
             finally:
-                self._queue.put(_Read(batch, self._source.state(), self._source.current))
+                source = self._source
+                self._queue.put(_Read(batch, source.state(), source.current, source.sample))
 
 
 class Prefetch(Source):
@@ -91,6 +93,7 @@ class Prefetch(Source):
     def __init__(self, source: Source, depth: int = 2, workers: int | None = None) -> None:
         require(depth > 0, f"reading {depth} batches ahead; needs at least 1", SourceError)
         self._source = source
+        self.about = source.about
         self._depth = depth
         # More than there are places would only wait.
         most = min(depth, workers or cores())
@@ -98,7 +101,7 @@ class Prefetch(Source):
         self._start()
 
     def _start(self) -> None:
-        self.current = self._source.current
+        self.current, self.sample = self._source.current, self._source.sample
         self._state = self._source.state()
         self._head: _Read | None = None
         self._reader: _Reader | None = _Reader(self._source, self._depth, self._workers)
@@ -111,7 +114,7 @@ class Prefetch(Source):
         head = self._peek()
         batch = head.batch.result()
         self._head = None
-        self.current, self._state = head.current, head.state
+        self.current, self.sample, self._state = head.current, head.sample, head.state
         return batch
 
     def state(self) -> dict[str, Any]:

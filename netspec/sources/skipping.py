@@ -23,7 +23,7 @@ class Skipping(ParallelSource):
     def __init__(self, source: ParallelSource) -> None:
         super().__init__(source.spec, source.phase, source.seed, source.place)
         self._source = source
-        self.current = source.current
+        self.current, self.sample, self.about = source.current, source.sample, source.about
         self.read_ahead = source.read_ahead
         self.skipped: dict[str, int] = {}
 
@@ -37,7 +37,7 @@ class Skipping(ParallelSource):
         except SourceError as error:
             return self._skip(error)
         finally:
-            self.current = self._source.current
+            self.current, self.sample = self._source.current, self._source.sample
 
         def attempt() -> Batch:
             try:
