@@ -30,7 +30,7 @@ from netspec.shapes import KnownShapes, infer_known
 class Alignment(NamedTuple):
     """The least pads that align sizes.
 
-    layers: the first layers with a window on every way from the input, whose pad is meant.
+    layers: the first on every way from the input that can be padded (`Layer.repadded`).
     every: the least pad that aligns every size from 1x1 on. large: the least that aligns every
     size from ``least`` on, height and width.
     """

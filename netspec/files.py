@@ -29,6 +29,8 @@ def whole_set(paths: Sequence[str | Path]) -> Iterator[list[Path]]:
     """
     targets = [Path(path) for path in paths]
     folder = targets[0].parent
+    if not all(path.name for path in targets):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:

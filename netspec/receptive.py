@@ -2,7 +2,8 @@
 
 A layer's map (`Layer.coords`) says which pixels of its input one pixel of its output sees. The
 first and the last of them are followed up to the input in whole numbers, so that fields are exact
-for deconvolutions too, whose pixels do not all see equally far.
+for deconvolutions too, whose pixels do not all see equally far. Dilation counts as if it left
+nothing out.
 
 Fields go on beyond the border, as if the image were larger: what lies there is padding.
 """

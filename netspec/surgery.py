@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -39,7 +39,9 @@ from netspec.proto.layers_pb2 import FillerParameter
 from netspec.weights import Copied, Weights, copy_into, read_weights, write_weights
 from netspec.wire import StoredBlob
 
+# As `Layer.channel_axes` has their axes.
 _CLASSES, _CHANNELS = 0, 1
+_NOUNS = ("classes", "input channels")
 _GROWN = {
     _CLASSES: "{} of {} classes, the others as the fillers begin them",
     _CHANNELS: "{} of {} input channels, the others their mean",
@@ -107,7 +109,7 @@ def transplant(
     operation = _Operation(net, plan)
     grafts = list(_pairs(files, plan.suffixes))
     read = {file: read_weights(file) for file, _ in grafts}
-    _require_renamed(read, plan.rename)
+    _require_renamed(read, operation.nodes, plan)
     for file, suffix in grafts:
         operation.copy(read[file], suffix)
     operation.interpolate()
@@ -134,11 +136,18 @@ def _pairs(files: Sequence[str | Path], suffixes: Sequence[str]) -> Iterator[tup
     yield from zip(files, suffixes, strict=True)
 
 
-def _require_renamed(read: Mapping[str, Weights], rename: Mapping[str, str]) -> None:
+def _require_renamed(read: Mapping[str, Weights], nodes: Collection[str], plan: Plan) -> None:
+    """Raise WeightsError where a layer that is renamed, or its new name, is nowhere."""
     known = {name for weights in read.values() for name in weights.learned}
-    for old in rename:
+    for old, new in plan.rename.items():
         if old not in known:
             fail(f'no file has a layer "{old}" to rename{nearest(old, known)}', WeightsError)
+        named = [new + suffix for suffix in plan.suffixes or [""]]
+        if not any(name in nodes for name in named):
+            hint = nearest(named[0], nodes)
+            fail(
+                f'no layer "{named[0]}" to rename "{old}" to has learned blobs{hint}', WeightsError
+            )
 
 
 class _Operation:
@@ -158,6 +167,9 @@ class _Operation:
                 f'layer "{layer}" can be only one of bilinear, of more classes, of more channels',
                 WeightsError,
             )
+        keys = [key for layer in classes for key in shapes.keys[self.nodes[layer]].values()]
+        # Several files may grow a layer, each from what the fillers made.
+        self.begun = {key: np.asarray(net.params[key.layer][key.blob][...]) for key in keys}
         self.sources = dict.fromkeys(self.nodes, "as its fillers begin it")
         self.unused: dict[str, tuple[str, ...]] = {}
 
@@ -177,10 +189,10 @@ class _Operation:
         if not any(taken.values()):
             return
         grown: dict[str, str] = {}
-        for new, axis in self.growing.items():
+        for new, kind in self.growing.items():
             if new in taken:
                 with blame(Place(weights.file), self.net.graph.nodes[self.nodes[new]].who):
-                    taken[new], grown[new] = self._grow(new, taken[new], axis)
+                    taken[new], grown[new] = self._grow(new, taken[new], kind)
         copied = copy_into(
             self.net,
             replace(weights, layers=taken, types={}),
@@ -206,7 +218,7 @@ class _Operation:
         )
 
     def _grow(
-        self, layer: str, stored: Mapping[int, StoredBlob], axis: int
+        self, layer: str, stored: Mapping[int, StoredBlob], kind: int
     ) -> tuple[dict[int, StoredBlob], str]:
         """A layer's stored blobs at the size that the net wants, and what was done, in words."""
         n, shapes = self.nodes[layer], self.net.shapes
@@ -214,29 +226,53 @@ class _Operation:
         for i, (name, blob) in enumerate(shapes.blobs[n].items()):
             if i not in stored or stored[i].fits(blob.shape):
                 continue
-            if axis == _CHANNELS:
-                self._require_ungrouped(n, name, blob.shape)
-            old = _part(stored[i], name, blob.shape, axis, self.plan.fc_to_conv)
-            key = shapes.keys[n][name]
-            begun = np.asarray(self.net.params[key.layer][key.blob][...])
-            new = blob.shape[axis] - old.shape[axis]
+            axis = self._axis(n, name, blob.shape, kind)
+            old = self._part(stored[i], name, blob.shape, axis, kind)
+            had, wanted = old.shape[axis], blob.shape[axis]
             rest = (
-                begun.reshape(blob.shape)[-new:]
-                if axis == _CLASSES
-                else old.mean(axis, keepdims=True).repeat(new, axis)
+                np.split(self.begun[shapes.keys[n][name]].reshape(blob.shape), [had], axis)[1]
+                if kind == _CLASSES
+                else old.mean(axis, keepdims=True).repeat(wanted - had, axis)
             )
             grown[i] = StoredBlob(np.concatenate([old, rest], axis), legacy=False)
-            done = done or _GROWN[axis].format(old.shape[axis], blob.shape[axis])
+            done = done or _GROWN[kind].format(had, wanted)
         return grown, done
 
-    def _require_ungrouped(self, n: int, name: str, shape: Shape) -> None:
-        bottom = self.net.shapes.values[self.net.graph.nodes[n].bottoms[0]]
+    def _axis(self, n: int, name: str, shape: Shape, kind: int) -> int:
+        """Along which axis a learned blob of a node can grow; raises WeightsError."""
+        node = self.net.graph.nodes[n]
+        axis = node.layer.channel_axes(name)[kind]
+        if kind == _CHANNELS:
+            bottom = self.net.shapes.values[node.bottoms[0]]
+            if axis is None or bottom[1:2] != shape[axis : axis + 1]:
+                fail(
+                    f"its {name} {text(shape)} has not one input channel for each of the bottom's "
+                    f"{text(bottom)}, so that none can be added",
+                    WeightsError,
+                )
+        if axis is None:
+            fail(
+                f"its {name} {text(shape)} has its classes in groups, so that none can be added "
+                "behind them",
+                WeightsError,
+            )
+        return axis
+
+    def _part(
+        self, stored: StoredBlob, name: str, shape: Shape, axis: int, kind: int
+    ) -> np.ndarray:
+        """A stored blob as the first part, along an axis, of one of ``shape``."""
+        others = math.prod(shape) // shape[axis]
+        had, left = divmod(stored.array.size, others)
+        part = (*shape[:axis], had, *shape[axis + 1 :])
+        fits = stored.fits(part) or (self.plan.fc_to_conv and stored.turns_into(part))
         require(
-            len(shape) > 1 and bottom[1:2] == shape[1:2],
-            f"its {name} {text(shape)} has not one input channel for each of the bottom's "
-            f"{text(bottom)}, so that none can be added",
+            fits and not left and had < shape[axis],
+            f"{name} is {text(stored.array.shape)} in the file, {text(shape)} in the net, which "
+            f"is not the same with more {_NOUNS[kind]}",
             WeightsError,
         )
+        return np.asarray(stored.array, np.float32).reshape(part)
 
     def interpolate(self) -> None:
         """Make the layers bilinear that are to be, each channel into itself."""
@@ -273,18 +309,3 @@ def _renamed(weights: Weights, rename: Mapping[str, str], suffix: str) -> dict[s
         )
         names[new] = old
     return names
-
-
-def _part(stored: StoredBlob, name: str, shape: Shape, axis: int, fc_to_conv: bool) -> np.ndarray:
-    """A stored blob as the first part, along an axis, of one of ``shape``; raises WeightsError."""
-    others = math.prod(shape) // shape[axis]
-    had, left = divmod(stored.array.size, others)
-    part = (*shape[:axis], had, *shape[axis + 1 :])
-    fits = stored.fits(part) or (fc_to_conv and stored.turns_into(part))
-    require(
-        fits and not left and had < shape[axis],
-        f"{name} is {text(stored.array.shape)} in the file, {text(shape)} in the net, which is "
-        f"not the same with more {('classes', 'input channels')[axis]}",
-        WeightsError,
-    )
-    return np.asarray(stored.array, np.float32).reshape(part)

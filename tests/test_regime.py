@@ -112,6 +112,16 @@ def test_the_papers_regimes() -> None:
     assert found.momentum == pytest.approx(0.99**20, abs=1e-6)
 
 
+@pytest.mark.parametrize("momentum", [0.9, 0.999, 0.9995])
+def test_what_is_near_to_1_stays_exact(momentum: float) -> None:
+    """What counts is how far off 1 it is."""
+    new, _ = equivalent(solver(momentum=momentum, lr_policy="exp", gamma=0.9995), Target(1))
+    for kept, exact in ((new.momentum, momentum), (new.gamma, 0.9995)):
+        assert 1 - kept == pytest.approx(1 - exact ** (1 / 20), rel=0.01)
+    inverse, _ = equivalent(solver(iter_size=1, lr_policy="inv", gamma=0.05, power=1), Target(20))
+    assert inverse.gamma == 1
+
+
 def test_there_and_back() -> None:
     old = solver(max_iter=5000, momentum=0.9)
     for keep in ("step", "way"):
@@ -188,10 +198,17 @@ def test_clipping_is_of_the_sum() -> None:
             "momentum would have to be 0.999999895 for 1 of 1000000 images a step, too near to 1 "
             "to keep",
         ),
+        (
+            {"lr_policy": "exp", "gamma": 0.99999},
+            {"iter_size": 1},
+            "gamma would have to be 0.999999499 for 1 of 20 images a step, too near to 1 to keep",
+        ),
+        ({"lr_policy": "exp", "gamma": -0.5}, {"iter_size": 1}, "gamma -0.5 must not be negative"),
         ({"momentum": 1.0}, {}, "momentum 1 is outside 0 to 1"),
         ({"iter_size": 0}, {}, "iter_size 0 must be at least 1"),
         ({}, {"momentum": 1.5}, "--momentum 1.5 is outside 0 to 1"),
         ({}, {"iter_size": 0}, "--iter-size 0 must be at least 1"),
+        ({}, {"iter_size": 2**31}, "--iter-size 2147483648 must be at most 2147483647"),
         ({}, {"batch": (1, 0)}, "--batch 0 must be at least 1"),
     ],
 )
@@ -286,6 +303,7 @@ def test_what_is_written(
         ("base_lr: 1\nmomentum: 2", [], "a.prototxt:2: momentum 2 is outside 0 to 1"),
         ("momentun: 2", [], 'a.prototxt:1: unknown field "momentun" in SolverParameter; '),
         ("base_lr: 1", ["-o", "a.prototxt/b"], "a.prototxt/b: not a directory"),
+        ("base_lr: 1", ["-o", "."], ".: is a directory"),
     ],
 )
 def test_mistakes_of_the_command(

@@ -41,3 +41,17 @@ def test_each_input_has_its_table() -> None:
         "\n"
         "no least pad: nothing is cut to the size of something else"
     )
+
+
+def test_a_fed_blob_sees_itself_if_asked() -> None:
+    n = NetSpec()
+    n.data = L.Input(shape={"dim": [1, 1, 30, 30]})
+    n.pool = L.Pooling(n.data, kernel_size=2, stride=2)
+    lines = table(infer_known(connect(parse_net(str(n.to_proto()))), {}), "data").splitlines()
+    assert lines[:5] == [
+        "in pixels of data",
+        "",
+        "blob  stride  field  offset",
+        "----  ------  -----  ------",
+        "data       1      1       0",
+    ]

@@ -27,6 +27,9 @@ FC = """layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{n
   inner_product_param {{ num_output: {outputs}
     weight_filler {{ type: "xavier" }} bias_filler {{ type: "gaussian" std: 1 }} }} }}
 """
+EMBED = """layer {{ name: "embed" type: "Embed" bottom: "data" top: "embed"
+  embed_param {{ input_dim: 7 num_output: {outputs} weight_filler {{ type: "xavier" }} }} }}
+"""
 UP = """layer {{ name: "{name}" type: "Deconvolution" bottom: "{bottom}" top: "{name}"
   convolution_param {{ num_output: {outputs} kernel_size: {kernel} stride: 2 {more}
     weight_filler {{ type: "xavier" }} }} }}
@@ -185,6 +188,48 @@ def test_a_channel_more_begins_as_the_mean_of_the_others(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.parametrize(
+    ("old", "wide", "plan", "axis"),
+    [
+        (up("up", "data", 4), up("up", "data", 6), Plan(more_classes=["up"]), 1),
+        (up("up", "data", 4), up("up", "wide", 4), Plan(more_channels=["up"]), 0),
+        (
+            fc("fc", "data", 4).replace("num", "transpose: true num"),
+            fc("fc", "data", 6).replace("num", "transpose: true num"),
+            Plan(more_classes=["fc"]),
+            1,
+        ),
+        (
+            EMBED.format(outputs=4),
+            EMBED.format(outputs=6),
+            Plan(more_classes=["embed"]),
+            1,
+        ),
+        (
+            up("up", "data", 3, more="group: 3"),
+            up("up", "wide", 5, more="group: 5"),
+            Plan(more_classes=["up"]),
+            0,
+        ),
+    ],
+)
+def test_layers_whose_outputs_lie_elsewhere(
+    tmp_path: Path, old: str, wide: str, plan: Plan, axis: int
+) -> None:
+    """What was there comes first along their axis."""
+    inputs = INPUT.format(channels=3) + INPUT.format(channels=5).replace('"data"', '"wide"')
+    before = compiled(inputs + old, tmp_path, "old")
+    begun, after = (compiled(inputs + wide, tmp_path, "new", seed=1) for _ in range(2))
+    (name,) = after.params
+    sources(after, [saved(before, tmp_path)], plan)
+    weight, had = blob(after, name), blob(before, name).shape[axis]
+    kept, rest = np.split(weight, [had], axis)
+    assert np.array_equal(kept, blob(before, name))
+    mean = np.broadcast_to(kept.mean(axis, keepdims=True), rest.shape)
+    expected = mean if plan.more_channels else np.split(blob(begun, name), [had], axis)[1]
+    np.testing.assert_allclose(rest, expected, rtol=1e-6)
+
+
 TRUNK = INPUT.format(channels=3) + conv("conv", "data", 5, 3)
 TWO = INPUT.format(channels=3) + conv("conv_a", "data", 5, 3) + conv("conv_b", "data", 5, 3)
 
@@ -219,6 +264,18 @@ def test_the_last_file_counts_and_what_no_file_has_stays(tmp_path: Path) -> None
         "conv_b": "conv of second.caffemodel",
         "late": "as its fillers begin it",
     }
+
+
+def test_classes_that_the_last_file_lacks_are_new(tmp_path: Path) -> None:
+    """Though a file before it had them."""
+    wide, narrow = (TRUNK + conv("score", "conv", outputs) for outputs in (6, 4))
+    files = [
+        saved(compiled(text, tmp_path, name, seed), tmp_path, name)
+        for seed, (name, text) in enumerate({"wide": wide, "narrow": narrow}.items())
+    ]
+    new, before = (compiled(wide, tmp_path, "new", seed=7) for _ in range(2))
+    transplant(new, files, Plan(more_classes=["score"]))
+    assert np.array_equal(blob(new, "score")[4:], blob(before, "score")[4:])
 
 
 def test_what_went_nowhere_is_told(tmp_path: Path) -> None:
@@ -281,6 +338,26 @@ GROUPED = INPUT.format(channels=4) + conv("conv", "data", 6, 3, "group: 2")
             Plan(more_channels=["conv"]),
             'FILE: layer "conv" (Convolution): its weight 6x2x3x3 has not one input channel for '
             "each of the bottom's 2x4x6x8, so that none can be added",
+        ),
+        (
+            INPUT.format(channels=4) + conv("conv", "data", 4, 3, "group: 2"),
+            GROUPED,
+            Plan(more_classes=["conv"]),
+            'FILE: layer "conv" (Convolution): its weight 6x2x3x3 has its classes in groups, so '
+            "that none can be added behind them",
+        ),
+        (
+            INPUT.format(channels=6) + up("up", "data", 4),
+            INPUT.format(channels=6) + up("up", "data", 6),
+            Plan(more_channels=["up"]),
+            'FILE: layer "up" (Deconvolution): weight is 6x4x4x4 in the file, 6x6x4x4 in the net, '
+            "which is not the same with more input channels",
+        ),
+        (
+            TRUNK,
+            TRUNK,
+            Plan(rename={"conv": "cnov"}),
+            'no layer "cnov" to rename "conv" to has learned blobs; did you mean "conv"?',
         ),
         (
             TRUNK,
@@ -390,6 +467,7 @@ def test_a_net_can_be_filled_without_weights(
         (["--rename", "conv"], "--rename conv: write it as OLD=NEW"),
         (["--shape", "data"], "--shape data: write it as data=1,3,500,500"),
         (["-o", "net.prototxt/x"], "net.prototxt/x: not a directory"),
+        (["-o", "."], ".: is a directory"),
     ],
 )
 def test_mistakes_of_the_command(

@@ -28,8 +28,11 @@ def table(shapes: KnownShapes, blob: str | None = None) -> str:
         found = receptive_fields(graph, name)
         if blob is not None:
             found = {other: field for other, field in found.items() if other == blob}
+        # That a fed blob sees itself is worth no table, unless it is asked for.
         if any(
-            isinstance(field, ReceptiveField) for other, field in found.items() if other != name
+            isinstance(field, ReceptiveField)
+            for other, field in found.items()
+            if blob is not None or other != name
         ):
             tables.append(f"in pixels of {name}\n\n{_table(found)}")
     return "\n\n".join([*tables, pads(alignment(shapes))])

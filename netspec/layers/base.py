@@ -192,7 +192,7 @@ class Layer:
         return False
 
     def repadded(self, pad: int) -> Layer | None:
-        """This layer with ``pad`` on every spatial axis; None for types that pad nothing."""
+        """This layer with ``pad`` on every spatial axis; None for types that fit no image so."""
         return None
 
     def recut(self, offset: Shape) -> Layer | None:
@@ -205,6 +205,13 @@ class Layer:
         That is what convolutions and matrix products cost; all else of a layer is not counted.
         """
         return 0
+
+    def channel_axes(self, blob: str) -> tuple[int | None, int | None]:
+        """The axes of a learned blob along which its outputs lie, and its input channels.
+
+        None where there are none, or where more of them could not follow those that are there.
+        """
+        return 0, None
 
     def allow_force_backward(self, bottom: int) -> bool:
         """Whether ``force_backward`` reaches this bottom (it never reaches labels)."""

@@ -55,6 +55,12 @@ class InnerProduct(Layer):
         axis = canonical_axis(self.param.axis, len(bottom))
         return count(bottom[:axis]) * count(self.blobs(bottom)["weight"].shape)
 
+    def channel_axes(self, blob: str) -> tuple[int | None, int | None]:
+        """Along the weight's rows and columns, or the reverse."""
+        if blob == "bias":
+            return 0, None
+        return (1, 0) if self.param.transpose else (0, 1)
+
     def sees_all(self, rank: int) -> bool:
         """Every output is made of all inputs."""
         return True
@@ -101,6 +107,10 @@ class Embed(Layer):
         """One gather."""
         top = pick_rows(ctx.blobs["weight"], indices)
         return top + jnp.broadcast_to(ctx.blobs["bias"], top.shape) if "bias" in ctx.blobs else top
+
+    def channel_axes(self, blob: str) -> tuple[int | None, int | None]:
+        """Along the weight's columns; its rows are indices, no channels."""
+        return (0 if blob == "bias" else 1), None
 
     def allow_force_backward(self, bottom: int) -> bool:
         """Indices have no gradient."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -29,6 +30,9 @@ from netspec.proto.layers_pb2 import ConvolutionParameter, LayerParameter
 
 class _Convolutional(Layer):
     """What Convolution and Deconvolution share: one weight and bias for all bottoms."""
+
+    # Of the weight: that of the outputs, and that of the input channels.
+    weight_axes: ClassVar[tuple[int, int]] = (0, 1)
 
     @property
     def layout(self) -> Layout:  # type: ignore[override]
@@ -56,6 +60,12 @@ class _Convolutional(Layer):
         if not self.param.bias_term:
             return {"weight": weight}
         return {"weight": weight, "bias": Blob((self.param.num_output,), self.param.bias_filler)}
+
+    def channel_axes(self, blob: str) -> tuple[int | None, int | None]:
+        """Along the weight's first two axes; not in groups, unless each output is one."""
+        if blob == "bias" or self.param.group == self.param.num_output > 1:
+            return 0, None
+        return self.weight_axes if self.param.group == 1 else (None, None)
 
     def run(self, ctx: Context, bottom: Array, algorithm: Callable[..., Array]) -> Array:
         """``algorithm`` on one bottom, whose axes before the channels are one batch axis to it."""
@@ -148,6 +158,7 @@ class Deconvolution(_Convolutional):
     """
 
     formula = "y = transpose(w) * x + b"
+    weight_axes = (1, 0)
 
     def shape(self, *bottoms: Shape) -> Shape | tuple[Shape, ...]:
         """(N, C, H, W) -> (N, num_output, H', W')."""

@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from netspec.errors import NetSpecError, SolverError, require, unreadable
+import numpy as np
+
+from netspec.errors import NetSpecError, SolverError, fail, require, unreadable
 from netspec.files import whole
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.prototxt import read_solver, rewrite_solver
@@ -92,18 +94,17 @@ def equivalent(solver: SolverParameter, target: Target) -> tuple[SolverParameter
     parts = images / new_images
     same = solver.momentum ** (1 / parts)
     momentum = same if target.momentum is None else target.momentum
-    require(
-        _rounded(momentum) < 1,
-        f"momentum would have to be {momentum:.9g} for {new_images} of {images} images a step, too "
-        "near to 1 to keep",
-        SolverError,
-    )
     shorter = (1 - momentum) / (1 - solver.momentum) if target.keep == "way" else 1.0
     new = SolverParameter()
     new.CopyFrom(solver)
     new.iter_size = iter_size
     if momentum != solver.momentum:
-        new.momentum = _rounded(momentum)
+        new.momentum = _factor("momentum", momentum, images, new_images)
+    gamma = gamma_in_parts(solver, parts)
+    if gamma != solver.gamma:
+        # Of other policies gamma is no factor, and may be near to 1.
+        exact = solver.lr_policy == "exp"
+        new.gamma = _factor("gamma", gamma, images, new_images) if exact else _rounded(gamma)
     new.base_lr = _rounded(solver.base_lr / parts * shorter)
     _rescale(new, parts)
     if solver.clip_gradients > 0:
@@ -129,6 +130,7 @@ def _check(solver: SolverParameter, target: Target, iter_size: int) -> None:
         f"momentum {solver.momentum:g} is outside 0 to 1",
         SolverError,
     )
+    require(solver.gamma >= 0, f"gamma {solver.gamma:g} must not be negative", SolverError)
     require(
         target.momentum is None or 0 <= target.momentum < 1,
         f"--momentum {target.momentum} is outside 0 to 1",
@@ -136,6 +138,8 @@ def _check(solver: SolverParameter, target: Target, iter_size: int) -> None:
     )
     for name, value in (("iter-size", iter_size), ("batch", min(target.batch))):
         require(value > 0, f"--{name} {value} must be at least 1", SolverError)
+    for name, value in (("iter-size", iter_size), ("batch", max(target.batch))):
+        require(value <= _MOST, f"--{name} {value} must be at most {_MOST}", SolverError)
 
 
 def _rounded(value: float) -> float:
@@ -143,15 +147,27 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+def _factor(name: str, value: float, images: int, new_images: int) -> float:
+    """The same for what is multiplied anew each iteration, so that its distance to 1 counts.
+
+    Raises SolverError where a solver's float would be off by more than a hundredth of that.
+    """
+    for kept in (_rounded(value), float(np.float32(value))):
+        if math.isclose(1 - kept, 1 - value, rel_tol=0.01):
+            return kept
+    return fail(
+        f"{name} would have to be {value:.9g} for {new_images} of {images} images a step, too near "
+        "to 1 to keep",
+        SolverError,
+    )
+
+
 def _rescale(solver: SolverParameter, parts: float) -> None:
-    """Let an iteration be ``parts`` of them: all that is counted in them, and what gamma does."""
+    """Let an iteration be ``parts`` of them, for all that is counted in them."""
     for name in COUNTS:
         if getattr(solver, name) and solver.HasField(name):
             setattr(solver, name, _count(getattr(solver, name), parts))
     solver.stepvalue[:] = [_count(value, parts) for value in solver.stepvalue]
-    gamma = gamma_in_parts(solver, parts)
-    if gamma != solver.gamma:
-        solver.gamma = _rounded(gamma)
 
 
 def _count(value: int, parts: float) -> int:
