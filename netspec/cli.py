@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from netspec.cli_caffe import caffe
 from netspec.cli_data import data
-from netspec.errors import NetSpecError, SourceError, fail, require
+from netspec.cli_run import run
+from netspec.errors import NetSpecError, fail
 
 if TYPE_CHECKING:
     from netspec.shapes import KnownShapes
@@ -60,21 +62,12 @@ def solve(solver: str, **options: Any) -> None:
 @click.option("--iterations", type=int, help="Batches to run; by default, the data once.")
 def test(net: str, weights: str | None, iterations: int | None) -> None:
     """Run NET on its test data: the mean of its outputs, and metrics where it segments."""
-    from netspec.build import compile_net, graph
+    from netspec.build import graph, with_data
     from netspec.report import evaluation_lines
     from netspec.solving.evaluation import evaluate
-    from netspec.sources.feed import Feed
     from netspec.weights import copy_into, read_weights
 
-    connected = graph(net)
-    require(
-        not connected.inputs,
-        f"{net}: no data layer feeds {', '.join(connected.inputs)}, which an Input layer makes; "
-        "test a net that has data layers",
-        SourceError,
-    )
-    with Feed(connected) as feed:
-        compiled = compile_net(connected, feed.tops)
+    with with_data(graph(net)) as (compiled, feed):
         if weights:
             click.echo(copy_into(compiled, read_weights(weights)))
         found = evaluate(compiled, feed, feed.batches if iterations is None else iterations)
@@ -189,7 +182,9 @@ def upgrade(old: str, new: str) -> None:
     click.echo(new)
 
 
+main.add_command(caffe)
 main.add_command(data)
+main.add_command(run)
 
 if __name__ == "__main__":
     main()

@@ -35,11 +35,16 @@ class Evaluation:
 
 
 def evaluate(
-    net: Net, feed: Feed, batches: int, stopped: Callable[[], bool] = lambda: False
+    net: Net,
+    feed: Feed,
+    batches: int,
+    stopped: Callable[[], bool] = lambda: False,
+    seen: Callable[[int, str, np.ndarray], None] = lambda batch, name, value: None,
 ) -> Evaluation:
     """Run a net on the next ``batches`` batches of its data, or on fewer once ``stopped()``.
 
-    Raises SolverError, and what the data raises.
+    seen: is told each output of each batch, flattened, but for scores that have labels. Raises
+    SolverError, and what the data raises.
     """
     require(batches > 0, f"{batches} test batches; at least 1 is needed", SolverError)
     graph = net.graph
@@ -64,6 +69,7 @@ def evaluate(
                 value = np.asarray(blobs[name], np.float64).ravel()
                 _require_same_size(name, value, sums.get(name, value))
                 sums[name] = sums[name] + value if name in sums else value
+                seen(done, name, value)
         for score, (label, labels) in pairs.items():
             found = confusion(blobs[score], blobs[label], labels.classes, labels.ignore)
             counts[score] = counts[score] + found if score in counts else found

@@ -29,11 +29,12 @@ class Source(ABC):
 
     current: the file behind the batch last handed out, for messages; empty before the first.
     read_ahead: how many batches a thread may read before they are asked for; None: as
-    many as the feed says.
+    many as the feed says. user: the object behind it, where somebody wrote its class in Python.
     """
 
     current: str = ""
     read_ahead: int | None = None
+    user: Any = None
 
     @property
     @abstractmethod
