@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from netspec.errors import GraphError, NetSpecError, require, unreadable
+from netspec.errors import GraphError, NetSpecError, SourceError, require, unreadable
 from netspec.files import whole
 from netspec.graph import Create, Graph, connect
 from netspec.layers import create
@@ -14,9 +15,17 @@ from netspec.layers.unknown import create_or_stand_in
 from netspec.module import Net
 from netspec.phase import select, state_of
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
-from netspec.prototxt import NetText, is_solver, read_net, read_solver, write
+from netspec.prototxt import (
+    AnyMessage,
+    NetText,
+    is_solver,
+    read_binary_net,
+    read_net,
+    read_solver,
+    write,
+)
 from netspec.shapes import KnownShapes, infer, infer_known
-from netspec.sources.feed import shapes_of_sources
+from netspec.sources.feed import Feed, shapes_of_sources
 from netspec.upgrade import upgrade, upgrade_solver_type
 from netspec.weights import copy_into, read_weights
 
@@ -84,11 +93,51 @@ def look_at(
 
 def upgrade_file(old: str | Path, new: str | Path) -> None:
     """Write a net's or a solver's prototxt in the current schema; raises ParseError, GraphError."""
-    message = (
-        upgrade_solver_type(read_solver(old)) if is_solver(old) else upgrade(read_net(old))
-    ).message
+    (upgrade_solver_file if is_solver(old) else upgrade_net_file)(old, new)
+
+
+def upgrade_net_file(old: str | Path, new: str | Path) -> bool:
+    """Write a net's prototxt in the current schema; whether it was in another."""
+    net = read_net(old)
+    return _write_upgraded(net.message, upgrade(net).message, new)
+
+
+def upgrade_solver_file(old: str | Path, new: str | Path) -> bool:
+    """Write a solver's prototxt in the current schema; whether it was in another."""
+    solver = read_solver(old)
+    return _write_upgraded(solver.message, upgrade_solver_type(solver).message, new)
+
+
+def upgrade_weights_file(old: str | Path, new: str | Path) -> bool:
+    """Write a binary net, a .caffemodel, in the current schema; whether it was in another."""
+    net = read_binary_net(old)
+    return _write_upgraded(net.message, upgrade(net).message, new, binary=True)
+
+
+def _write_upgraded(
+    was: AnyMessage, message: AnyMessage, path: str | Path, binary: bool = False
+) -> bool:
+    content = message.SerializeToString() if binary else write(message).encode()
     try:
-        with whole(new) as part:
-            part.write_text(write(message), encoding="utf-8")
+        with whole(path) as part:
+            part.write_bytes(content)
     except OSError as error:
-        raise NetSpecError(unreadable(new, error)) from None
+        raise NetSpecError(unreadable(path, error)) from None
+    return was != message
+
+
+@contextmanager
+def with_data(graph: Graph, inputs_ok: bool = False) -> Iterator[tuple[Net, Feed]]:
+    """The module of a net and what its data layers read; closed at the end.
+
+    inputs_ok: whether the caller may have blobs to hand in; if not, SourceError is raised where
+    there are Input layers.
+    """
+    require(
+        inputs_ok or not graph.inputs,
+        f"{graph.file}: no data layer feeds {', '.join(graph.inputs)}, which an Input layer makes; "
+        "give a net that has data layers",
+        SourceError,
+    )
+    with Feed(graph) as feed:
+        yield compile_net(graph, feed.tops), feed

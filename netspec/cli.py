@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from netspec.cli_caffe import caffe
 from netspec.cli_data import data
+from netspec.cli_run import run
 from netspec.cli_segmentation import score, segment
 from netspec.errors import NetSpecError, fail, require
 
@@ -258,7 +260,9 @@ def upgrade(old: str, new: str) -> None:
     click.echo(new)
 
 
+main.add_command(caffe)
 main.add_command(data)
+main.add_command(run)
 main.add_command(score)
 main.add_command(segment)
 

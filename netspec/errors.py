@@ -35,8 +35,11 @@ class Place(NamedTuple):
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-class NetSpecError(Exception):
-    """A user's mistake; ``str(error)`` is the whole message."""
+class NetSpecError(RuntimeError):
+    """A user's mistake; ``str(error)`` is the whole message.
+
+    A RuntimeError, as scripts for pycaffe expect.
+    """
 
     def __init__(self, message: str, place: Place | None = None, who: str = "") -> None:
         super().__init__(message)

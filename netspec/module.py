@@ -51,6 +51,10 @@ class LayerParams(nnx.Module):
             raise KeyError(f'no blob "{name}"{nearest(name, self._names)}')
         return getattr(self, name)
 
+    def share(self, name: str, variable: nnx.Variable[Any]) -> None:
+        """Have another layer's variable, perhaps another net's, for a blob of equal shape."""
+        setattr(self, name, variable)
+
     def __iter__(self) -> Iterator[nnx.Variable[Any]]:
         return (self[name] for name in self._names)
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf import text_encoding, text_format
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from netspec.errors import NetSpecError, ParseError, Place, nearest, require, unreadable
 from netspec.proto.layers_pb2 import LayerParameter
@@ -73,6 +73,19 @@ class SolverText:
 def read_net(path: str | Path) -> NetText:
     """Read a net prototxt; raises ParseError."""
     return parse_net(_read(path), str(path))
+
+
+def read_binary_net(path: str | Path) -> NetText:
+    """Read a net with its weights, a binary .caffemodel; raises ParseError."""
+    message = NetParameter()
+    try:
+        message.ParseFromString(Path(path).read_bytes())
+    except OSError as error:
+        raise ParseError(unreadable(path, error)) from None
+    except DecodeError:
+        raise ParseError("is no binary net; is it a .caffemodel?", Place(str(path))) from None
+    places = (Place(str(path)),) * (len(message.layer) + len(message.layers))
+    return NetText(message, str(path), places)
 
 
 def parse_net(text: str, file: str = "<text>") -> NetText:

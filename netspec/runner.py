@@ -94,18 +94,21 @@ def run(
     key: Array | None = None,
     nodes: Iterable[int] | None = None,
     nudges: Mapping[int, Array] | None = None,
+    instead: Mapping[int, Array] | None = None,
 ) -> Run:
     """Run a net, or some of its layers.
 
     params: every learned array, shared ones once, and the layers' memory (zeros where it is not
     there). given: arrays of the values that the run starts from (fed blobs; for a partial run,
-    what earlier layers made). key: for layers that draw random numbers. nodes: which layers to
-    run, in order; all by default. nudges: arrays added to the values of these indices as they are
-    made, so that gradients with respect to a nudge are gradients with respect to the value; users'
-    own layers are still asked only for those gradients that Caffe would compute.
+    what earlier layers made, perhaps as they hold it). key: for layers that draw random numbers.
+    nodes: which layers to run, in order; all by default. nudges: arrays added to the values of
+    these indices as they are made, so that gradients with respect to a nudge are gradients with
+    respect to the value; users' own layers are still asked only for those gradients that Caffe
+    would compute. instead: arrays that stand in for the values of these indices; gradients go
+    through to what was computed there.
     """
     graph = shapes.graph
-    nudges = nudges or {}
+    nudges, instead = nudges or {}, instead or {}
     last = lowering.channels_last(jax.default_backend())
     made = Run(shapes)
     for i, array in given.items():
@@ -131,6 +134,9 @@ def run(
             tops = node.layer.apply(ctx, *_arrays(bottoms, stops, ctx.channels_last))
         for i, top in zip(node.tops, tops if isinstance(tops, tuple) else (tops,), strict=True):
             held = _hold(top, ctx.channels_last)
+            if i in instead:
+                computed = held.channels_first()
+                held = Held(instead[i] + (computed - jax.lax.stop_gradient(computed)))
             made.values[i] = Held(held.channels_first() + nudges[i]) if i in nudges else held
         for name, array in ctx.updates.items():
             owner = shapes.keys[n][name]

@@ -27,7 +27,7 @@ from typing import Any
 
 from netspec import coords
 from netspec.errors import GraphError, LayerError, Place, blame, fail, nearest, require
-from netspec.graph import connect
+from netspec.graph import Graph, connect
 from netspec.layers.base import REGISTRY
 from netspec.layers.dialects import fork_of_type
 from netspec.proto import layers_pb2
@@ -177,14 +177,19 @@ def crop(top: Top, reference: Top, rank: int = 2) -> Top:
     rank: how many spatial axes the two have. Raises GraphError where no such crop exists
     (`netspec.coords.crop_offset`).
     """
-    order = _ordered([top.fn, reference.fn])
-    net = _serialise(order, {})
-    graph = connect(NetText(net, "", (Place(""),) * len(order)))
-    blob, like = (graph.nodes[order.index(t.fn)].tops[t.n] for t in (top, reference))
+    graph, (blob, like) = connected(top, reference)
     offset = coords.crop_offset(graph, blob, like, rank)
     same = len(set(offset)) == 1
     cut: Top = layers.Crop(top, reference, axis=2, offset=offset[:1] if same else offset)
     return cut
+
+
+def connected(*tops: Top) -> tuple[Graph, list[int]]:
+    """The graph of all layers that some tops need, and which of its values they are."""
+    order = _ordered(top.fn for top in tops)
+    net = _serialise(order, {})
+    graph = connect(NetText(net, "", (Place(""),) * len(order)))
+    return graph, [graph.nodes[order.index(top.fn)].tops[top.n] for top in tops]
 
 
 def _layer(

@@ -317,7 +317,7 @@ TESTS = [
      "solver, but this file is read as a net"),
     ("net.prototxt nowhere.caffemodel", "nowhere.caffemodel: cannot read: no such file"),
     ("deploy.prototxt", "deploy.prototxt: no data layer feeds data, which an Input layer makes; "
-     "test a net that has data layers"),
+     "give a net that has data layers"),
     ("net.prototxt --iterations 0", "0 test batches; at least 1 is needed"),
     ("net.prototxt --iterations -2", "-2 test batches; at least 1 is needed"),
 ]  # fmt: skip

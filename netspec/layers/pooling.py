@@ -94,7 +94,9 @@ class Pooling(_Pooled):
 
     def coords(self, rank: int) -> CoordMap | None:
         """Output pixel p sits at stride p + (kernel - 1) / 2 - pad; none for global pooling."""
-        return None if self.param.global_pooling else pooling_window(self.param, (1,) * rank).down()
+        if self.param.global_pooling:
+            return None
+        return pooling_window(self.param, (1, 1)).over(rank).down()
 
     def sees_all(self, rank: int) -> bool:
         """Global pooling's one output does."""

@@ -20,6 +20,9 @@ from netspec.sources.feed import Feed, label_blobs
 # So many batches may be under way before the host waits for what they make: each holds its data.
 _UNDER_WAY = 16
 
+# Is told of an output of a batch: the batch's number, the output's name, its values, flattened.
+Seen = Callable[[int, str, np.ndarray], None]
+
 
 @dataclass
 class Evaluation:
@@ -53,9 +56,13 @@ class _Count:
 class _Figures:
     """The sums of a net's outputs and of its loss, over the batches whose blobs it is given."""
 
-    def __init__(self, outputs: Sequence[str], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, outputs: Sequence[str], weights: Mapping[str, float], seen: Seen | None
+    ) -> None:
         self._outputs = outputs
         self._weights = weights
+        self._seen = seen
+        self._settled = 0
         self._waiting: list[dict[str, Array]] = []
         self.sums: dict[str, np.ndarray] = {}
         self.loss = 0.0
@@ -63,7 +70,7 @@ class _Figures:
     def add(self, blobs: dict[str, Array]) -> None:
         """Take a batch's blobs, which may still be in the making."""
         self._waiting.append(blobs)
-        if len(self._waiting) == _UNDER_WAY:
+        if self._seen is not None or len(self._waiting) == _UNDER_WAY:
             self.settle()
 
     def settle(self) -> None:
@@ -74,6 +81,9 @@ class _Figures:
                 value = np.asarray(blobs[name], np.float64).ravel()
                 _require_same_size(name, value, self.sums.get(name, value))
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
+                if self._seen is not None:
+                    self._seen(self._settled, name, value)
+            self._settled += 1
         self._waiting.clear()
 
 
@@ -82,13 +92,15 @@ def evaluate(
     feed: Feed,
     batches: int,
     stopped: Callable[[], bool] = lambda: False,
+    seen: Seen | None = None,
     pictures: Sequence[str] = (),
     keep: Callable[[Mapping[str, Array]], None] | None = None,
 ) -> Evaluation:
     """Run a net on the next ``batches`` batches of its data, or on fewer once ``stopped()``.
 
+    seen: is told each output of each batch: the batch's number, the output's name and its values.
     pictures: blobs that ``keep`` is given after each batch, while ``feed`` still names what it was
-    made of; their mean is not taken. Without it nothing waits for a single batch: pixels are
+    made of; their mean is not taken. Without either nothing waits for a single batch: pixels are
     counted on the device. Raises SolverError, and what the data raises.
     """
     require(batches > 0, f"{batches} test batches; at least 1 is needed", SolverError)
@@ -101,7 +113,7 @@ def evaluate(
     }
     # Scores are pictures, not figures: their mean over a set says nothing.
     outputs = [name for name in graph.outputs if name not in pairs and name not in pictures]
-    figures = _Figures(outputs, weights)
+    figures = _Figures(outputs, weights, seen)
     count = _Count(tuple((score, label, labels) for score, (label, labels) in pairs.items()))
     tallies = {score: Tally.empty(labels.classes) for score, (_, labels) in pairs.items()}
     wanted = tuple(dict.fromkeys([*outputs, *weights, *pictures]))

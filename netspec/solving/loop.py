@@ -222,6 +222,13 @@ class Solver:
         """What all randomness starts from."""
         return self.trainer.seed
 
+    def retune(self) -> None:
+        """Heed what was changed in `param`; raises SolverError."""
+        with self.text.blamed():
+            regime.check(self.param)
+            self.rate = schedule(self.param)
+            self.trainer.retune()
+
     def snapshot(self) -> tuple[Path, Path]:
         """Write weights and state; returns their paths. Raises SolverError if the disk will not."""
         self.guard.settle()

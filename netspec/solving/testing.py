@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from netspec import build
-from netspec.errors import SolverError, SourceError, blame, require
+from netspec.errors import SolverError, blame, require
 from netspec.graph import Graph
 from netspec.layers.base import text
 from netspec.module import Net
@@ -33,15 +33,7 @@ def opened(net: str | Path, weights: str | Path | None) -> Iterator[Tested]:
 
     Raises SourceError where nothing feeds it, and what its parts raise.
     """
-    graph = build.graph(net)
-    require(
-        not graph.inputs,
-        f"{net}: no data layer feeds {', '.join(graph.inputs)}, which an Input layer makes; "
-        "test a net that has data layers",
-        SourceError,
-    )
-    with Feed(graph) as feed:
-        compiled = build.compile_net(graph, feed.tops)
+    with build.with_data(build.graph(net)) as (compiled, feed):
         copied = copy_into(compiled, read_weights(weights)) if weights else None
         yield Tested(compiled, feed, copied)
 

@@ -41,13 +41,14 @@ class Source(ABC):
     current: the file behind the batch last handed out, for messages; empty before the first.
     sample: what its one sample is called in the set; empty if it has several, or no name.
     read_ahead: how many batches a thread may read before they are asked for; None: as
-    many as the feed says.
+    many as the feed says. user: the object behind it, where somebody wrote its class in Python.
     """
 
     current: str = ""
     sample: str = ""
     about: About = About()
     read_ahead: int | None = None
+    user: Any = None
 
     @property
     @abstractmethod

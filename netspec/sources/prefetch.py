@@ -129,6 +129,11 @@ class Prefetch(Source):
     def batches(self) -> int:
         return self._source.batches
 
+    @property
+    def user(self) -> Any:
+        """The object behind the source, which may be some batches ahead."""
+        return self._source.user
+
     def describe(self) -> str:
         return self._source.describe()
 

@@ -118,6 +118,11 @@ class PythonData(LayerSource):
         self._call("reshape")
 
     @property
+    def user(self) -> Any:
+        """The user's object of now: `restore` makes another."""
+        return self._object
+
+    @property
     def tops(self) -> dict[str, Shape]:
         return {name: array.shape for name, array in self._peek().items()}
 
