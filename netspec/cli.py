@@ -48,7 +48,9 @@ def main() -> None:
 @click.option("--keep", type=int, help="Keep only so many snapshots, the newest.")
 @click.option("--tensorboard", metavar="DIR", help="Log for TensorBoard, too.")
 @click.option("--glog", is_flag=True, help="Begin lines as Caffe's logs do, for their parsers.")
-@click.option("--skip-corrupt", is_flag=True, help="Go on without what cannot be read.")
+@click.option(
+    "--skip-corrupt", is_flag=True, help="Leave out batches that hold a file that cannot be read."
+)
 @click.option("--debug-nans", is_flag=True, help="Find the first number that is not finite.")
 def solve(solver: str, **options: Any) -> None:
     """Train the net of SOLVER, a solver prototxt."""

@@ -98,8 +98,9 @@ def fail(message: str, error: type[NetSpecError] = LayerError) -> NoReturn:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number and what it counts: ``1 top``, ``2 tops``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """A number and what it counts: ``1 top``, ``2 tops``, ``2 batches``."""
+    end = "es" if noun.endswith(("ch", "s", "x")) else "s"
+    return f"{count} {noun}{'' if count == 1 else end}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

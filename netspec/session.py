@@ -85,8 +85,8 @@ def run(path: str, options: Options) -> None:
             raise
         if solver.feed.skipped:
             solver.listener.warn(
-                f"left out {counted(solver.feed.skipped, 'batch')} of the training data: what "
-                "could not be read"
+                f"left out {counted(solver.feed.skipped, 'batch')} of the training data, as "
+                "something in each could not be read"
             )
         how = "Optimization stopped early." if solver.stopping else "Optimization Done."
         report.say(how)

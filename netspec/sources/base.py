@@ -39,13 +39,15 @@ class Source(ABC):
     """A stream of batches for one data layer.
 
     current: the file behind the batch last handed out, for messages; empty before the first.
-    sample: what its one sample is called in the set; empty if it has several, or no name.
+    sample: what its one sample is called in the set; empty if it has several, or no name. files:
+    the file behind each of its samples; empty where they are not known.
     read_ahead: how many batches a thread may read before they are asked for; None: as
     many as the feed says. user: the object behind it, where somebody wrote its class in Python.
     """
 
     current: str = ""
     sample: str = ""
+    files: tuple[str, ...] = ()
     about: About = About()
     read_ahead: int | None = None
     user: Any = None

@@ -163,13 +163,13 @@ class Feed:
         for node, labels, name in label_blobs(shapes):
             if name in batch:
                 with blame(node.place, node.who):
-                    check_labels(batch[name], labels, self._file_behind(name) or f'blob "{name}"')
+                    behind = self._source_of(name)
+                    whose = (behind and behind.current) or f'blob "{name}"'
+                    check_labels(batch[name], labels, whose, behind.files if behind else ())
 
-    def _file_behind(self, blob: str) -> str:
-        for node in _data_layers(self.graph):
-            if blob in node.layer.spec.top:
-                return self.sources[node.name].current
-        return ""
+    def _source_of(self, blob: str) -> Source | None:
+        nodes = _data_layers(self.graph)
+        return next((self.sources[n.name] for n in nodes if blob in n.layer.spec.top), None)
 
 
 def label_blobs(shapes: Shapes) -> list[tuple[Node, Labels, str]]:

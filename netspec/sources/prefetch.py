@@ -21,6 +21,7 @@ class _Read(NamedTuple):
     state: dict[str, Any]
     current: str
     sample: str
+    files: tuple[str, ...]
 
 
 class _Reader:
@@ -78,7 +79,9 @@ class _Reader:
                 return self._source.job()
             finally:
                 source = self._source
-                self._queue.put(_Read(batch, source.state(), source.current, source.sample))
+                self._queue.put(
+                    _Read(batch, source.state(), source.current, source.sample, source.files)
+                )
 
 
 class Prefetch(Source):
@@ -102,6 +105,7 @@ class Prefetch(Source):
 
     def _start(self) -> None:
         self.current, self.sample = self._source.current, self._source.sample
+        self.files = self._source.files
         self._state = self._source.state()
         self._head: _Read | None = None
         self._reader: _Reader | None = _Reader(self._source, self._depth, self._workers)
@@ -114,7 +118,8 @@ class Prefetch(Source):
         head = self._peek()
         batch = head.batch.result()
         self._head = None
-        self.current, self.sample, self._state = head.current, head.sample, head.state
+        self.current, self.sample, self.files = head.current, head.sample, head.files
+        self._state = head.state
         return batch
 
     def state(self) -> dict[str, Any]:

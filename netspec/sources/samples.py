@@ -88,6 +88,7 @@ class SampleSource(ParallelSource):
             samples = [head, *(self._take(position + i) for i in range(1, self._size))]
         self.current = head.name if self._size == 1 else f"the batch that begins with {head.name}"
         self.sample = Path(head.name).stem if self._size == 1 else ""
+        self.files = tuple(sample.name for sample in samples)
         self._position += self._size
         self._head = None
         return lambda: self._batch(samples, seed, position)

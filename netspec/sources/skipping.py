@@ -38,6 +38,7 @@ class Skipping(ParallelSource):
             return self._skip(error)
         finally:
             self.current, self.sample = self._source.current, self._source.sample
+            self.files = self._source.files
 
         def attempt() -> Batch:
             try:
@@ -78,7 +79,8 @@ def step_over(source: Source) -> None:
     while not source.tops:
         require(
             left > 0,
-            f"nothing can be read, {source.batches} times in a row; the last was {source.current}",
+            f"no batch can be read: each of {source.batches} in a row holds something that cannot; "
+            f"the last was {source.current}",
             SourceError,
         )
         source.next()
