@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from netspec.errors import GraphError, NetSpecError, SourceError, require, unreadable
-from netspec.files import whole
+from netspec.errors import GraphError, SourceError, require
 from netspec.graph import Create, Graph, connect
 from netspec.layers import create
 from netspec.layers.base import Shape
@@ -15,18 +14,10 @@ from netspec.layers.unknown import create_or_stand_in
 from netspec.module import Net
 from netspec.phase import select, state_of
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
-from netspec.prototxt import (
-    AnyMessage,
-    NetText,
-    is_solver,
-    read_binary_net,
-    read_net,
-    read_solver,
-    write,
-)
+from netspec.prototxt import NetText, read_net
 from netspec.shapes import KnownShapes, infer, infer_known
 from netspec.sources.feed import Feed, shapes_of_sources
-from netspec.upgrade import upgrade, upgrade_solver_type
+from netspec.upgrade import upgrade
 from netspec.weights import copy_into, read_weights
 
 PHASES = {"train": TRAIN, "test": TEST}
@@ -89,41 +80,6 @@ def look_at(
     """A net to look at, with all shapes that hang neither on absent data nor on unknown layers."""
     connected = graph(prototxt, phase, create=create_or_stand_in)
     return infer_known(connected, shapes_of_sources(connected, shapes or {}, missing_ok=True))
-
-
-def upgrade_file(old: str | Path, new: str | Path) -> None:
-    """Write a net's or a solver's prototxt in the current schema; raises ParseError, GraphError."""
-    (upgrade_solver_file if is_solver(old) else upgrade_net_file)(old, new)
-
-
-def upgrade_net_file(old: str | Path, new: str | Path) -> bool:
-    """Write a net's prototxt in the current schema; whether it was in another."""
-    net = read_net(old)
-    return _write_upgraded(net.message, upgrade(net).message, new)
-
-
-def upgrade_solver_file(old: str | Path, new: str | Path) -> bool:
-    """Write a solver's prototxt in the current schema; whether it was in another."""
-    solver = read_solver(old)
-    return _write_upgraded(solver.message, upgrade_solver_type(solver).message, new)
-
-
-def upgrade_weights_file(old: str | Path, new: str | Path) -> bool:
-    """Write a binary net, a .caffemodel, in the current schema; whether it was in another."""
-    net = read_binary_net(old)
-    return _write_upgraded(net.message, upgrade(net).message, new, binary=True)
-
-
-def _write_upgraded(
-    was: AnyMessage, message: AnyMessage, path: str | Path, binary: bool = False
-) -> bool:
-    content = message.SerializeToString() if binary else write(message).encode()
-    try:
-        with whole(path) as part:
-            part.write_bytes(content)
-    except OSError as error:
-        raise NetSpecError(unreadable(path, error)) from None
-    return was != message
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from netspec.cli_caffe import caffe
 from netspec.cli_data import data
 from netspec.cli_run import run
 from netspec.cli_segmentation import score, segment
+from netspec.cli_shared import keep_programs
 from netspec.errors import NetSpecError, fail, require
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def solve(solver: str, **options: Any) -> None:
     """Train the net of SOLVER, a solver prototxt."""
     from netspec.session import Options, run
 
+    keep_programs()
     run(solver, Options(**options))
 
 
@@ -65,15 +67,21 @@ def solve(solver: str, **options: Any) -> None:
 @click.option("--iterations", type=int, help="Batches to run; by default, the data once.")
 def test(net: str, weights: str | None, iterations: int | None) -> None:
     """Run NET on its test data: the mean of its outputs, and metrics where it segments."""
+    from netspec.frames import Frames
     from netspec.report import evaluation_lines
     from netspec.solving.evaluation import class_names, evaluate
     from netspec.solving.testing import opened
 
+    keep_programs()
     with opened(net, weights) as (compiled, feed, copied):
         if copied:
             click.echo(copied)
-        found = evaluate(compiled, feed, feed.batches if iterations is None else iterations)
+        frames = Frames(compiled, click.echo)
+        batches = feed.batches if iterations is None else iterations
+        found = evaluate(compiled, feed, batches, frames=frames)
         names = class_names(compiled.shapes, feed)
+    if len(frames.sizes) > 1:
+        click.echo(frames.told)
     click.echo(f"{found.batches} batches, loss {found.loss:.6g}")
     for line in evaluation_lines(found, "    Test net output"):
         click.echo(line)
@@ -256,7 +264,7 @@ def layers() -> None:
 @click.argument("new")
 def upgrade(old: str, new: str) -> None:
     """Write net (or solver) OLD in the current schema to NEW."""
-    from netspec.build import upgrade_file
+    from netspec.upgrade import upgrade_file
 
     upgrade_file(old, new)
     click.echo(new)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
+from netspec.cli_shared import keep_programs
 from netspec.errors import NetSpecError, counted, fail, require
 
 
@@ -20,12 +23,15 @@ def score(net: str, weights: str, save: str | None) -> None:
     a list without labels too, where the net's data layer has one top, the image, and the net no
     loss.
     """
+    from netspec.frames import Frames
     from netspec.segmentation.results import Results, scored_blobs
     from netspec.solving.evaluation import class_names, evaluate, score_pairs
     from netspec.solving.testing import opened
 
+    keep_programs()
     with opened(net, weights) as (compiled, feed, copied):
         click.echo(copied)
+        frames = Frames(compiled, partial(click.echo, err=True))
         pairs = score_pairs(compiled.shapes)
         require(
             pairs or save,
@@ -36,8 +42,10 @@ def score(net: str, weights: str, save: str | None) -> None:
         blobs = scored_blobs(compiled, tuple(pairs)) if save else ()
         results = Results(save or "", feed, blobs)
         keep = results.keep if save else None
-        found = evaluate(compiled, feed, feed.batches, pictures=blobs, keep=keep)
+        found = evaluate(compiled, feed, feed.batches, pictures=blobs, keep=keep, frames=frames)
         names = class_names(compiled.shapes, feed)
+    if len(frames.sizes) > 1:
+        click.echo(frames.told, err=True)
     if pairs:
         click.echo(f"{found.batches} batches, loss {found.loss:.6g}")
     for blob, metrics in found.metrics.items():
@@ -86,16 +94,21 @@ def segment(
     the size that the first image is run at, then the whole net.
     """
     from netspec.build import load
+    from netspec.frames import Frames
     from netspec.segmentation.pictures import Wanted, gather, plan_of_first, segment_each
     from netspec.segmentation.predict import MEAN, Segmenter
     from netspec.segmentation.timing import stage_times
 
+    keep_programs()
+    compiled = load(net, weights)
+    frames = Frames(compiled)
     segmenter = Segmenter(
-        load(net, weights),
+        compiled,
         MEAN if mean is None else _mean(mean),
         blob,
         None if tile is None else _tile(tile),
         int(memory * 2**30),
+        frames,
     )
     pictures = gather(images, out)
     failures: list[NetSpecError] = []
@@ -107,6 +120,8 @@ def segment(
     written = segment_each(segmenter, pictures, out, Wanted(overlay, probabilities), failed)
     for path in written:
         click.echo(path)
+    if len(frames.sizes) > 1:
+        click.echo(frames.told, err=True)
     plan = plan_of_first(segmenter, pictures) if time else None
     if plan is not None:
         times = stage_times(segmenter.net, plan.feeds, plan.scores)

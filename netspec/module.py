@@ -19,6 +19,7 @@ from flax.errors import TraceContextError
 from netspec import wire
 from netspec.errors import GraphError, blame, counted, fail, nearest, require
 from netspec.fillers import fill
+from netspec.framing import Framed
 from netspec.graph import Graph, Node
 from netspec.layers.base import Array, Shape, text
 from netspec.proto.layers_pb2 import TRAIN
@@ -162,10 +163,27 @@ class Net(nnx.Module):
         feeds = {name: jnp.asarray(array, jnp.float32) for name, array in inputs.items()}
         self._check_names(feeds)
         shapes = self.shapes_for({name: array.shape for name, array in feeds.items()})
+        return self.fold_framed(Framed(feeds, shapes, shapes), wanted, step, carry)
+
+    def forward_framed(self, batch: Framed, wanted: tuple[str, ...]) -> dict[str, Array]:
+        """The ``wanted`` blobs of a batch: see `fold_framed`."""
+        return self.fold_framed(batch, wanted)[0]
+
+    def fold_framed(
+        self, batch: Framed, wanted: tuple[str, ...], step: Fold = _keep, carry: Any = None
+    ) -> tuple[dict[str, Array], Any]:
+        """As `fold`, for a batch in arrays as large as its frame.
+
+        Beyond a blob itself they hold -1, which is no class. Raises GraphError or LayerError.
+        """
+        shapes = batch.shapes
         key = self.rngs() if self.rngs is not None else None
         forward = runnable(self.graph, _forward)
         arrays = {**self.arrays(), **self.memory_for(shapes)}
-        blobs, carry, updates = forward(shapes, wanted, step, arrays, feeds, key, carry)
+        feeds = {name: jnp.asarray(array, jnp.float32) for name, array in batch.feeds.items()}
+        blobs, carry, updates = forward(
+            shapes, wanted, step, arrays, feeds, key, batch.sizes, carry
+        )
         try:
             self.assign(updates)
         except TraceContextError:
@@ -237,12 +255,14 @@ def _forward(
     params: Params,
     feeds: Mapping[str, Array],
     key: Array | None,
+    sizes: Array | None,
     carry: Any,
 ) -> tuple[dict[str, Array], Any, dict[ParamKey, Array]]:
-    made = run(shapes, params, {shapes.graph.first_blobs[n]: a for n, a in feeds.items()}, key)
+    given = {shapes.graph.first_blobs[n]: a for n, a in feeds.items()}
+    made = run(shapes, params, given, key, sizes=sizes)
 
     def blob(name: str) -> Array:
-        return made.value(shapes.graph.blobs[name])
+        return made.value(shapes.graph.blobs[name], fill=-1.0)
 
     return {name: blob(name) for name in wanted}, step(carry, blob), made.updates
 

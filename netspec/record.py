@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ class Record:
     files: name -> SHA-256 of the snapshot's other files. seed: the run's. losses: the last ones,
     which the smoothed loss is the mean of. data: where the data of the train net stands. memory:
     what layers keep from run to run and no weight file holds: layer -> name -> array, nested lists.
-    tests: ``data`` and ``memory`` of each test net, if they were run. solver: its type. written:
-    when, in seconds since the epoch.
+    home: the shapes of the train data that have a program of their own, by blob (see `Frames`).
+    tests: ``data``, ``memory`` and ``home`` of each test net, if they were run. solver: its type.
+    written: when, in seconds since the epoch.
     """
 
     iteration: int
@@ -38,6 +39,7 @@ class Record:
     data: Mapping[str, Any] = field(default_factory=dict)
     tests: tuple[Mapping[str, Any], ...] = ()
     memory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    home: Mapping[str, Sequence[int]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from netspec.errors import blame
+from netspec.framing import Extents, framing
 from netspec.graph import Graph, Node
 from netspec.layers import lowering
 from netspec.layers.base import Array, Context, Layout
+from netspec.layers.extent import Beyond
 from netspec.shapes import ParamKey, Shapes
 
 Params = Mapping[ParamKey, Array]
@@ -61,16 +63,21 @@ class Held:
 class Run:
     """What a run made: ``values`` by the graph's value index, and what is to be kept.
 
-    updates: new statistics and memory, by key.
+    updates: new statistics and memory, by key. extents: how much of each array is its value, where
+    that is not all.
     """
 
     shapes: Shapes
+    extents: Extents | None = None
     values: dict[int, Held] = field(default_factory=dict)
     updates: dict[ParamKey, Array] = field(default_factory=dict)
 
-    def value(self, index: int) -> Array:
-        """A value in Caffe's layout."""
-        return self.values[index].channels_first()
+    def value(self, index: int, fill: float | None = None) -> Array:
+        """A value in Caffe's layout, with ``fill``, if given, where its array is larger."""
+        array = self.values[index].channels_first()
+        if self.extents is None or fill is None:
+            return array
+        return self.extents.cleared(index, array, fill)
 
     def blobs(self) -> dict[str, Array]:
         """Blob name -> its last binding, in Caffe's layout."""
@@ -80,7 +87,7 @@ class Run:
     def loss(self) -> Array:
         """The sum of all tops with a loss weight, each times its weight."""
         terms = [
-            weight * jnp.sum(self.value(i))
+            weight * jnp.sum(self.value(i, fill=0.0))
             for i, weight in self.shapes.graph.losses
             if i in self.values
         ]
@@ -95,6 +102,7 @@ def run(
     nodes: Iterable[int] | None = None,
     nudges: Mapping[int, Array] | None = None,
     instead: Mapping[int, Array] | None = None,
+    sizes: Array | None = None,
 ) -> Run:
     """Run a net, or some of its layers.
 
@@ -105,12 +113,13 @@ def run(
     these indices as they are made, so that gradients with respect to a nudge are gradients with
     respect to the value; users' own layers are still asked only for those gradients that Caffe
     would compute. instead: arrays that stand in for the values of these indices; gradients go
-    through to what was computed there.
+    through to what was computed there. sizes: the true sizes of values in arrays that may be
+    larger, as `Framing.sizes` gives them.
     """
     graph = shapes.graph
     nudges, instead = nudges or {}, instead or {}
     last = lowering.channels_last(jax.default_backend())
-    made = Run(shapes)
+    made = Run(shapes, None if sizes is None else Extents(framing(shapes), sizes))
     for i, array in given.items():
         held = array if isinstance(array, Held) else Held(array)
         made.values[i] = Held(held.channels_first() + nudges[i]) if i in nudges else held
@@ -130,9 +139,16 @@ def run(
                 index=n,
                 memory=_memory(shapes, n, params),
                 wanted=wanted,
+                extents=made.extents.of(node.bottoms) if made.extents else (),
             )
-            tops = node.layer.apply(ctx, *_arrays(bottoms, stops, ctx.channels_last))
+            arrays = _arrays(bottoms, stops, ctx.channels_last)
+            if made.extents:
+                arrays = made.extents.surrounded(n, ctx, arrays)
+            tops = node.layer.apply(ctx, *arrays)
         for i, top in zip(node.tops, tops if isinstance(tops, tuple) else (tops,), strict=True):
+            if made.extents and Beyond.LEAST in made.extents.framing.beyond[n]:
+                # Summed up by a later layer, such numbers would be infinite.
+                top = made.extents.cleared(i, top, channels_last=ctx.channels_last)
             held = _hold(top, ctx.channels_last)
             if i in instead:
                 computed = held.channels_first()

@@ -13,11 +13,12 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from netspec.compiling import Compiles
 from netspec.errors import NetSpecError, Place, SolverError, counted, require
 from netspec.prototxt import SolverText, read_solver
 from netspec.report import Report, lasting, plan
 from netspec.solving import regime, store
-from netspec.solving.listener import Listener, Listeners
+from netspec.solving.listener import Listener, Listeners, Step
 from netspec.solving.log import JsonLog, TensorBoardLog
 from netspec.solving.loop import Solver
 from netspec.weights import Copied
@@ -67,14 +68,19 @@ def run(path: str, options: Options) -> None:
     until = solver.param.max_iter if options.max_iter is None else options.max_iter
     require(until > 0, f"{Place(path)}: needs max_iter, or --max-iter", SolverError)
     console = Console(file=lasting(options.output or sys.stdout))
-    with Report(console, until, options.glog) as report, _closing(solver):
+    with (
+        Report(console, until, options.glog) as report,
+        _closing(solver),
+        Compiles() as compiles,
+    ):
         solver.listener = report
         copied = _start(solver, options)
         if _is_over(solver, until, options, report):
             return
         for line in plan(solver, until, copied):
             report.say(line)
-        solver.listener = Listeners([report, *_logs(solver, options, report)])
+        told = _Compiled(compiles, report)
+        solver.listener = Listeners([told, report, *_logs(solver, options, report)])
         signals.hand_to(solver)
         for doubt in regime.doubts(solver.param):
             solver.listener.warn(doubt)
@@ -88,6 +94,9 @@ def run(path: str, options: Options) -> None:
                 f"left out {counted(solver.feed.skipped, 'batch')} of the training data, as "
                 "something in each could not be read"
             )
+        frames = solver.trainer.frames
+        if len(frames.sizes) > 1:
+            report.say(frames.told)
         how = "Optimization stopped early." if solver.stopping else "Optimization Done."
         report.say(how)
         solver.listener.end(solver, how)
@@ -184,6 +193,19 @@ def _logs(solver: Solver, options: Options, report: Report) -> list[Listener]:
     if options.tensorboard:
         logs.append(TensorBoardLog(options.tensorboard, report.warn))
     return logs
+
+
+class _Compiled(Listener):
+    """Says, after the first step, what compiling took until then."""
+
+    def __init__(self, compiles: Compiles, report: Report) -> None:
+        self._compiles: Compiles | None = compiles
+        self._report = report
+
+    def step(self, solver: Solver, step: Step) -> None:
+        if self._compiles is not None and self._compiles.count:
+            self._report.say(str(self._compiles))
+        self._compiles = None
 
 
 class _Signals:

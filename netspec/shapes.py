@@ -162,6 +162,7 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Shapes:
     _check_given(graph, given)
     values: list[Shape] = []
     blobs: list[Mapping[str, Blob]] = []
+    learners: set[str] = set()
     for n, node in enumerate(graph.nodes):
         with blame(node.place, node.who):
             bottoms = [values[i] for i in node.bottoms]
@@ -169,7 +170,7 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Shapes:
             _check_tops(graph, node, tops)
             values.extend(tops)
             blobs.append(node.layer.blobs(*bottoms))
-            _check_params(graph, n, blobs)
+            _check_params(graph, n, blobs, learners)
     return Shapes(graph, tuple(values), tuple(blobs))
 
 
@@ -183,6 +184,7 @@ def infer_known(graph: Graph, given: Mapping[str, Shape]) -> KnownShapes:
     values: list[Shape | None] = []
     blobs: list[Mapping[str, Blob]] = []
     unasked: set[int] = set()
+    learners: set[str] = set()
     for n, node in enumerate(graph.nodes):
         with blame(node.place, node.who):
             bottoms = [shape for i in node.bottoms if (shape := values[i]) is not None]
@@ -199,7 +201,7 @@ def infer_known(graph: Graph, given: Mapping[str, Shape]) -> KnownShapes:
             }
             if ready and None not in tops and not owners & unasked:
                 blobs.append(node.layer.blobs(*bottoms))
-                _check_params(graph, n, blobs)
+                _check_params(graph, n, blobs, learners)
             else:
                 blobs.append({})
                 unasked.add(n)
@@ -249,14 +251,17 @@ def _check_tops(graph: Graph, node: Node, tops: Sequence[Shape | None]) -> None:
 
 
 def _check_size(what: str, shape: Shape) -> None:
-    require(min(shape, default=0) >= 0, f"{what} is {text(shape)}; no size can be negative")
-    require(
-        count(shape) <= _MOST,
-        f"{what} is {text(shape)}: {count(shape):,} numbers, but at most {_MOST:,} fit a blob",
-    )
+    # Asked of every blob: the messages are made only for those that fail.
+    if min(shape, default=0) < 0:
+        fail(f"{what} is {text(shape)}; no size can be negative")
+    if count(shape) > _MOST:
+        fail(f"{what} is {text(shape)}: {count(shape):,} numbers, but at most {_MOST:,} fit a blob")
 
 
-def _check_params(graph: Graph, n: int, blobs: list[Mapping[str, Blob]]) -> None:
+def _check_params(
+    graph: Graph, n: int, blobs: list[Mapping[str, Blob]], learners: set[str]
+) -> None:
+    """Raise LayerError where node ``n`` cannot learn its ``blobs``; enters it in ``learners``."""
     node = graph.nodes[n]
     for name, blob in blobs[n].items():
         _check_size(f"its {name}", blob.shape)
@@ -265,8 +270,12 @@ def _check_params(graph: Graph, n: int, blobs: list[Mapping[str, Blob]]) -> None
         f"{len(node.layer.spec.param)} param given, but the layer learns "
         f"{counted(len(blobs[n]), 'blob')}",
     )
-    if blobs[n] and any(graph.nodes[m].name == node.name and blobs[m] for m in range(n)):
-        fail(f'a layer named "{node.name}" learns blobs already; weights are kept by layer name')
+    if blobs[n]:
+        require(
+            node.name not in learners,
+            f'a layer named "{node.name}" learns blobs already; weights are kept by layer name',
+        )
+        learners.add(node.name)
     for i, (name, blob) in enumerate(blobs[n].items()):
         if (n, i) not in graph.shared:
             continue

@@ -11,6 +11,9 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 # With a cache folder (JAX_COMPILATION_CACHE_DIR), keep even what compiles quickly: tests compile
 # hundreds of small programs.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Without one, none: a test does not write to its user's own.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

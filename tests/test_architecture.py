@@ -1,6 +1,7 @@
 """What the modules may know of each other, and what each of them owes its reader."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,3 +196,28 @@ def test_help_imports_no_jax() -> None:
     )
     assert done.stdout.startswith("Usage:")
     assert done.stdout.endswith("False\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "upgrade old.prototxt new.prototxt",
+        "plot none.log -o a.svg",
+        "data shapes set --train 1 --val 1",
+    ],
+)
+def test_verbs_that_compute_nothing_import_no_jax(command: str, tmp_path: Path) -> None:
+    (tmp_path / "old.prototxt").write_text('layers { type: RELU name: "a" bottom: "x" top: "x" }')
+    script = (
+        "import sys\nfrom netspec.cli import main\n"
+        f"try:\n    main({command.split()})\nfinally:\n    print('jax' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.endswith("False\n"), done.stderr

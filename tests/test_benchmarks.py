@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import data, rounds
+from benchmarks import data, rounds, shapes
+from netspec.framing import rounded
 
 
 def test_runs_take_turns_and_the_median_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,3 +67,15 @@ def test_layers_of_the_benchmark_read_the_same(tmp_path: Path) -> None:
         "| a | 1.23 b |  | c |",
         "| a | 12,345 b | 0.50 |  |",
     ]
+
+
+def test_images_of_vocs_sizes_need_few_programs_and_little_room() -> None:
+    """What the first one has to itself counts, too."""
+    sizes = shapes.sizes()
+    assert len(sizes) == 200
+    assert len(set(sizes)) == 120
+    assert all(max(size) == 500 and min(size) >= 281 for size in sizes)
+    assert {height > width for height, width in sizes} == {True, False}
+    assert 1 + len({(rounded(height), rounded(width)) for height, width in sizes}) <= 8
+    assert 0 < shapes.pixels_added(sizes, sizes[0]) < 0.15
+    assert shapes.pixels_added([(100, 200), (100, 100)], (100, 100)) == pytest.approx(5088 / 30000)

@@ -387,8 +387,10 @@ def test_segment_writes_labels_and_an_overlay(here: Path) -> None:
     images = ["voc/JPEGImages/val_0000.jpg", "other.png"]
     for net, folder in (("deploy.prototxt", "segmented"), ("net.prototxt", "out/deep")):
         option = [] if folder == "segmented" else ["-o", folder]
-        lines = output("segment", net, WEIGHTS, *images, *option).splitlines()
-        assert lines == [
+        result = run("segment", net, WEIGHTS, *images, *option)
+        assert result.exit_code == 0, result.output
+        assert result.stderr == "2 programs compiled for images of 2 sizes\n"
+        assert result.stdout.splitlines() == [
             f"{folder}/{name}{suffix}.png"
             for name in ("val_0000", "other")
             for suffix in ("", "_overlay")

@@ -87,6 +87,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {
         **cache,
         **os.environ,
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "PATH": os.pathsep.join([str(folder / "bin"), os.environ["PATH"]]),
         "PYTHONPATH": str(ROOT),
     }

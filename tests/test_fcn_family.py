@@ -4,19 +4,29 @@ import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_sets
+from numpy.typing import NDArray
 
+from netspec import build
+from netspec.frames import Frames
+from netspec.framing import Framed
+from netspec.graph import Graph
 from netspec.layers.base import Array
 from netspec.module import Net
+from netspec.proto.layers_pb2 import TEST
 from netspec.prototxt import write
+from netspec.runner import run
 from netspec.shapes import ParamKey
 from netspec.solving.loop import Solver
 
+# Odd, and others when rounded up.
+ODD = (61, 37)
 ROOT = Path(__file__).resolve().parents[1]
 SETS = ("nyud", "pascalcontext", "siftflow", "voc")
 FAMILY = sorted(path.parent.name for s in SETS for path in ROOT.glob(f"nets/{s}-fcn*/net.py"))
@@ -92,3 +102,51 @@ def test_a_narrow_copy_takes_a_step(name: str, sets: Path, monkeypatch: pytest.M
     assert all(np.isfinite(array).all() for array in after.values())
     unchanged = {key for key in after if np.array_equal(before[key], after[key])}
     assert unchanged == {key for key in after if is_frozen(name, key)}
+
+
+def fed(net_graph: Graph, size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
+    """Random images and labels for every blob that a data layer feeds."""
+    draw = np.random.default_rng(5)
+    channels = {"data": 3, "color": 3, "hha": 3, "depth": 1}
+    return {
+        name: (50 * draw.standard_normal((1, channels[name], *size))).astype(np.float32)
+        if name in channels
+        else draw.choice([0, 1, 2, 255], (1, 1, *size)).astype(np.float32)
+        for name in net_graph.fed
+    }
+
+
+def passed(net: Net, batch: Framed) -> tuple[Any, Any]:
+    """Loss and scores, and the gradients of what the net learns."""
+    graph = net.graph
+    names = [name for name in graph.blobs if name.startswith("score")]
+
+    def loss(params: Any, feeds: Any, sizes: Any) -> Any:
+        given = {graph.first_blobs[name]: array for name, array in feeds.items()}
+        made = run(batch.shapes, params, given, sizes=sizes)
+        return made.loss(), {name: made.value(graph.blobs[name]) for name in names}
+
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, scores), gradients = step(net.arrays(), batch.feeds, batch.sizes)
+    return {"loss": value, **{k: batch.cut(k, a) for k, a in scores.items()}}, gradients
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_program_of_many_sizes_gives_the_same(name: str, tmp_path: Path) -> None:
+    """Loss, scores and gradients of an odd size, to rounding; without dropout, which is drawn."""
+    generate = runpy.run_path(str(ROOT / "nets" / name / "net.py"))["net"]
+    text = write(generate("train", WIDTH).to_proto())
+    path = tmp_path / "train.prototxt"
+    path.write_text(re.sub("msra|xavier", "constant", text))
+    graph = build.graph(path, "train")
+    net = build.compile_net(graph, {k: a.shape for k, a in fed(graph, (48, 64)).items()})
+    net.assign(drawn(net))
+    for node in graph.nodes:
+        node.layer.phase = TEST
+    batch = Frames(net).frame(fed(graph, ODD))
+    assert batch.shapes.values != batch.exact.values
+    (found, gradients), (expected, exact) = passed(net, batch), passed(net, batch.alone)
+    for got, want in ((found, expected), (gradients, exact)):
+        for key, array in want.items():
+            scale = max(float(jnp.abs(array).max()), 1e-30)
+            assert float(jnp.abs(got[key] - array).max()) <= 1e-5 * scale, key

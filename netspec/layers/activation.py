@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from netspec.errors import require
 from netspec.layers.base import Array, Blob, Context, Layer, Layout, Shape, register, text
 from netspec.layers.coordinates import CoordMap
+from netspec.layers.extent import Beyond, PartialShape
 from netspec.proto.layers_pb2 import FillerParameter
 
 
@@ -18,6 +19,10 @@ class Elementwise(Layer):
     """A layer whose top has the shape, the layout and the coordinates of its bottom."""
 
     layout = Layout.EITHER
+
+    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...] | None:
+        """Each element stands alone."""
+        return (Beyond.ANYTHING,) * len(bottoms)
 
     def coords(self, rank: int) -> CoordMap:
         """Each pixel on itself."""
@@ -54,6 +59,12 @@ class Power(Elementwise):
             return jnp.full_like(x, 1.0) if p.power == 0 else jnp.full_like(x, p.shift) ** p.power
         inner = x * p.scale + p.shift if p.scale != 1 or p.shift != 0 else x
         return inner if p.power == 1 else jnp.power(inner, p.power)
+
+    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...] | None:
+        """Zeros, if neither they nor their slope make an infinity."""
+        p = self.param
+        safe = p.shift > 0 or (p.power >= 0 and p.power == int(p.power))
+        return (Beyond.ZERO,) if safe else None
 
     def describe(self) -> str:
         """The three numbers that are not the default."""
@@ -218,6 +229,10 @@ class Exp(Elementwise):
         rate = 1.0 if p.base == -1 else math.log(p.base)
         return jnp.exp(rate * (p.shift + p.scale * x))
 
+    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...]:
+        """Of anything the exponential could be infinite."""
+        return (Beyond.ZERO,)
+
     def describe(self) -> str:
         """The three numbers that are not the default."""
         return _changed(self.param, base=-1, scale=1, shift=0)
@@ -243,6 +258,10 @@ class Log(Elementwise):
         p = self.param
         rate = 1.0 if p.base == -1 else 1 / math.log(p.base)
         return rate * jnp.log(p.shift + p.scale * x)
+
+    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...] | None:
+        """Zeros, if they have a logarithm."""
+        return (Beyond.ZERO,) if self.param.shift > 0 else None
 
     def describe(self) -> str:
         """The three numbers that are not the default."""

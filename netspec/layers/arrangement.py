@@ -23,6 +23,7 @@ from netspec.layers.base import (
     text,
 )
 from netspec.layers.coordinates import CoordMap
+from netspec.layers.extent import Beyond, PartialShape
 
 
 class _Reshaping(Layer):
@@ -176,6 +177,10 @@ class Slice(Layer):
         edges = itertools.pairwise(self.edges(x.shape[axis]))
         return tuple(x[(*outer, slice(start, end))] for start, end in edges)
 
+    def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+        """Parts begin at the same places unless the axis itself varies."""
+        return None if bottom[self.axis(len(bottom))] is None else (Beyond.ANYTHING,)
+
     def coords(self, rank: int) -> CoordMap | None:
         """Each pixel on itself, where no pixels are cut off."""
         return CoordMap.identity(rank) if self.axis(rank + 2) < 2 else None
@@ -210,6 +215,10 @@ class Tile(Layer):
         repeats = [1] * x.ndim
         repeats[ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim)] = self.param.tiles
         return jnp.tile(x, repeats)
+
+    def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+        """One copy begins where another ends, which must not vary."""
+        return None if bottom[self.param.axis] is None else (Beyond.ANYTHING,)
 
     def coords(self, rank: int) -> CoordMap | None:
         """Each pixel on itself, where pixels are not repeated."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from netspec.errors import LayerError, NetSpecError, counted, fail, nearest, require
 from netspec.layers.dialects import fork_of_type
+from netspec.layers.extent import Beyond, Extent, PartialShape, Size, places
 from netspec.proto.layers_pb2 import TRAIN, FillerParameter, LayerParameter
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Context:
     run_key, index: the run's random key, and which of the run's layers this is.
     memory: the arrays of `Layer.memory`, as the run before left them.
     wanted: for each bottom, whether Caffe would compute its gradient.
+    extents: for each bottom, how much of its array is the blob; None if all is. Empty: all of all.
     updates, remembered: what the layer has set with `update` and `remember`.
     """
 
@@ -85,6 +87,7 @@ class Context:
     index: int = 0
     memory: Mapping[str, Array] = field(default_factory=dict)
     wanted: tuple[bool, ...] = ()
+    extents: tuple[Extent | None, ...] = ()
     updates: dict[str, Array] = field(default_factory=dict)
     remembered: dict[str, Array] = field(default_factory=dict)
 
@@ -104,13 +107,33 @@ class Context:
 
     def axis(self, axis: int, rank: int) -> int:
         """Where Caffe's ``axis`` of a blob of ``rank`` axes lies in the arrays of this run."""
-        if not self.channels_last or rank < 4 or axis == 0:
-            return axis
-        return rank - 1 if axis == 1 else axis - 1
+        return places(rank, self.channels_last)[axis]
 
     def shape(self, array: Array) -> Shape:
         """Caffe's shape (N, C, ...) of an array of this run."""
-        return tuple(array.shape[self.axis(i, array.ndim)] for i in range(array.ndim))
+        return tuple(array.shape[i] for i in places(array.ndim, self.channels_last))
+
+    def size(self, bottom: int, array: Array) -> Size:
+        """The blob's own shape (N, C, ...), of a bottom whose array may be larger."""
+        extent = self.extents[bottom] if self.extents else None
+        return self.shape(array) if extent is None else extent.of(self.shape(array))
+
+    def inside(self, bottom: int, array: Array) -> Array | None:
+        """Which elements of a bottom's array are the blob's, to broadcast; None if all are."""
+        extent = self.extents[bottom] if self.extents else None
+        if extent is None:
+            return None
+        return extent.inside(array.shape, places(array.ndim, self.channels_last))
+
+    def mean(self, array: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+        """The mean along Caffe's ``axes`` of an array like the first bottom's, over the blob."""
+        inside = self.inside(0, array)
+        along = tuple(sorted(self.axis(i, array.ndim) for i in axes))
+        if inside is None:
+            return jnp.mean(array, axis=along, keepdims=keepdims)
+        total = jnp.sum(jnp.where(inside, array, 0.0), axis=along, keepdims=keepdims)
+        size = self.size(0, array)
+        return total / math.prod(size[i] for i in axes)
 
 
 class Layer:
@@ -179,6 +202,15 @@ class Layer:
     def apply(self, ctx: Context, *bottoms: Array) -> Array | tuple[Array, ...]:
         """Top array, or a tuple of them if there are several."""
         raise NotImplementedError
+
+    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...] | None:
+        """What must lie beyond each bottom where its array is larger than itself.
+
+        Within its own size the top must then be what it is without anything beyond. bottoms: with
+        None on the axes along which sizes vary; one at least has such. None: the layer cannot work
+        so, and its net is compiled for each size.
+        """
+        return None
 
     def coords(self, rank: int) -> CoordMap | None:
         """How output pixels of a bottom with ``rank`` spatial axes sit on its pixels.

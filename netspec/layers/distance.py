@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from netspec.errors import require
 from netspec.layers.base import Array, Context, Labels, Shape, as_labels, count, register, text
+from netspec.layers.extent import Beyond, PartialShape
 from netspec.layers.loss import Loss
 from netspec.proto.layers_pb2 import HingeLossParameter, LossParameter
 
@@ -41,6 +43,10 @@ class EuclideanLoss(Loss):
         """Blobs of one size may differ in shape."""
         difference = a.reshape(-1) - b.reshape(-1)
         return jnp.vdot(difference, difference) / a.shape[0] / 2
+
+    def beyond(self, a: PartialShape, b: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+        """Zeros, which are equal; blobs of other shapes would not lie on each other."""
+        return (Beyond.ZERO,) * 2 if a == b else None
 
     def scaling(self, a: Shape, b: Shape) -> str:  # type: ignore[override]
         """Twice the batch size divides."""
@@ -191,9 +197,16 @@ class SigmoidCrossEntropyLoss(Loss):
         counts = jnp.ones(t.shape, bool)
         if self.ignore_label is not None:
             counts = as_labels(t) != self.ignore_label
+        inside = ctx.inside(0, scores)
+        if inside is not None:
+            counts &= jnp.broadcast_to(inside, scores.shape).reshape(-1)
         total = jnp.sum(jnp.where(counts, jax.nn.softplus(x) - x * t, 0.0))
-        n = scores.shape[0]
-        return total / self.normalizer(n, count(scores.shape[1:]), jnp.sum(counts))
+        n, *rest = ctx.size(0, scores)
+        return total / self.normalizer(n, math.prod(rest), jnp.sum(counts))
+
+    def beyond(self, scores: PartialShape, targets: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+        """Zeros, not to be counted; blobs of other shapes would not lie on each other."""
+        return (Beyond.ZERO,) * 2 if scores == targets and scores[0] is not None else None
 
     def scaling(self, scores: Shape, targets: Shape) -> str:  # type: ignore[override]
         """How many predictions the loss sums, and what divides the sum."""

@@ -79,11 +79,9 @@ class InfogainLoss(Classified, Loss):
         self, ctx: Context, scores: Array, labels: Array, *matrix: Array
     ) -> tuple[Array, ...]:
         """A label outside the classes makes the loss NaN."""
-        outer, inner = self.split(ctx.shape(scores), labels.shape)
+        outer, inner = self.positions(ctx, scores)
         rows, classes = self.aligned(ctx, scores, labels)
-        counts = jnp.ones(classes.shape, bool)
-        if self.ignore_label is not None:
-            counts = classes != self.ignore_label
+        counts = self.counted(ctx, labels, classes, self.ignore_label)
         weights = in_caffes_order(ctx, matrix[0]) if matrix else jnp.asarray(self._matrix)
         square = jax.lax.stop_gradient(weights).reshape(rows.shape[-1], rows.shape[-1])
         picked = pick_rows(square, jnp.where(counts, classes, 0))

@@ -26,6 +26,7 @@ from netspec.layers.base import (
     register,
     text,
 )
+from netspec.layers.extent import Beyond, PartialShape
 from netspec.proto.layers_pb2 import LossParameter
 
 # The greatest loss of one prediction: Caffe floors probabilities at the least normal float.
@@ -78,7 +79,7 @@ class Loss(Layer):
             return LossParameter.VALID if loss.normalize else LossParameter.BATCH_SIZE
         return loss.normalization
 
-    def normalizer(self, outer: int, inner: int, valid: Array | int) -> Array:
+    def normalizer(self, outer: int | Array, inner: int | Array, valid: int | Array) -> Array:
         """What the summed loss is divided by, at least 1.
 
         outer: items in the batch. inner: predictions an item. valid: predictions that count.
@@ -148,6 +149,27 @@ class Classified(Layer):
         """One number is made of all positions."""
         return True
 
+    def positions(self, ctx: Context, scores: Array) -> tuple[int | Array, int | Array]:
+        """(outer, inner) as `split` has them, of scores whose array may be larger."""
+        size = ctx.size(0, scores)
+        axis = self.class_axis(scores.ndim)
+        return math.prod(size[:axis]), math.prod(size[axis + 1 :])
+
+    def counted(self, ctx: Context, labels: Array, classes: Array, ignored: int | None) -> Array:
+        """Which positions count, in Caffe's order. classes: the labels as `aligned` has them."""
+        counts = jnp.ones(classes.shape, bool) if ignored is None else classes != ignored
+        inside = ctx.inside(1, labels)
+        if inside is None:
+            return counts
+        everywhere = jnp.broadcast_to(inside, labels.shape)
+        return counts & in_caffes_order(ctx, everywhere).reshape(-1)
+
+    def beyond(self, scores: PartialShape, *others: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+        """Zeros, not to be counted; classes must stand still, and labels vary as scores do."""
+        stands = scores[self.class_axis(len(scores))] is not None
+        alike = others[0].count(None) == scores.count(None)
+        return (Beyond.ZERO,) * (1 + len(others)) if stands and alike else None
+
     def layout_for(self, axis: int) -> Layout:
         """Channels-last is as good, where classes are channels."""
         return Layout.EITHER if axis == 1 else Layout.CHANNELS_FIRST
@@ -182,12 +204,10 @@ class SoftmaxWithLoss(Classified, Loss):
 
     def apply(self, ctx: Context, scores: Array, labels: Array) -> tuple[Array, ...]:  # type: ignore[override]
         """A label outside the classes, which the host should have refused, makes the loss NaN."""
-        outer, inner = self.split(ctx.shape(scores), labels.shape)
+        outer, inner = self.positions(ctx, scores)
         rows, classes = self.aligned(ctx, scores, labels)
         logs = jax.nn.log_softmax(rows, axis=-1)
-        counts = jnp.ones(classes.shape, bool)
-        if self.ignore_label is not None:
-            counts = classes != self.ignore_label
+        counts = self.counted(ctx, labels, classes, self.ignore_label)
         losses = -pick(logs, jnp.where(counts, classes, 0))
         # The floor changes the value alone: Caffe's gradient stays prob - 1 there.
         losses = losses + jax.lax.stop_gradient(jnp.minimum(losses, -math.log(FLOOR)) - losses)
@@ -245,9 +265,7 @@ class Accuracy(Classified):
     def apply(self, ctx: Context, scores: Array, labels: Array) -> tuple[Array, ...]:  # type: ignore[override]
         """Count the scores that are no less than the true class's."""
         rows, truth = self.aligned(ctx, scores, labels)
-        counts = jnp.ones(truth.shape, bool)
-        if self.ignore_label is not None:
-            counts = truth != self.ignore_label
+        counts = self.counted(ctx, labels, truth, self.ignore_label)
         rows = jax.lax.stop_gradient(rows)
         true_score = jnp.take_along_axis(rows, jnp.where(counts, truth, 0)[:, None], axis=-1)
         better = jnp.sum(rows >= true_score, axis=-1) - 1

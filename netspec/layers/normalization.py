@@ -14,6 +14,7 @@ from netspec.errors import require
 from netspec.layers.activation import Elementwise
 from netspec.layers.base import Array, Blob, Context, Layout, Shape, register, text
 from netspec.layers.coordinates import CoordMap
+from netspec.layers.extent import Beyond, PartialShape
 from netspec.proto.layers_pb2 import LRNParameter
 
 
@@ -58,6 +59,12 @@ class LRN(Elementwise):
         if self.param.norm_region == LRNParameter.ACROSS_CHANNELS:
             return itself
         return itself._replace(extent=(Fraction(self.param.local_size),) * rank)
+
+    def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+        """Zeros, as beyond the border; a ``k`` of 0 would make an infinity of them."""
+        p = self.param
+        across = p.norm_region == LRNParameter.ACROSS_CHANNELS
+        return (Beyond.ZERO,) if p.k > 0 or not across else None
 
     def describe(self) -> str:
         """Neighbourhood."""
@@ -113,16 +120,20 @@ class BatchNorm(Elementwise):
             mean, variance = kept["mean"] * rate, kept["variance"] * rate
             centred = x - mean.reshape(shape)
         else:
-            axes = tuple(i for i in range(x.ndim) if i != channel)
-            mean = jnp.mean(x, axis=axes)
+            axes = tuple(i for i in range(x.ndim) if i != 1)
+            mean = ctx.mean(x, axes)
             centred = x - mean.reshape(shape)
-            variance = jnp.mean(centred * centred, axis=axes)
-            self._keep(ctx, mean, variance, x.size // math.prod(shape))
+            variance = ctx.mean(centred * centred, axes)
+            size = ctx.size(0, x)
+            self._keep(ctx, mean, variance, math.prod(size[i] for i in axes))
         return centred / jnp.sqrt(variance.reshape(shape) + self.param.eps)
 
-    def _keep(self, ctx: Context, mean: Array, variance: Array, count: int) -> None:
+    def _keep(self, ctx: Context, mean: Array, variance: Array, count: int | Array) -> None:
         """Add the batch's statistics to the decayed sums."""
-        unbiased = count / (count - 1) if count > 1 else 1.0
+        if isinstance(count, int):
+            unbiased: float | Array = count / (count - 1) if count > 1 else 1.0
+        else:
+            unbiased = jnp.where(count > 1, count / jnp.maximum(count - 1, 1), 1.0)
         batch = {
             "mean": mean.reshape(-1),
             "variance": unbiased * variance.reshape(-1),
@@ -162,11 +173,11 @@ class MVN(Elementwise):
         """``eps`` is added to the deviation, not to the variance."""
         x = x.reshape(x.shape + (1,) * (4 - x.ndim))
         first = 1 if self.param.across_channels else 2
-        axes = tuple(ctx.axis(i, 4) for i in range(first, 4))
-        centred = x - jnp.mean(x, axis=axes, keepdims=True)
+        axes = tuple(range(first, 4))
+        centred = x - ctx.mean(x, axes, keepdims=True)
         if not self.param.normalize_variance:
             return centred
-        variance = jnp.mean(centred * centred, axis=axes, keepdims=True)
+        variance = ctx.mean(centred * centred, axes, keepdims=True)
         return centred / _deviation(variance, self.param.eps)
 
     def sees_all(self, rank: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from netspec.errors import counted, require
 from netspec.layers import lowering
 from netspec.layers.base import Array, Context, Layer, Layout, Shape, count, register, text
 from netspec.layers.coordinates import CoordMap
+from netspec.layers.extent import Beyond, PartialShape, Size
 from netspec.layers.window import Window, pooling_window
 from netspec.proto.layers_pb2 import PoolingParameter, SPPParameter
 
@@ -32,7 +34,7 @@ class _Pooled(Layer):
             return top, jax.lax.stop_gradient(index).astype(x.dtype)
         if method == PoolingParameter.AVE:
             total = lowering.sum_pool(x, window, out, ctx.channels_last)
-            counts = _spread(_counts(window, ctx.shape(x)[2:], out), ctx.channels_last)
+            counts = _spread(_counts(window, ctx.size(0, x)[2:], out), ctx.channels_last)
             return (total / jnp.asarray(counts, x.dtype),)
         taps = lowering.stack_taps(x, window, out, ctx.channels_last)
         return (self._stochastic(ctx, taps, level),)
@@ -91,6 +93,15 @@ class Pooling(_Pooled):
         ceil = self.param.round_mode == PoolingParameter.CEIL
         out = window.pooled(shape[2:], ceil)
         return self.pool(ctx, self.param.pool, bottom, window, out)[: self.num_tops]
+
+    def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+        """What padding holds; indices of maxima, and random picks, hang on the array's size."""
+        p = self.param
+        if p.pool == PoolingParameter.MAX:
+            return (Beyond.LEAST,) if self.num_tops == 1 else None
+        window = pooling_window(p, (1, 1))
+        gaps = any(s > k for s, k in zip(window.stride, window.kernel, strict=True))
+        return (Beyond.ZERO,) if p.pool == PoolingParameter.AVE and not gaps else None
 
     def coords(self, rank: int) -> CoordMap | None:
         """Output pixel p sits at stride p + (kernel - 1) / 2 - pad; none for global pooling."""
@@ -182,14 +193,20 @@ def _bins(size: Shape, level: int) -> Window:
     return Window(kernel, kernel, pad, (1,) * len(size))
 
 
-def _counts(window: Window, size: Shape, out: Shape) -> np.ndarray:
-    """How many pixels of image + pad each window covers, (H', W')."""
-    covered = []
+def _counts(window: Window, size: Size, out: Shape) -> np.ndarray | Array:
+    """How many pixels of image + pad each window covers, (H', W'); 1 where that is none."""
+    covered: list[Any] = []
     for n, o, k, s, p in zip(size, out, window.kernel, window.stride, window.pad, strict=True):
         start = np.arange(o) * s - p
-        covered.append(np.minimum(start + k, n + p) - start)
-    return np.outer(*covered)
+        if isinstance(n, int):
+            covered.append(np.minimum(start + k, n + p) - start)
+        else:
+            # Windows beyond the image cover nothing; what they make is not looked at.
+            covered.append(jnp.maximum(jnp.minimum(start + k, n + p) - start, 1))
+    if all(isinstance(counts, np.ndarray) for counts in covered):
+        return np.outer(*covered)
+    return jnp.outer(*covered)
 
 
-def _spread(counts: np.ndarray, channels_last: bool) -> np.ndarray:
+def _spread(counts: np.ndarray | Array, channels_last: bool) -> np.ndarray | Array:
     return counts[None, :, :, None] if channels_last else counts[None, None]

@@ -25,6 +25,7 @@ from netspec.layers.base import (
     text,
 )
 from netspec.layers.coordinates import CoordMap
+from netspec.layers.extent import Beyond, PartialShape
 from netspec.proto.layers_pb2 import EltwiseParameter, ReductionParameter
 
 
@@ -68,6 +69,12 @@ class Eltwise(Elementwise):
         for x in bottoms[2:]:
             top = jnp.where(x > top, x, top)
         return top
+
+    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...] | None:
+        """Each element stands alone; of zeros, top / bottom would be no number."""
+        p = self.param
+        divides = p.operation == EltwiseParameter.PROD and not p.stable_prod_grad
+        return None if divides else super().beyond(*bottoms)
 
     def describe(self) -> str:
         """The operation and its weights."""
@@ -127,6 +134,12 @@ class Concat(Layer):
         """One concatenation."""
         rank = bottoms[0].ndim
         return jnp.concatenate(bottoms, axis=ctx.axis(self.axis(rank), rank))
+
+    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...] | None:
+        """One blob begins where another ends, which must not vary."""
+        axis = self.axis(len(bottoms[0]))
+        varies = any(bottom[axis] is None for bottom in bottoms)
+        return None if varies else (Beyond.ANYTHING,) * len(bottoms)
 
     def coords(self, rank: int) -> CoordMap | None:
         """Each pixel on itself, where channels are joined."""
@@ -194,6 +207,10 @@ class Silence(Layer):
         """No tops."""
         return ()
 
+    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...]:
+        """Nothing is looked at."""
+        return (Beyond.ANYTHING,) * len(bottoms)
+
 
 @register(param="softmax_param")
 class Softmax(Elementwise):
@@ -213,6 +230,10 @@ class Softmax(Elementwise):
     def sees_all(self, rank: int) -> bool:
         """Where the axis is one of pixels."""
         return canonical_axis(self.param.axis, rank + 2) >= 2
+
+    def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+        """Positions off the axis stand alone."""
+        return None if bottom[self.param.axis] is None else (Beyond.ANYTHING,)
 
     def describe(self) -> str:
         """The axis, where it is not the channels'."""
@@ -302,6 +323,11 @@ class ArgMax(Layer):
         rows = x.reshape(x.shape[0], count(x.shape[1:]))
         found = _greatest(rows, self.param.top_k, 1)
         return jnp.stack(found[: 1 + self.param.out_max_val], axis=1).reshape(self.shape(x.shape))
+
+    def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+        """Positions off the axis stand alone; over all of them, indices hang on the sizes."""
+        alone = self.param.HasField("axis") and bottom[self.param.axis] is not None
+        return (Beyond.ANYTHING,) if alone else None
 
     def coords(self, rank: int) -> CoordMap | None:
         """Each pixel on itself, where the axis is no pixels'."""

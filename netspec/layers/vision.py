@@ -24,6 +24,7 @@ from netspec.layers.base import (
     text,
 )
 from netspec.layers.coordinates import CoordMap
+from netspec.layers.extent import Beyond, PartialShape
 from netspec.layers.window import Window, convolution_window
 from netspec.proto.layers_pb2 import ConvolutionParameter, LayerParameter
 
@@ -53,6 +54,10 @@ class _Convolutional(Layer):
         require(groups > 0, f"group {groups} must be positive")
         require(channels % groups == 0, f"{channels} channels do not divide into {groups} groups")
         require(outputs % groups == 0, f"{outputs} outputs do not divide into {groups} groups")
+
+    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...]:
+        """Windows look at zeros there, as in padding."""
+        return (Beyond.ZERO,) * len(bottoms)
 
     def weights(self, first: int, second: int, kernel: Shape) -> dict[str, Blob]:
         """Weight (first, second / group, kernel...) and bias (num_output)."""
@@ -232,6 +237,10 @@ class Im2col(Layer):
             return taps.reshape(*taps.shape[:-2], taps.shape[-2] * taps.shape[-1])
         return taps.reshape(*shape[:axis], taps.shape[1] * taps.shape[2], *out)
 
+    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...]:
+        """Windows look at zeros there, as in padding."""
+        return (Beyond.ZERO,)
+
     def coords(self, rank: int) -> CoordMap:
         """As a convolution's."""
         axis, window = self.window((1,) * (rank + 2))
@@ -290,6 +299,10 @@ class Crop(Layer):
         for i, (start, size) in enumerate(zip(starts, top, strict=True)):
             cut[ctx.axis(i, data.ndim)] = slice(start, start + size)
         return data[tuple(cut)]
+
+    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...]:
+        """The cut begins at the same place whatever the size."""
+        return (Beyond.ANYTHING,) * len(bottoms)
 
     def coords(self, rank: int) -> CoordMap:
         """Output pixel p sits at p + offset."""

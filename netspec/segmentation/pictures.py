@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import softmax
 
 from netspec.errors import LayerError, NetSpecError, SourceError, require, unreadable
 from netspec.files import whole
-from netspec.layers.base import Array
 from netspec.module import Net
 from netspec.segmentation.palette import overlay, save, save_indexed
 from netspec.segmentation.predict import MEAN, Plan, Segmenter
@@ -201,22 +199,22 @@ def _store_probabilities(
     try:
         with whole(path) as part:
             for piece in segmenter.pieces(image):
-                found = np.asarray(_probabilities(piece.scores).astype(jnp.float16))
+                scores = np.asarray(piece.scores)[:, *piece.inside]
                 if stored is None:
-                    shape = (len(found), *size)
+                    shape = (len(scores), *size)
                     stored = open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-                stored[:, *piece.place] = found[:, *piece.inside]
-                labels[piece.place] = np.asarray(jnp.argmax(piece.scores, axis=0))[piece.inside]
+                stored[:, *piece.place] = _probabilities(scores)
+                labels[piece.place] = scores.argmax(axis=0)
             del stored
     except OSError as error:
         raise SourceError(unreadable(path, error)) from None
     return labels
 
 
-def _probabilities(scores: Array) -> Array:
+def _probabilities(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scores (C, h, w) as probabilities, which they are already if a net ends in Softmax."""
-    are = jnp.all(scores >= 0) & jnp.all(jnp.abs(jnp.sum(scores, axis=0) - 1) < 1e-3)
-    return jnp.where(are, scores, jax.nn.softmax(scores, axis=0))
+    are = (scores >= 0).all() and (abs(scores.sum(axis=0) - 1) < 1e-3).all()
+    return scores if are else softmax(scores, axis=0)
 
 
 def _listed(path: Path) -> list[Path]:

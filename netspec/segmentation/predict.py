@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import GraphError, LayerError, fail, require
+from netspec.frames import Frames
 from netspec.graph import Graph
 from netspec.layers.base import Array, Shape, text
 from netspec.module import Net
@@ -47,6 +48,7 @@ class Segmenter:
     loss or Accuracy layer compares with labels, or else the net's only output of the image's size.
     tile: the most (height, width) that is run at once; by default as much as ``memory`` bytes hold
     by `live_bytes`. Whatever it is, the scores are the same: see `netspec.segmentation.tiles`.
+    frames: of the net, for images that are run whole, where they are not to be new ones.
 
     The net must be in phase TEST, fed by one image blob of an Input or a data layer.
     """
@@ -56,6 +58,7 @@ class Segmenter:
     blob: str | None = None
     tile: Shape | None = None
     memory: int = MEMORY
+    frames: Frames | None = None
 
     def __post_init__(self) -> None:
         graph = self.net.graph
@@ -82,12 +85,19 @@ class Segmenter:
         for row, column in itertools.product(plan.rows, plan.columns):
             part = image[row.start : row.stop, column.start : column.stop]
             feeds[plan.image] = preprocess(part, self.mean)
-            scores = self.net.forward(feeds, (plan.scores,))[plan.scores][0]
             yield Piece(
-                scores,
+                self._scores(plan, feeds),
                 (row.kept(-row.start), column.kept(-column.start)),
                 (row.kept(), column.kept()),
             )
+
+    def _scores(self, plan: Plan, feeds: Mapping[str, Any]) -> Array:
+        """The scores (C, h, w) of what is run at once, in an array that may be larger."""
+        if not plan.whole:
+            # All tiles are of one size, and have one program.
+            return self.net.forward(feeds, (plan.scores,))[plan.scores][0]
+        batch = (self.frames or Frames(self.net)).frame(feeds)
+        return self.net.forward_framed(batch, (plan.scores,))[plan.scores][0]
 
     def plan(self, size: Shape) -> Plan:
         """What is run for an image of a size; raises as `pieces` does."""
@@ -166,18 +176,24 @@ class Plan(NamedTuple):
     rows: Sequence[Tile]
     columns: Sequence[Tile]
 
+    @property
+    def whole(self) -> bool:
+        """Whether the image is one tile."""
+        return len(self.rows) == len(self.columns) == 1
+
 
 def predict(
     net: Net,
     image: NDArray[np.uint8],
     mean: float | Sequence[float] = MEAN,
     blob: str | None = None,
+    frames: Frames | None = None,
 ) -> NDArray[np.int32]:
     """The class of each pixel of an image (H, W, 3) of red, green, blue, as (H, W).
 
     What a `Segmenter` with these settings says. Raises GraphError, LayerError.
     """
-    return Segmenter(net, mean, blob).labels(image)
+    return Segmenter(net, mean, blob, frames=frames).labels(image)
 
 
 def _fed(graph: Graph) -> dict[str, int]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from netspec.errors import GraphError, SourceError, require
-from netspec.layers.base import Array
 from netspec.module import Net
 from netspec.segmentation.palette import save_indexed
 from netspec.segmentation.predict import image_blob, score_blob
@@ -30,7 +30,7 @@ class Results:
         self._feed = feed
         self._scores = scores
 
-    def keep(self, blobs: Mapping[str, Array]) -> None:
+    def keep(self, blobs: Mapping[str, NDArray[Any]]) -> None:
         """Write the labels of the batch last fed; raises SourceError if nothing names it."""
         sample = self._feed.sample
         require(
@@ -47,7 +47,7 @@ class Results:
                 f"two images of the set are called {sample}; both would be written to {path}",
                 SourceError,
             )
-            save_indexed(path, np.asarray(jnp.argmax(blobs[name][0], axis=0)))
+            save_indexed(path, np.asarray(np.argmax(blobs[name][0], axis=0)))
             self.written[path] = None
 
 

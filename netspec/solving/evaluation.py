@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from netspec.errors import SolverError, require
+from netspec.frames import Frames
+from netspec.framing import Framed
 from netspec.layers.base import Array, Labels
 from netspec.module import Net
 from netspec.segmentation.score import Metrics, Tally
@@ -63,22 +65,23 @@ class _Figures:
         self._weights = weights
         self._seen = seen
         self._settled = 0
-        self._waiting: list[dict[str, Array]] = []
+        self._waiting: list[tuple[Framed, dict[str, Array]]] = []
         self.sums: dict[str, np.ndarray] = {}
         self.loss = 0.0
 
-    def add(self, blobs: dict[str, Array]) -> None:
+    def add(self, batch: Framed, blobs: dict[str, Array]) -> None:
         """Take a batch's blobs, which may still be in the making."""
-        self._waiting.append(blobs)
+        self._waiting.append((batch, blobs))
         if self._seen is not None or len(self._waiting) == _UNDER_WAY:
             self.settle()
 
     def settle(self) -> None:
         """Wait for all batches given so far."""
-        for blobs in self._waiting:
-            self.loss += sum(w * float(blobs[name].sum()) for name, w in self._weights.items())
+        for batch, blobs in self._waiting:
+            values = {name: batch.cut(name, np.asarray(blob)) for name, blob in blobs.items()}
+            self.loss += sum(w * float(values[name].sum()) for name, w in self._weights.items())
             for name in self._outputs:
-                value = np.asarray(blobs[name], np.float64).ravel()
+                value = values[name].astype(np.float64).ravel()
                 _require_same_size(name, value, self.sums.get(name, value))
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
                 if self._seen is not None:
@@ -94,15 +97,18 @@ def evaluate(
     stopped: Callable[[], bool] = lambda: False,
     seen: Seen | None = None,
     pictures: Sequence[str] = (),
-    keep: Callable[[Mapping[str, Array]], None] | None = None,
+    keep: Callable[[Mapping[str, np.ndarray]], None] | None = None,
+    frames: Frames | None = None,
 ) -> Evaluation:
     """Run a net on the next ``batches`` batches of its data, or on fewer once ``stopped()``.
 
     seen: is told each output of each batch: the batch's number, the output's name and its values.
     pictures: blobs that ``keep`` is given after each batch, while ``feed`` still names what it was
     made of; their mean is not taken. Without either nothing waits for a single batch: pixels are
-    counted on the device. Raises SolverError, and what the data raises.
+    counted on the device. frames: of the net, where they are not to be new ones. Raises
+    SolverError, and what the data raises.
     """
+    frames = frames or Frames(net)
     require(batches > 0, f"{batches} test batches; at least 1 is needed", SolverError)
     graph = net.graph
     pairs = score_pairs(net.shapes)
@@ -119,10 +125,12 @@ def evaluate(
     wanted = tuple(dict.fromkeys([*outputs, *weights, *pictures]))
     done = 0
     while done < batches and not stopped():
-        blobs, tallies = net.fold(feed.next(net.shapes), wanted, count, tallies)
-        figures.add({name: blobs[name] for name in (*outputs, *weights)})
+        batch = frames.frame(feed.next(net.shapes))
+        # Beyond an image there is no label, and nothing counts.
+        blobs, tallies = net.fold_framed(batch, wanted, count, tallies)
+        figures.add(batch, {name: blobs[name] for name in (*outputs, *weights)})
         if keep is not None:
-            keep({name: blobs[name] for name in pictures})
+            keep({name: batch.cut(name, np.asarray(blobs[name])) for name in pictures})
         done += 1
     figures.settle()
     means = max(done, 1)

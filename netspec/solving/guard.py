@@ -62,8 +62,8 @@ class Guard:
             if found is not None:
                 self._stop(pending, found)
         if param.debug_info and param.display and pending.iteration % param.display == 0:
-            shapes = pending.batches[-1].shapes
-            for line in debug_info_lines(self._look(pending.batches[-1]), shapes):
+            batch = pending.batches[-1].alone
+            for line in debug_info_lines(self._look(batch), batch.shapes):
                 self.solver.listener.say(line)
 
     def after(self, pending: Pending, micro: Micro) -> None:
@@ -72,7 +72,7 @@ class Guard:
         while len(self._waiting) > _UNDER_WAY:
             self._confirm(*self._waiting.popleft())
         if self._watch.due(pending.iteration):
-            self._warn_if_stuck(pending.batches[0], float(micro.loss))
+            self._warn_if_stuck(pending.batches[0].alone, float(micro.loss))
 
     def settle(self) -> None:
         """Wait for all updates; raises SolverError for one that failed."""
@@ -103,9 +103,9 @@ class Guard:
 
     def _culprit(self, pending: Pending) -> str | None:
         """The first of the batches' blobs and gradients that is not finite."""
-        for batch in pending.batches:
+        for batch in (batch.alone for batch in pending.batches):
             params = self._params(batch)
-            found = culprit(self._look(batch), batch.shapes, params, batch.feeds, batch.key)
+            found = culprit(self._look(batch), batch.shapes, params, batch.frame.feeds, batch.key)
             if found is not None:
                 return found
         return None
@@ -124,7 +124,7 @@ class Guard:
 
     def _look(self, batch: Batch) -> Look:
         learned = self.solver.trainer.learned_specs
-        return look(batch.shapes, self._params(batch), learned, batch.feeds, batch.key)
+        return look(batch.shapes, self._params(batch), learned, batch.frame.feeds, batch.key)
 
     def _saved(self) -> str:
         """Write a snapshot of what was learned until now, if the solver writes any; says where."""
@@ -147,7 +147,7 @@ class Guard:
         return f"all before it is saved in {state}"
 
     def _warn_if_stuck(self, batch: Batch, loss: float) -> None:
-        if self._watch.stays(loss, batch.shapes, self._params(batch), batch.feeds):
+        if self._watch.stays(loss, batch.shapes, self._params(batch), batch.frame.feeds):
             for line in why_stuck(self._look(batch), batch.shapes):
                 self.solver.listener.warn(
                     f"the loss stays at {loss:g}, that of equal scores: {line}"

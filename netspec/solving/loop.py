@@ -26,6 +26,7 @@ from netspec.errors import (
     fail,
     require,
 )
+from netspec.frames import Frames, as_shapes
 from netspec.layers.base import Array
 from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
@@ -80,9 +81,9 @@ class Solver:
         self.feed = Feed(train_graph, seed, skip_corrupt=skip_corrupt)
         self.net = build.compile_net(train_graph, self.feed.tops, seed)
         graphs = [build.graph_of(*test) for test in tests]
-        self.tests = TestNets(graphs, self.net, seed)
+        self.tests = TestNets(graphs, self.net, seed, self._say)
         with self.text.blamed():
-            self.trainer = Trainer(self.net, self.param, seed)
+            self.trainer = Trainer(self.net, self.param, seed, Frames(self.net, self._say))
         self.guard = Guard(self)
         self.store = Store(
             self.param.snapshot_prefix,
@@ -319,6 +320,9 @@ class Solver:
             )
         return {name: self.inputs[name] for name in graph.inputs}
 
+    def _say(self, line: str) -> None:
+        self.listener.say(line)
+
     def _due(self, interval: int) -> bool:
         return bool(interval and self.iteration % interval == 0)
 
@@ -343,6 +347,8 @@ class Solver:
 
     def _go_on(self, found: Record) -> None:
         self.trainer.reseed(found.seed)
+        if found.home:
+            self.trainer.frames.home = as_shapes(found.home)
         self.tests.seed = found.seed
         set_memory(self.net, found.memory)
         self.losses.extend(found.losses)
@@ -374,6 +380,7 @@ class Solver:
                 # A test that the run would make again, as it stops here, goes on from there.
                 tests=self._tested[1] if self._tested[0] == self.iteration else self.tests.state(),
                 memory=memory_lists(self.net),
+                home=self.trainer.frames.home,
             ),
         )
 

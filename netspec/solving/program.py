@@ -55,14 +55,23 @@ class Program:
     keep_steps: bool = False
 
     def micro(
-        self, fixed: Tree, learned: Tree, total: Tree, feeds: Mapping[str, Array], key: Array
+        self,
+        fixed: Tree,
+        learned: Tree,
+        total: Tree,
+        feeds: Mapping[str, Array],
+        key: Array,
+        sizes: Array | None,
     ) -> Micro:
-        """One forward and backward pass; its gradients are added to ``total``."""
+        """One forward and backward pass; its gradients are added to ``total``.
+
+        sizes: the true ones, where arrays are larger: see `run`.
+        """
 
         def loss(learned: Tree) -> tuple[Array, tuple[dict[str, Array], Tree]]:
             first = self.shapes.graph.first_blobs
             given = {first[name]: array for name, array in feeds.items()}
-            made = run(self.shapes, {**fixed, **learned}, given, key)
+            made = run(self.shapes, {**fixed, **learned}, given, key, sizes=sizes)
             blobs = self.shapes.graph.blobs
             outputs = {name: made.value(blobs[name]) for name in self.keep}
             return made.loss(), (outputs, made.updates)
@@ -102,9 +111,10 @@ def whole_step(
     healthy: Array,
     feeds: Mapping[str, Array],
     key: Array,
+    sizes: Array | None,
 ) -> tuple[Micro, Learner]:
     """A pass and its update, in place; the gradients handed out are the steps, if kept."""
-    micro = program.micro(fixed, learner.arrays, {}, feeds, key)
+    micro = program.micro(fixed, learner.arrays, {}, feeds, key, sizes)
     learner, steps, healthy = program.update(learner, healthy, micro.loss, micro.gradients)
     return micro._replace(gradients=steps, healthy=healthy), learner
 
@@ -117,9 +127,10 @@ def accumulate(
     total: Tree,
     feeds: Mapping[str, Array],
     key: Array,
+    sizes: Array | None,
 ) -> Micro:
     """A pass whose gradients are added to ``total``, in place."""
-    return program.micro(fixed, learner.arrays, total, feeds, key)
+    return program.micro(fixed, learner.arrays, total, feeds, key, sizes)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -132,9 +143,10 @@ def apply_update(
 
 @partial(jax.jit, static_argnums=0)
 def loss_of(
-    shapes: Shapes, params: Tree, feeds: Mapping[str, Array], key: Array
+    shapes: Shapes, params: Tree, feeds: Mapping[str, Array], key: Array, sizes: Array | None
 ) -> tuple[Array, Tree]:
     """The loss of one forward pass, and what layers keep from run to run after it."""
     first = shapes.graph.first_blobs
-    made = run(shapes, params, {first[name]: array for name, array in feeds.items()}, key)
+    given = {first[name]: array for name, array in feeds.items()}
+    made = run(shapes, params, given, key, sizes=sizes)
     return made.loss(), made.updates

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from netspec import build
 from netspec.errors import SolverError, blame, require
+from netspec.frames import Frames, Given, as_shapes
 from netspec.graph import Graph
 from netspec.layers.base import text
 from netspec.module import Net
@@ -44,11 +45,20 @@ class TestNets:
     # pytest takes a class of this name for tests.
     __test__ = False
 
-    def __init__(self, graphs: Sequence[Graph], train: Net, seed: int) -> None:
+    def __init__(
+        self,
+        graphs: Sequence[Graph],
+        train: Net,
+        seed: int,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """say: see `Frames`."""
+        self._say = say
         self.graphs = list(graphs)
         self.train = train
         self.seed = seed
         self._weights: list[Weights] = []
+        self._homes: dict[int, Given] = {}
 
     @cached_property
     def nets(self) -> list[Net]:
@@ -60,6 +70,11 @@ class TestNets:
                 if self._lacking(net.graph, weights):
                     copy_into(net, weights, skip_misfits=True)
         return nets
+
+    @cached_property
+    def frames(self) -> list[Frames]:
+        """What puts the data of the test nets into arrays."""
+        return [Frames(net, self._say, self._homes.get(i)) for i, net in enumerate(self.nets)]
 
     @cached_property
     def feeds(self) -> list[Feed]:
@@ -85,7 +100,8 @@ class TestNets:
     def run(self, index: int, batches: int, stopped: Callable[[], bool]) -> Evaluation:
         """Run one of them on its next batches, or fewer once ``stopped()``."""
         self._share_with(self.nets[index])
-        return evaluate(self.nets[index], self.feeds[index], batches, stopped)
+        net, feed, frames = self.nets[index], self.feeds[index], self.frames[index]
+        return evaluate(net, feed, batches, stopped, frames=frames)
 
     def share(self) -> None:
         """Give all that are built the trained arrays of now: each update replaces them."""
@@ -93,11 +109,13 @@ class TestNets:
             self._share_with(net)
 
     def state(self) -> tuple[Mapping[str, Any], ...]:
-        """Where the data of those that are built stands, and what their layers remember."""
+        """Where those that are built stand: their data, memory, and size of a program's own."""
         if "nets" not in self.__dict__:
             return ()
-        pairs = zip(self.nets, self.feeds, strict=True)
-        return tuple({"data": feed.state(), "memory": memory_lists(net)} for net, feed in pairs)
+        return tuple(
+            {"data": feed.state(), "memory": memory_lists(net), "home": frames.home}
+            for net, feed, frames in zip(self.nets, self.feeds, self.frames, strict=True)
+        )
 
     def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Go on where `state` was taken; nets that it does not know start anew.
@@ -109,6 +127,9 @@ class TestNets:
             self.feeds[i].restore(state["data"])
             if state["memory"]:
                 set_memory(self.nets[i], state["memory"])
+            if "home" in state:
+                self._homes[i] = as_shapes(state["home"])
+        self.__dict__.pop("frames", None)
 
     def close(self) -> None:
         """Stop the threads that read data."""

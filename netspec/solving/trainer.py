@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from netspec.errors import SolverError, WeightsError, blame, require
+from netspec.frames import Frames
+from netspec.framing import Framed
 from netspec.layers.base import Array, text
 from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
@@ -34,15 +36,24 @@ ArrayLike = np.ndarray | Array
 
 @dataclass(frozen=True)
 class Batch:
-    """What one pass computes with: its shapes, the arrays fed, its random key.
+    """What one pass computes with: the arrays fed and their frame, its random key.
 
     files: what is behind it on the host, for messages.
     """
 
-    shapes: Shapes
-    feeds: Mapping[str, Array]
+    frame: Framed
     key: Array
     files: str
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of all values as the program holds them."""
+        return self.frame.shapes
+
+    @property
+    def alone(self) -> Batch:
+        """The same batch for a program of its own size, whose every number means something."""
+        return replace(self, frame=self.frame.alone)
 
 
 class Trainer:
@@ -53,10 +64,16 @@ class Trainer:
     on_gradients: is given the summed gradients before each update, and returns what to take.
     """
 
-    def __init__(self, net: Net, param: SolverParameter, seed: int) -> None:
-        """seed: what randomness in the net starts from. Raises SolverError."""
+    def __init__(
+        self, net: Net, param: SolverParameter, seed: int, frames: Frames | None = None
+    ) -> None:
+        """seed: what randomness in the net starts from. frames: of the batches to come.
+
+        Raises SolverError.
+        """
         self.net = net
         self.param = param
+        self.frames = frames or Frames(net)
         self.reseed(seed)
         self.keep: tuple[str, ...] = net.graph.outputs
         self.keep_steps = param.snapshot_diff
@@ -99,9 +116,10 @@ class Trainer:
 
     def batch(self, feeds: Mapping[str, Any], moment: int, files: str) -> Batch:
         """A batch on its way to the device; moment: which pass of the run it is for."""
-        shapes = self.net.shapes_for({name: array.shape for name, array in feeds.items()})
+        frame = self.frames.frame(feeds)
+        arrays, sizes = jax.device_put((dict(frame.feeds), frame.sizes))
         key = jax.random.fold_in(self._root_key, moment)
-        return Batch(shapes, jax.device_put(dict(feeds)), key, files)
+        return Batch(replace(frame, feeds=arrays, sizes=sizes), key, files)
 
     def update(self, batches: Sequence[Batch]) -> Micro:
         """One update by the mean gradient of these batches; their mean loss, the last's outputs."""
@@ -145,7 +163,7 @@ class Trainer:
         """The loss on a batch; nothing changes but what layers keep from run to run."""
         params = {**self.learned(), **self.fixed(batch.shapes)}
         loss, statistics = runnable(self.net.graph, loss_of)(
-            batch.shapes, params, batch.feeds, batch.key
+            batch.shapes, params, batch.frame.feeds, batch.key, batch.frame.sizes
         )
         self.net.assign(statistics)
         return float(loss)
@@ -202,10 +220,11 @@ class Trainer:
             self.fixed(batch.shapes),
             learner,
             self.healthy,
-            batch.feeds,
+            batch.frame.feeds,
             batch.key,
+            batch.frame.sizes,
         )
-        return micro, learner
+        return _cut(micro, batch), learner
 
     def _accumulated(self, batches: Sequence[Batch], learner: Learner) -> tuple[Micro, Learner]:
         passes = runnable(self.net.graph, accumulate)
@@ -213,7 +232,9 @@ class Trainer:
         losses = []
         for batch in batches:
             program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
-            micro: Micro = passes(program, fixed, learner, total, batch.feeds, batch.key)
+            micro: Micro = passes(
+                program, fixed, learner, total, batch.frame.feeds, batch.key, batch.frame.sizes
+            )
             total = micro.gradients
             self.net.assign(micro.statistics)
             losses.append(micro.loss)
@@ -221,6 +242,7 @@ class Trainer:
             total = self.on_gradients(total)
         loss = sum(losses[1:], losses[0]) / len(losses)
         learner, steps, healthy = apply_update(program, learner, self.healthy, loss, total)
+        micro = _cut(micro, batch)
         return micro._replace(loss=loss, gradients=steps, healthy=healthy), learner
 
     def _program(self, shapes: Shapes) -> Program:
@@ -242,6 +264,12 @@ class Trainer:
             if key in self.learned_specs:
                 slot[key] = jnp.array(array.reshape(blob.shape), jnp.float32)
         return slot
+
+
+def _cut(micro: Micro, batch: Batch) -> Micro:
+    """The outputs of a pass in their own sizes."""
+    outputs = {name: batch.frame.cut(name, array) for name, array in micro.outputs.items()}
+    return micro._replace(outputs=outputs)
 
 
 def memory_lists(net: Net) -> dict[str, dict[str, Any]]:

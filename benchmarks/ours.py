@@ -1,0 +1,126 @@
+"""FCN-8s in netspec, as `netspec solve` and `netspec segment` run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.contenders import Absent, Work, resident
+from netspec.build import compile_net, graph
+from netspec.layers.base import count
+from netspec.module import Net
+from netspec.prototxt import read_solver
+from netspec.shapes import ParamKey, Shapes
+from netspec.solving.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+NETS = ROOT / "nets" / "voc-fcn8s"
+SOLVER = ROOT / "solvers" / "voc-fcn8s.prototxt"
+_PRECISIONS = {"f32": "highest", "tf32": "tensorfloat32"}
+
+
+class Netspec:
+    """The published net and its solver."""
+
+    def __init__(self, work: Work) -> None:
+        """Make the net, and weights for all."""
+        jax.config.update("jax_default_matmul_precision", _PRECISIONS.get(work.dtype))
+        self.work = work
+        self.feeds = {"data": work.image(), "label": work.label()}
+        self.net = self._net("deploy", "data")
+        self.arrays = dict(_weights(self.net.shapes))
+        np.savez(work.weights, allow_pickle=False, **_numbered(self.net.shapes, self.arrays))
+        self.net.assign(self.arrays)
+        self.image = jax.device_put(self.feeds["data"])
+        self.trainer: Trainer | None = None
+
+    def forward(self) -> None:
+        """Compute the scores of the image."""
+        self._check_dtype()
+        jax.block_until_ready(self.net.forward({"data": self.image}, ("score",)))
+
+    def step(self) -> None:
+        """One step of the solver; the first makes its net."""
+        self._check_dtype()
+        if self.trainer is None:
+            self.net = self._net("train", "data", "label")
+            self.net.assign(self.arrays)
+            self.trainer = Trainer(self.net, read_solver(SOLVER).message, 0)
+        micro = self.trainer.update([self.trainer.batch(self.feeds, 0, "")])
+        jax.block_until_ready((micro.loss, self.net.arrays()))
+
+    def scores(self) -> np.ndarray:
+        """(1, 21, size, size)."""
+        return np.asarray(self.net.forward({"data": self.image}, ("score",))["score"])
+
+    def memory(self) -> float:
+        """Bytes on the device, or of the process where that has the same memory."""
+        statistics = jax.devices()[0].memory_stats() or {}
+        return float(statistics.get("peak_bytes_in_use", 0)) or resident()
+
+    def work_of_forward(self) -> float:
+        """Floating-point operations of the products in a forward pass."""
+        return 2 * sum(once for once, _ in _products(self.net.shapes))
+
+    def work_of_step(self) -> float:
+        """The same of a training step, without the gradients that nobody needs."""
+        return 2 * sum(once * times for once, times in _products(self.net.shapes))
+
+    def matrix_rate(self) -> float:
+        """Floating-point operations a second in the product of two large square matrices."""
+        n = 2048 if self.work.device == "cpu" else 8192
+        kept = jnp.bfloat16 if self.work.dtype == "bf16" else jnp.float32
+        a = jax.random.normal(jax.random.key(0), (n, n), kept)
+        product = jax.jit(jnp.matmul)
+        seconds = []
+        for _ in range(6):
+            start = perf_counter()
+            jax.block_until_ready(product(a, a))
+            seconds.append(perf_counter() - start)
+        return 2 * n**3 / min(seconds[1:])
+
+    def _check_dtype(self) -> None:
+        """Raise Absent for what netspec does not compute in."""
+        if self.work.dtype not in _PRECISIONS:
+            raise Absent(f"computes in {' and '.join(_PRECISIONS)}, not {self.work.dtype}")
+
+    def _net(self, name: str, *fed: str) -> Net:
+        phase = "train" if name == "train" else "test"
+        shapes = {blob: self.feeds[blob].shape for blob in fed}
+        return compile_net(graph(NETS / f"{name}.prototxt", phase), shapes)
+
+
+def _weights(shapes: Shapes) -> Iterator[tuple[ParamKey, jax.Array]]:
+    """Draws that keep the scale of what passes, for all that the solver changes."""
+    draws = np.random.default_rng(2)
+    for key, blob in shapes.params.items():
+        if shapes.param_specs[key].lr_mult:
+            scale = (2 / max(1, count(blob.shape[1:]))) ** 0.5 if len(blob.shape) > 1 else 0.1
+            drawn = draws.standard_normal(blob.shape, np.float32) * np.float32(scale)
+            yield key, jnp.asarray(drawn)
+
+
+def _numbered(shapes: Shapes, arrays: dict[ParamKey, jax.Array]) -> dict[str, np.ndarray]:
+    """Arrays by layer and how many-th of it: ``conv1_1/0``."""
+    return {
+        f"{node.name}/{i}": np.asarray(arrays[key])
+        for node, keys in zip(shapes.graph.nodes, shapes.keys, strict=True)
+        for i, key in enumerate(keys.values())
+        if key in arrays
+    }
+
+
+def _products(shapes: Shapes) -> Iterator[tuple[int, int]]:
+    """Of each layer with filters: multiply-adds of one pass, and how many passes a step takes."""
+    for node, blobs, wanted in zip(shapes.graph.nodes, shapes.blobs, shapes.wanted, strict=True):
+        if "weight" in blobs:
+            # A transposed convolution sets its filters on the pixels of its bottom.
+            pixels = node.bottoms[0] if node.type == "Deconvolution" else node.tops[0]
+            learns = bool(node.param_spec(0).lr_mult)
+            once = count(shapes.values[pixels][2:]) * count(blobs["weight"].shape)
+            yield once, 1 + learns + wanted[0]

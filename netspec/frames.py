@@ -1,0 +1,120 @@
+"""Which program a batch is run by: one for its size, or one for many sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from netspec.errors import LayerError, counted
+from netspec.framing import Framed, framing, rounded_shape, spatial
+from netspec.layers.base import Shape, text
+from netspec.module import Net
+from netspec.shapes import Shapes
+
+Given = Mapping[str, Shape]
+Sized = tuple[tuple[str, Shape], ...]
+
+
+class Frames:
+    """Puts the batches of a net into arrays.
+
+    Those of the size at ``home`` go to a program of that size, so that where all are of one size
+    nothing is masked. Others go into arrays of rounded-up sizes, so that few programs are compiled,
+    if all layers can work so; what comes out is the same to rounding.
+
+    home: the shapes of the fed blobs that have a program of their own: those of the net, unless
+    said otherwise. A run that goes on must keep them, for its sums to be rounded alike.
+    programs: what programs were needed: the shapes of their arrays, and whether many sizes lie in
+    them. sizes: those that images had.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        say: Callable[[str], None] = lambda line: None,
+        home: Given | None = None,
+    ) -> None:
+        """say: is told once how images of different sizes are dealt with."""
+        self.net = net
+        self.home = home or _fed(net.shapes)
+        self.programs: set[tuple[Shapes, bool]] = set()
+        self.sizes: set[Sized] = set()
+        self._say = say
+        self._said = False
+        self._roomy: dict[Sized, Shapes | None] = {}
+
+    def frame(self, feeds: Mapping[str, Any]) -> Framed:
+        """A batch, fed blob by fed blob, as a program takes it.
+
+        Raises LayerError where the net cannot work at its size.
+        """
+        given = {name: tuple(array.shape) for name, array in feeds.items()}
+        exact = self.net.shapes_for(given)
+        roomy = None if self._at_home(given) else self._room_for(given, exact)
+        self.sizes.add(tuple(given.items()))
+        self.programs.add((roomy or exact, roomy is not None))
+        if roomy is None:
+            return Framed(feeds, exact, exact)
+        room = _fed(roomy)
+        padded = {name: _padded(array, room[name]) for name, array in feeds.items()}
+        return Framed(padded, roomy, exact, framing(roomy).sizes(exact))
+
+    @property
+    def told(self) -> str:
+        """How many programs were needed for how many sizes."""
+        programs = counted(len(self.programs), "program")
+        return f"{programs} compiled for images of {counted(len(self.sizes), 'size')}"
+
+    def _at_home(self, given: Given) -> bool:
+        return all(
+            len(shape) == len(self.home[name])
+            and all(shape[axis] == self.home[name][axis] for axis in spatial(shape))
+            for name, shape in given.items()
+        )
+
+    def _room_for(self, given: Given, exact: Shapes) -> Shapes | None:
+        """The shapes of larger arrays that the net can work in, if it can."""
+        wanted = tuple(sorted((name, rounded_shape(shape)) for name, shape in given.items()))
+        if wanted not in self._roomy:
+            self._roomy[wanted] = self._frame_of(dict(wanted))
+        roomy = self._roomy[wanted]
+        return roomy if roomy is not None and framing(roomy).fits(exact) else None
+
+    def _frame_of(self, wanted: Given) -> Shapes | None:
+        try:
+            shapes = self.net.shapes_for(wanted)
+            framing(shapes)
+        except LayerError as error:
+            self._tell(f"compiled for each size of its images, as {error}")
+            return None
+        home = ", ".join(f"{name} {text(shape)}" for name, shape in self.home.items())
+        self._tell(
+            f"images differ in size; all but those of {home} are computed in arrays of rounded-up "
+            "sizes, which gives the same numbers with few programs"
+        )
+        return shapes
+
+    def _tell(self, line: str) -> None:
+        if not self._said:
+            self._said = True
+            self._say(f"{self.net.graph.file}: {line}")
+
+
+def as_shapes(lists: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
+    """Shapes of blobs that JSON has made lists of."""
+    return {name: tuple(shape) for name, shape in lists.items()}
+
+
+def _fed(shapes: Shapes) -> dict[str, Shape]:
+    graph = shapes.graph
+    return {name: shapes.values[graph.first_blobs[name]] for name in graph.fed}
+
+
+def _padded(array: Any, shape: Shape) -> Any:
+    """An array with zeros behind it on every axis up to a shape; on the host unless it is not."""
+    if array.shape == shape:
+        return array
+    edges = [(0, room - n) for n, room in zip(array.shape, shape, strict=True)]
+    return np.pad(np.asarray(array), edges)

@@ -1,0 +1,193 @@
+"""One program for images of many sizes: each lies in arrays of a size rounded up.
+
+The true size of every value, as the shape rules have it, is an argument of the program. A layer
+computes on whole arrays; before one that looks beyond a blob's own size, what lies there is set to
+what an array of that size would have shown it (`Layer.beyond`), and whoever counts or averages
+counts what is inside. So scores, losses and gradients are those of a program made for the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from netspec.errors import LayerError, blame, fail
+from netspec.graph import Graph
+from netspec.layers.base import Context, Shape
+from netspec.layers.extent import Beyond, Extent, PartialShape, places, surround
+from netspec.shapes import Shapes, infer
+
+# Sizes up to this are rounded to multiples of an eighth of it.
+_LEAST = 128
+# What the sizes that vary are found by: no net's strides multiply to more.
+_PROBE = 256
+
+
+def rounded(size: int) -> int:
+    """A size rounded up: four steps to an octave, e.g. 320, 384, 448, 512, 640; 16 at least."""
+    step = max(_LEAST, 1 << size.bit_length()) // 8
+    return -(-size // step) * step
+
+
+def spatial(shape: Shape) -> tuple[int, ...]:
+    """The axes of a fed blob that may be larger in an array: of images, and of label images."""
+    if len(shape) < 3:
+        return ()
+    # An axis of 1 holds no pixels: a label of 1x1x1 for each image, say.
+    return tuple(axis for axis in range(1 if len(shape) == 3 else 2, len(shape)) if shape[axis] > 1)
+
+
+def _resized(shape: Shape, sizes: Mapping[int, int]) -> Shape:
+    return tuple(sizes.get(axis, size) for axis, size in enumerate(shape))
+
+
+def rounded_shape(shape: Shape) -> Shape:
+    """The shape of the array that a fed blob is put into."""
+    return _resized(shape, {axis: rounded(shape[axis]) for axis in spatial(shape)})
+
+
+@dataclass(frozen=True, eq=False)
+class Framing:
+    """What a program of many sizes knows when it is compiled.
+
+    shapes: of its arrays. slots: (value, axis) of each size that varies, in the order in which a
+    run is handed them. beyond: for each layer, what must lie beyond its bottoms; empty where none
+    varies.
+    """
+
+    shapes: Shapes
+    slots: tuple[tuple[int, int], ...]
+    beyond: tuple[tuple[Beyond, ...], ...]
+
+    def fits(self, exact: Shapes) -> bool:
+        """Whether every value of these shapes lies in its array, and varies as expected."""
+        varying = set(self.slots)
+        return all(
+            n <= room if (value, axis) in varying else n == room
+            for value, (shape, array) in enumerate(
+                zip(exact.values, self.shapes.values, strict=True)
+            )
+            for axis, (n, room) in enumerate(zip(shape, array, strict=True))
+        )
+
+    def sizes(self, exact: Shapes) -> NDArray[np.int32]:
+        """What a run is handed for these true shapes."""
+        return np.array([exact.values[value][axis] for value, axis in self.slots], np.int32)
+
+
+@lru_cache(maxsize=1024)
+def framing(shapes: Shapes) -> Framing:
+    """The framing of a program whose arrays have these shapes.
+
+    Raises LayerError where a layer cannot work in arrays larger than its blobs.
+    """
+    graph = shapes.graph
+    slots = _varying(shapes)
+    varying = set(slots)
+    partial: list[PartialShape] = [
+        tuple(None if (value, axis) in varying else n for axis, n in enumerate(shape))
+        for value, shape in enumerate(shapes.values)
+    ]
+    return Framing(
+        shapes, slots, tuple(_beyond(graph, n, partial) for n in range(len(graph.nodes)))
+    )
+
+
+def _varying(shapes: Shapes) -> tuple[tuple[int, int], ...]:
+    """(value, axis) of each size that hangs on the images' sizes."""
+    graph = shapes.graph
+    fed = {name: shapes.values[graph.first_blobs[name]] for name in graph.fed}
+    larger = {
+        name: _resized(shape, {axis: shape[axis] + _PROBE for axis in spatial(shape)})
+        for name, shape in fed.items()
+    }
+    other = infer(graph, larger)
+    return tuple(
+        (value, axis)
+        for value, (shape, probed) in enumerate(zip(shapes.values, other.values, strict=True))
+        for axis, (n, m) in enumerate(zip(shape, probed, strict=True))
+        if n != m
+    )
+
+
+def _beyond(graph: Graph, n: int, partial: Sequence[PartialShape]) -> tuple[Beyond, ...]:
+    node = graph.nodes[n]
+    bottoms = [partial[i] for i in node.bottoms]
+    if not any(None in bottom for bottom in bottoms):
+        return ()
+    with blame(node.place, node.who):
+        needs = node.layer.beyond(*bottoms)
+        if needs is None:
+            fail("needs blobs of their own size", LayerError)
+    return needs
+
+
+class Extents:
+    """How much of each array of one run is the blob: a framing, and a run's true sizes."""
+
+    def __init__(self, framing: Framing, sizes: jax.Array) -> None:
+        self.framing = framing
+        found: dict[int, dict[int, jax.Array]] = {}
+        for slot, (value, axis) in enumerate(framing.slots):
+            found.setdefault(value, {})[axis] = sizes[slot]
+        self._extents = {value: Extent(along) for value, along in found.items()}
+
+    def of(self, values: Sequence[int]) -> tuple[Extent | None, ...]:
+        """The extents of some values; None where the array is the blob."""
+        return tuple(self._extents.get(value) for value in values)
+
+    def surrounded(self, n: int, ctx: Context, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+        """A layer's bottoms, with what it needs beyond them."""
+        needs = self.framing.beyond[n] or (Beyond.ANYTHING,) * len(arrays)
+        return [
+            array if (inside := ctx.inside(i, array)) is None else surround(array, inside, need)
+            for i, (array, need) in enumerate(zip(arrays, needs, strict=True))
+        ]
+
+    def cleared(
+        self, value: int, array: jax.Array, fill: float = 0.0, channels_last: bool = False
+    ) -> jax.Array:
+        """An array of a value with ``fill`` beyond it."""
+        extent = self._extents.get(value)
+        if extent is None:
+            return array
+        inside = extent.inside(array.shape, places(array.ndim, channels_last))
+        return jnp.where(inside, array, jnp.asarray(fill, array.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class Framed:
+    """A batch as a program takes it.
+
+    feeds: arrays by blob. shapes: of the arrays, and all that is made of them. exact: as they would
+    be if no array were larger than its blob. sizes: see `Framing`; None where none is.
+    """
+
+    feeds: Mapping[str, Any]
+    shapes: Shapes
+    exact: Shapes
+    sizes: Any = None
+
+    def cut(self, name: str, array: Any) -> Any:
+        """A blob alone, of an array that a run made for it."""
+        shape = self.exact[name]
+        return array if array.shape == shape else array[tuple(slice(n) for n in shape)]
+
+    @cached_property
+    def alone(self) -> Framed:
+        """The same batch in arrays of its own size, for a program made for it."""
+        if self.sizes is None:
+            return self
+        first = self.exact.graph.first_blobs
+        feeds = {
+            name: array[tuple(slice(n) for n in self.exact.values[first[name]])]
+            for name, array in self.feeds.items()
+        }
+        return Framed(feeds, self.exact, self.exact)
