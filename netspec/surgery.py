@@ -106,6 +106,11 @@ def transplant(
     are. Raises WeightsError where something does not fit, LayerError where a layer cannot
     interpolate, NetSpecError where ``out`` cannot be written.
     """
+    require(
+        out is None or str(out).endswith((".caffemodel", ".caffemodel.h5")),
+        f"{out}: the name of weights ends in .caffemodel or .caffemodel.h5",
+        NetSpecError,
+    )
     operation = _Operation(net, plan)
     grafts = list(_pairs(files, plan.suffixes))
     read = {file: read_weights(file) for file, _ in grafts}

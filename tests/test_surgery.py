@@ -466,8 +466,11 @@ def test_a_net_can_be_filled_without_weights(
     [
         (["--rename", "conv"], "--rename conv: write it as OLD=NEW"),
         (["--shape", "data"], "--shape data: write it as data=1,3,500,500"),
-        (["-o", "net.prototxt/x"], "net.prototxt/x: not a directory"),
-        (["-o", "."], ".: is a directory"),
+        (["-o", "net.prototxt/x.caffemodel"], "net.prototxt/x.caffemodel: not a directory"),
+        (
+            ["-o", "net.prototxt"],
+            "net.prototxt: the name of weights ends in .caffemodel or .caffemodel.h5",
+        ),
     ],
 )
 def test_mistakes_of_the_command(

@@ -58,6 +58,13 @@ def target(name: str | None, iter_size: int | None, **others: Any) -> Target:
         f"--{name} and --iter-size both say how many batches make a step; give one",
         SolverError,
     )
+    given = [value for value in (name, iter_size, *others.values()) if value is not None]
+    require(
+        given and given != [others.get("keep")],
+        "say what to turn it into: --accum, --online, --heavy, --iter-size N, --batch OLD NEW or "
+        "--momentum P",
+        SolverError,
+    )
     begun = NAMED[name] if name else Target(iter_size)
     return replace(begun, **{k: value for k, value in others.items() if value is not None})
 
