@@ -226,7 +226,7 @@ def test_a_name_says_the_iter_size() -> None:
     assert str(error.value) == (
         "--accum and --iter-size both say how many batches make a step; give one"
     )
-    with pytest.raises(SolverError, match="^say what to turn it into: --accum, "):
+    with pytest.raises(SolverError, match=r"^say what to turn it into: --accum, "):
         target(None, None, momentum=None, keep="way")
 
 
