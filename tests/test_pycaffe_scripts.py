@@ -136,3 +136,34 @@ def test_a_process_with_threads_under_way_ends_well() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "(99, 99)\n", "")
+
+
+RECORDS = """
+import numpy as np
+
+import caffe
+
+
+class Records(caffe.Layer):
+    def setup(self, bottom, top):
+        top[0].reshape(2, 3)
+
+    def reshape(self, bottom, top):
+        pass
+
+    def forward(self, bottom, top):
+        top[0].data[...] = self.records
+"""
+
+
+def test_a_data_layer_is_handed_its_data_when_the_net_is_built(folder: Path) -> None:
+    """As detectors' training scripts do it."""
+    (folder / "records.py").write_text(RECORDS)
+    (folder / "net.prototxt").write_text(
+        'layer { name: "data" type: "Python" top: "data" '
+        'python_param { module: "records" layer: "Records" } }'
+    )
+    net = caffe.Net("net.prototxt", caffe.TRAIN)
+    assert net.blobs["data"].data.shape == (2, 3)
+    net.layers[0].records = 7
+    assert (net.forward()["data"] == 7).all()

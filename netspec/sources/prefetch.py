@@ -91,6 +91,9 @@ class Prefetch(Source):
     one, or for a `ParallelSource` ``workers``, by default one a core. An error is raised by the
     `next` whose batch it spoils, and by all after it. Until `close`, the source belongs to the
     threads.
+
+    An object that somebody wrote is asked for nothing before the first `next`: a script may set it
+    up until then.
     """
 
     def __init__(self, source: Source, depth: int = 2, workers: int | None = None) -> None:
@@ -108,10 +111,19 @@ class Prefetch(Source):
         self.files = self._source.files
         self._state = self._source.state()
         self._head: _Read | None = None
-        self._reader: _Reader | None = _Reader(self._source, self._depth, self._workers)
+        self._closed = False
+        self._reader: _Reader | None = None
+        if self.user is None:
+            self._read()
+
+    def _read(self) -> _Reader:
+        self._reader = _Reader(self._source, self._depth, self._workers)
+        return self._reader
 
     @property
     def tops(self) -> dict[str, Shape]:
+        if self._reader is None and not self._closed:
+            return self._source.tops
         return {name: array.shape for name, array in self._peek().batch.result().items()}
 
     def next(self) -> Batch:
@@ -144,13 +156,14 @@ class Prefetch(Source):
 
     def close(self) -> None:
         self._stop()
+        self._closed = True
         self._source.close()
 
     def _peek(self) -> _Read:
         if self._head is None:
-            if self._reader is None:
+            if self._closed:
                 raise RuntimeError("the source is closed")
-            self._head = self._reader.take()
+            self._head = (self._reader or self._read()).take()
         return self._head
 
     def _stop(self) -> None:
