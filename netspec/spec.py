@@ -133,6 +133,10 @@ class _Layers:
         return partial(_layer, type_name)
 
 
+class NoSuchName(LayerError, AttributeError):
+    """An attribute of `params` that is none: ``hasattr`` says so."""
+
+
 class _Params:
     """``P.Pooling.MAX`` is the value MAX of an enum in PoolingParameter."""
 
@@ -144,7 +148,7 @@ class _Params:
             known = [
                 key.removesuffix("Parameter") for key in layers_pb2.DESCRIPTOR.message_types_by_name
             ]
-            fail(f'P.{name}: no message "{message}"{nearest(name, known)}')
+            fail(f'P.{name}: no message "{message}"{nearest(name, known)}', NoSuchName)
         return _Enums(name, getattr(layers_pb2, message))
 
 
@@ -158,7 +162,10 @@ class _Enums:
             raise AttributeError(value)
         known = self._message.DESCRIPTOR.enum_values_by_name
         if value not in known:
-            fail(f'P.{self._name}: no value "{value}"{nearest(value, known)} ({", ".join(known)})')
+            fail(
+                f'P.{self._name}: no value "{value}"{nearest(value, known)} ({", ".join(known)})',
+                NoSuchName,
+            )
         return int(known[value].number)
 
 

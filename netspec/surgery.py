@@ -111,6 +111,10 @@ def transplant(
         f"{out}: the name of weights ends in .caffemodel or .caffemodel.h5",
         NetSpecError,
     )
+    same = [
+        file for file in files if out is not None and Path(file).resolve() == Path(out).resolve()
+    ]
+    require(not same, f"{out}: is among the weights to take from; write to another", NetSpecError)
     operation = _Operation(net, plan)
     grafts = list(_pairs(files, plan.suffixes))
     read = {file: read_weights(file) for file, _ in grafts}

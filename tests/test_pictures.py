@@ -69,6 +69,19 @@ def test_files_of_one_name_lie_apart(here: Path) -> None:
     ]  # fmt: skip
 
 
+def test_folders_that_hold_files_of_one_name_lie_apart(here: Path) -> None:
+    Path("a/x.png").rename("a/x.jpg")
+    found = [(str(path), str(name)) for path, name in gather(["a", "b"], "out")]
+    assert found == [("a/x.jpg", "a/x"), ("b/c/y.PNG", "b/c/y"), ("b/x.jpg", "b/x")]
+
+
+def test_grey_of_16_bits_is_as_of_8(here: Path) -> None:
+    deep = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16) * 257
+    Image.fromarray(deep).save("deep.png")
+    Image.fromarray((deep >> 8).astype(np.uint8)).save("grey.png")
+    np.testing.assert_array_equal(read_image(Path("deep.png")), read_image(Path("grey.png")))
+
+
 def test_folders_are_mirrored_without_the_results(here: Path) -> None:
     status, _, said = run("b", "-o", "b/out")
     assert (status, said) == (0, ["2 programs compiled for images of 2 sizes"])

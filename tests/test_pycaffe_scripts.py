@@ -1,12 +1,14 @@
 """Scripts for pycaffe as they are: ``import caffe``, in a notebook and by ``netspec run``."""
 
 import importlib
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -167,3 +169,32 @@ def test_a_data_layer_is_handed_its_data_when_the_net_is_built(folder: Path) -> 
     assert net.blobs["data"].data.shape == (2, 3)
     net.layers[0].records = 7
     assert (net.forward()["data"] == 7).all()
+
+
+def test_what_a_pass_returns_is_printed_and_pickled(folder: Path) -> None:
+    """Which other processes and notebooks do with it."""
+    (folder / "net.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 } } }'
+        'layer { name: "y" type: "Power" bottom: "x" top: "y" power_param { shift: 1 } }'
+    )
+    made = caffe.Net("net.prototxt", caffe.TEST).forward()
+    assert repr(made) == "{'y': array([1., 1.], dtype=float32)}"
+    assert pickle.loads(pickle.dumps(made))["y"].tolist() == [1, 1]
+
+
+def test_mistakes_are_of_the_types_that_scripts_catch(folder: Path) -> None:
+    with pytest.raises(OSError, match=r"^no\.png: no such file$"):
+        caffe.io.load_image("no.png")
+    assert not hasattr(caffe.params.Pooling, "NOPE")
+    assert caffe.Layer().type == "Python"
+
+
+def test_blobs_of_a_layer_are_not_replaced(folder: Path) -> None:
+    (folder / "net.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }'
+        'layer { name: "y" type: "InnerProduct" bottom: "x" top: "y" '
+        "inner_product_param { num_output: 1 } }"
+    )
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        net.params["y"][0] = np.zeros((1, 2))

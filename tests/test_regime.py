@@ -9,10 +9,10 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from netspec.cli import main
-from netspec.errors import SolverError
+from netspec.errors import NetSpecError, SolverError
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.prototxt import read_solver
-from netspec.solving.equivalence import NAMED, Target, equivalent, target
+from netspec.solving.equivalence import NAMED, Target, convert, equivalent, target
 from netspec.solving.schedules import schedule
 
 SOLVERS = Path(__file__).resolve().parents[1] / "solvers"
@@ -228,6 +228,14 @@ def test_a_name_says_the_iter_size() -> None:
     )
     with pytest.raises(SolverError, match=r"^say what to turn it into: --accum, "):
         target(None, None, momentum=None, keep="way")
+
+
+def test_a_solver_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "solver.prototxt"
+    path.write_text(SOLVER)
+    with pytest.raises(NetSpecError, match=r"solver\.prototxt: is the solver to turn; write to "):
+        convert(path, path, target("heavy", None))
+    assert path.read_text() == SOLVER
 
 
 # The command

@@ -466,6 +466,10 @@ def test_a_net_can_be_filled_without_weights(
     [
         (["--rename", "conv"], "--rename conv: write it as OLD=NEW"),
         (["--shape", "data"], "--shape data: write it as data=1,3,500,500"),
+        (
+            ["-o", "./old.caffemodel"],
+            "./old.caffemodel: is among the weights to take from; write to another",
+        ),
         (["-o", "net.prototxt/x.caffemodel"], "net.prototxt/x.caffemodel: not a directory"),
         (
             ["-o", "net.prototxt"],

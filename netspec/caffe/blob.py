@@ -295,6 +295,12 @@ class Arrays(UserDict[str, Any]):
         array: np.ndarray = found() if isinstance(found, Callable) else found  # type: ignore[arg-type]
         return array
 
+    def __repr__(self) -> str:
+        return repr(dict(self.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self.items()),)
+
 
 def _refitted(array: np.ndarray, shape: Shape) -> np.ndarray:
     new = np.zeros(count(shape), np.float32)

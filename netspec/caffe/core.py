@@ -57,7 +57,7 @@ class Core:
         }
         self.layers = [self._view(n) for n in range(len(graph.nodes))]
         self._layer_names = [node.name for node in graph.nodes]
-        self.params: OrderedDict[str, list[Blob]] = OrderedDict(
+        self.params: OrderedDict[str, tuple[Blob, ...]] = OrderedDict(
             (name, layer.blobs)
             for name, layer in zip(self._layer_names, self.layers, strict=True)
             if layer.blobs

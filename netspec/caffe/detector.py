@@ -13,6 +13,7 @@ from netspec.caffe.classifier import transformer_of
 from netspec.caffe.io import load_image
 from netspec.caffe.net import Net
 from netspec.caffe.transformer import resize_image
+from netspec.errors import require
 from netspec.proto.layers_pb2 import TEST
 
 
@@ -97,6 +98,11 @@ class Detector(Net):
         if not self.context_pad:
             return im[ymin:ymax, xmin:xmax]
         size = int(self.crop_dims[1])
+        require(
+            size > 2 * self.context_pad,
+            f"context_pad {self.context_pad} on both sides leaves nothing of the net's input of "
+            f"{size} pixels; give a smaller one",
+        )
         growth = size / (size - 2 * self.context_pad)
         rows = _grown(ymin, ymax, growth, im.shape[0], size)
         columns = _grown(xmin, xmax, growth, im.shape[1], size)

@@ -21,7 +21,8 @@ class LayerView:
     ) -> None:
         """find: gives the user's object of now, or None where there is none."""
         self.type = layer_type
-        self.blobs = list(blobs)
+        # A blob is written into, never replaced.
+        self.blobs = tuple(blobs)
         self._find = find or (lambda: None)
 
     def __getattr__(self, name: str) -> Any:

@@ -93,6 +93,7 @@ class UserLayer:
     param_str: str
     phase: int
     blobs: HostBlobs
+    type = "Python"
 
 
 class User:

@@ -73,14 +73,16 @@ def gather(paths: Iterable[str | Path], out_dir: str | Path) -> list[Picture]:
     """Image files, folders of them and lists (.txt, .lst: a path a line), as pictures.
 
     Of a folder all images within are taken, however deep, in order of their paths; their outputs
-    lie as they do. Outputs of other files are named after them alone; where two would be called
-    the same, they lie below the folders that tell these files apart. Paths in a list are looked for
-    from the current folder, then from the list's. What lies in ``out_dir`` is no image to segment.
-    Raises SourceError where there are none.
+    lie as they do, below the folders' own names where two would be called the same. Outputs of
+    other files are named after them alone; where two would be called the same, they lie below the
+    folders that tell these files apart. Paths in a list are looked for from the current folder,
+    then from the list's. What lies in ``out_dir`` is no image to segment. Raises SourceError where
+    there are none.
     """
     out = Path(out_dir).resolve()
     files: list[Path] = []
     within: list[Picture] = []
+    folders: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
             found = [
@@ -89,11 +91,17 @@ def gather(paths: Iterable[str | Path], out_dir: str | Path) -> list[Picture]:
                 if p.suffix.lower() in IMAGES and p.is_file() and out not in p.resolve().parents
             ]
             require(found, f"{path}: no images in this folder ({' '.join(IMAGES)})", SourceError)
+            folders.append(path)
             within += [Picture(p, p.relative_to(path).with_suffix("")) for p in found]
         elif path.suffix.lower() in LISTS:
             files += _listed(path)
         else:
             files.append(path)
+    if len({picture.name for picture in within}) < len(within):
+        apart = os.path.commonpath([folder.absolute() for folder in folders])
+        within = [
+            Picture(p.path, p.path.absolute().relative_to(apart).with_suffix("")) for p in within
+        ]
     return [*named(files), *within]
 
 

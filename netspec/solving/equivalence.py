@@ -75,6 +75,11 @@ def convert(old: str | Path, new: str | Path, target: Target) -> list[str]:
     Raises a NetSpecError where there is none, or ``new`` cannot be written.
     """
     solver = read_solver(old)
+    require(
+        Path(old).resolve() != Path(new).resolve(),
+        f"{new}: is the solver to turn; write to another",
+        NetSpecError,
+    )
     with solver.blamed():
         message, told = equivalent(upgrade_solver_type(solver).message, target)
     title = f"# {Path(old).name}, turned by netspec regime: {' '.join(told[0].split())}.\n"
