@@ -15,7 +15,7 @@ from typing import Any
 
 from netspec.errors import Place, WeightsError, blame, require, unreadable
 
-_FORMAT = 1
+_FORMAT = 2
 END = ".resume.json"
 
 
@@ -79,8 +79,8 @@ def read(path: Path) -> Record:
         values: dict[str, Any] = json.loads(content)
         require(
             values.pop("netspec") == _FORMAT,
-            "was written by a later version of netspec; upgrade, or delete it to go on as from "
-            "Caffe's files",
+            "was written by another version of netspec; use that one, or delete the file to go on "
+            "as from Caffe's files",
             WeightsError,
         )
     values |= {name: tuple(values[name]) for name in ("losses", "tests")}

@@ -6,7 +6,6 @@ Caffe: ``solver.cpp`` and ``sgd_solver.cpp`` for the lines, ``tools/extra`` for 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from netspec.glog import glog_prefix
 from netspec.inspect.summary import summarise
 from netspec.layers.base import text
 from netspec.memory import Prediction, capacity, predict, size
@@ -178,25 +178,19 @@ class Report(Listener):
         return f"{(now - seen) / (end - start):.3g} images/s, {_clock(left)} left"
 
 
-def glog_prefix(severity: str, when: datetime) -> str:
-    """What a line of Caffe's logs begins with: ``I1121 10:34:25.123456 12345 netspec:0] ``.
-
-    severity: I or W. when: local time; parsers take the year from the file. A thread and a line of
-    code follow, the latter ``netspec:0`` for them all.
-    """
-    return f"{severity}{when:%m%d %H:%M:%S.%f} {threading.get_native_id():5} netspec:0] "
-
-
 def evaluation_lines(result: Evaluation, prefix: str) -> list[str]:
     """A test's outputs, one number a line as Caffe prints them, and segmentation metrics."""
-    lines = list(_output_lines(prefix, result.outputs, result.weights))
-    for blob, metrics in result.metrics.items():
-        lines.append(
-            f"    {blob}: pixel accuracy {metrics.pixel_accuracy:.4f}, mean accuracy "
-            f"{metrics.mean_accuracy:.4f}, mean IU {metrics.mean_iu:.4f}, f.w. IU "
-            f"{metrics.fw_iu:.4f} over {metrics.pixels:,} pixels"
-        )
-    return lines
+    return [*_output_lines(prefix, result.outputs, result.weights), *metric_lines(result)]
+
+
+def metric_lines(result: Evaluation) -> list[str]:
+    """A test's segmentation metrics, a line for each score blob."""
+    return [
+        f"    {blob}: pixel accuracy {metrics.pixel_accuracy:.4f}, mean accuracy "
+        f"{metrics.mean_accuracy:.4f}, mean IU {metrics.mean_iu:.4f}, f.w. IU "
+        f"{metrics.fw_iu:.4f} over {metrics.pixels:,} pixels"
+        for blob, metrics in result.metrics.items()
+    ]
 
 
 def _output_lines(

@@ -42,6 +42,10 @@ class Held:
         array = self.first if self.first is not None else self.last
         return array.ndim  # type: ignore[union-attr]
 
+    def as_made(self) -> Held:
+        """The same in one layout only, that which costs nothing on the way to later layers."""
+        return Held(last=self.last) if self.last is not None else Held(first=self.first)
+
     def channels_first(self) -> Array:
         """As (N, C, ...)."""
         if self.first is None:
@@ -99,10 +103,11 @@ class Run:
 def run(
     shapes: Shapes,
     params: Params,
-    given: Mapping[int, Array],
+    given: Mapping[int, Array | Held],
     key: Array | None = None,
     nodes: Iterable[int] | None = None,
     nudges: Mapping[int, Array] | None = None,
+    instead: Mapping[int, Array] | None = None,
     sizes: Array | None = None,
     manner: Manner = PLAIN,
 ) -> Run:
@@ -110,20 +115,23 @@ def run(
 
     params: every learned array, shared ones once, and the layers' memory (zeros where it is not
     there). given: arrays of the values that the run starts from (fed blobs; for a partial run,
-    what earlier layers made). key: for layers that draw random numbers. nodes: which layers to
-    run, in order; all by default. nudges: arrays added to the values of these indices as they are
-    made, so that gradients with respect to a nudge are gradients with respect to the value; users'
-    own layers are still asked only for those gradients that Caffe would compute. sizes: the true
-    sizes of values in arrays that may be larger, as `Framing.sizes` gives them. manner: whole nets
-    alone, and those without nudges, are computed in stages.
+    what earlier layers made, perhaps as they hold it). key: for layers that draw random numbers.
+    nodes: which layers to run, in order; all by default. nudges: arrays added to the values of
+    these indices as they are made, so that gradients with respect to a nudge are gradients with
+    respect to the value; users' own layers are still asked only for those gradients that Caffe
+    would compute. instead: arrays that stand in for the values of these indices; gradients go
+    through to what was computed there. sizes: the true sizes of values in arrays that may be
+    larger, as `Framing.sizes` gives them. manner: whole nets alone, and those without nudges, are
+    computed in stages.
     """
-    nudges = nudges or {}
+    nudges, instead = nudges or {}, instead or {}
     made = Run(shapes, None if sizes is None else Extents(framing(shapes), sizes))
     for i, array in given.items():
-        made.values[i] = Held(array + nudges[i] if i in nudges else array)
-    one = _Pass(shapes, params, key, nudges, manner)
+        held = array if isinstance(array, Held) else Held(array)
+        made.values[i] = Held(held.channels_first() + nudges[i]) if i in nudges else held
+    one = _Pass(shapes, params, key, nudges, instead, manner)
     with manner.products():
-        if nodes is not None or nudges or not manner.remat:
+        if nodes is not None or nudges or instead or not manner.remat:
             one.run(made, range(len(shapes.graph.nodes)) if nodes is None else nodes)
             return made
         for stage in stages(shapes, manner.blob_bytes):
@@ -139,6 +147,7 @@ class _Pass:
     params: Params
     key: Array | None
     nudges: Mapping[int, Array]
+    instead: Mapping[int, Array]
     manner: Manner
 
     def run(self, made: Run, nodes: Iterable[int]) -> None:
@@ -199,6 +208,10 @@ class _Pass:
         tops = self.manner.tops(node, held, tops)
         for i, top in zip(node.tops, tops, strict=True):
             made.values[i] = _hold(top, ctx.channels_last)
+            if i in self.instead:
+                computed = made.values[i].channels_first()
+                passing = computed - jax.lax.stop_gradient(computed)
+                made.values[i] = Held(self.instead[i].astype(computed.dtype) + passing)
             if i in self.nudges:
                 first = made.values[i].channels_first()
                 made.values[i] = Held(first + self.nudges[i].astype(first.dtype))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from netspec.compiling import Compiles
 from netspec.errors import NetSpecError, Place, SolverError, counted, require
 from netspec.manner import Manner
 from netspec.memory import size
+from netspec.prototxt import SolverText, read_solver
 from netspec.report import Report, lasting, memory_doubts, plan, predicted
 from netspec.solving import regime, store
 from netspec.solving.listener import Listener, Listeners, Step
@@ -33,8 +35,12 @@ class Options:
     on from the newest snapshot, if there is one. max_iter: where to end instead of the solver's
     own. keep: how many snapshots stay on disk. tensorboard: a folder for event files. glog: begin
     lines as Caffe's logs do. debug_nans: look at every blob before each update. skip_corrupt: leave
-    out what cannot be read of the training data. dtype, remat: see `Manner`; without ``dtype`` a
-    run goes on in the one that it began in, float32 by default.
+    out what cannot be read of the training data. output: where lines go; stdout if None. level,
+    stages: replace the level of the train net's state, and add to its stages. sigint, sighup: what
+    Ctrl-C and SIGHUP do: "stop", "snapshot" or "none". weights_only: start from ``weights`` alone,
+    not from those that the solver names, too. may_be_over: a snapshot at the end is no mistake.
+    dtype, remat: see `Manner`; without ``dtype`` a run goes on in the one that it began in, float32
+    by default.
     """
 
     weights: str | None = None
@@ -48,6 +54,13 @@ class Options:
     glog: bool = False
     debug_nans: bool = False
     skip_corrupt: bool = False
+    output: TextIO | None = None
+    level: int | None = None
+    stages: tuple[str, ...] = ()
+    sigint: str = "stop"
+    sighup: str = "snapshot"
+    weights_only: bool = False
+    may_be_over: bool = False
     dtype: str | None = None
     remat: bool = False
 
@@ -55,13 +68,13 @@ class Options:
 def run(path: str, options: Options) -> None:
     """Train the net of a solver prototxt to the end, or to a signal; raises a NetSpecError."""
     _check(options)
-    signals = _Signals()
-    solver = Solver.from_file(path, keep=options.keep, skip_corrupt=options.skip_corrupt)
+    signals = _Signals(options.sigint, options.sighup)
+    solver = Solver(_text(path, options), keep=options.keep, skip_corrupt=options.skip_corrupt)
     solver.guard.debug_nans = options.debug_nans
     solver.net.manner = Manner(options.dtype or "f32", options.remat)
     until = solver.param.max_iter if options.max_iter is None else options.max_iter
     require(until > 0, f"{Place(path)}: needs max_iter, or --max-iter", SolverError)
-    console = Console(file=lasting(sys.stdout))
+    console = Console(file=lasting(options.output or sys.stdout))
     with (
         Report(console, until, options.glog) as report,
         _closing(solver),
@@ -87,8 +100,8 @@ def run(path: str, options: Options) -> None:
             raise
         if solver.feed.skipped:
             solver.listener.warn(
-                f"left out {counted(solver.feed.skipped, 'batch')} of the training data: what "
-                "could not be read"
+                f"left out {counted(solver.feed.skipped, 'batch')} of the training data, as "
+                "something in each could not be read"
             )
         frames = solver.trainer.frames
         if len(frames.sizes) > 1:
@@ -96,6 +109,18 @@ def run(path: str, options: Options) -> None:
         how = "Optimization stopped early." if solver.stopping else "Optimization Done."
         report.say(how)
         solver.listener.end(solver, how)
+
+
+def _text(path: str, options: Options) -> SolverText:
+    """The solver prototxt, changed as the options say."""
+    text = read_solver(path)
+    if options.level is not None:
+        text.message.train_state.level = options.level
+    if options.stages:
+        text.message.train_state.stage.extend(options.stages)
+    if options.weights_only and (options.weights or options.snapshot):
+        text.message.ClearField("weights")
+    return text
 
 
 def _check(options: Options) -> None:
@@ -150,7 +175,7 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
     if earlier and not options.resume:
         warn(
             f"{earlier[0][1]} is of an earlier run; this one starts anew, and writes over what it "
-            "reaches (--resume goes on from there)"
+            "reaches (--resume or --snapshot goes on from there)"
         )
     if options.weights:
         return solver.load_weights(options.weights, options.fc_to_conv, options.skip_misfits)
@@ -174,12 +199,12 @@ def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bo
     if solver.iteration < until:
         return False
     require(
-        options.resume,
+        options.resume or options.may_be_over,
         f"{options.snapshot}: is at iteration {solver.iteration}, and the run ends at {until}; "
         "--max-iter goes further",
         SolverError,
     )
-    report.say(f"Iteration {solver.iteration} was reached before; --max-iter goes further.")
+    report.say(f"Iteration {solver.iteration} was reached before; a higher max_iter goes further.")
     return True
 
 
@@ -219,19 +244,20 @@ class _Measured(Listener):
 
 
 class _Signals:
-    """Ctrl-C and SIGTERM end the run after this step, with a snapshot; twice is at once.
+    """What Ctrl-C and SIGHUP do: stop, write a snapshot and go on, or nothing. SIGTERM stops.
 
-    SIGHUP writes a snapshot and goes on. What comes before there is a solver waits for it. Caffe:
-    ``SignalHandler``.
+    The run ends after the step under way, with a snapshot; twice is at once. What comes before
+    there is a solver waits for it. Caffe: ``SignalHandler``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sigint: str = "stop", sighup: str = "snapshot") -> None:
         self._solver: Solver | None = None
         self._stopping = False
-        for name, act in (("SIGINT", self._stop), ("SIGTERM", self._stop), ("SIGHUP", self._save)):
+        acts: dict[str, Any] = {"stop": self._stop, "snapshot": self._save, "none": signal.SIG_IGN}
+        for name, effect in (("SIGINT", sigint), ("SIGTERM", "stop"), ("SIGHUP", sighup)):
             # Windows has no SIGHUP.
             if hasattr(signal, name):
-                signal.signal(getattr(signal, name), act)
+                signal.signal(getattr(signal, name), acts[effect])
 
     def hand_to(self, solver: Solver) -> None:
         """Let a solver know, from now on and of what was before."""

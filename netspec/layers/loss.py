@@ -40,6 +40,10 @@ class Loss(Layer):
     is_loss = True
     precision = Precision.FULL
 
+    def sees_all(self, rank: int) -> bool:
+        """One number is made of all pixels."""
+        return True
+
     def allow_force_backward(self, bottom: int) -> bool:
         """The last bottom holds labels, which have no gradient."""
         return bottom != 1
@@ -144,6 +148,10 @@ class Classified(Layer):
         rows = jnp.moveaxis(scores, axis, -1).reshape(-1, scores.shape[axis])
         # Labels need no channel axis: what lies on their axis 1 may be rows of the image.
         return rows, as_labels(in_caffes_order(ctx, labels).reshape(-1))
+
+    def sees_all(self, rank: int) -> bool:
+        """One number is made of all positions."""
+        return True
 
     def positions(self, ctx: Context, scores: Array) -> tuple[int | Array, int | Array]:
         """(outer, inner) as `split` has them, of scores whose array may be larger."""

@@ -111,7 +111,13 @@ class Pooling(_Pooled):
 
     def coords(self, rank: int) -> CoordMap | None:
         """Output pixel p sits at stride p + (kernel - 1) / 2 - pad; none for global pooling."""
-        return None if self.param.global_pooling else pooling_window(self.param, (1,) * rank).down()
+        if self.param.global_pooling:
+            return None
+        return pooling_window(self.param, (1, 1)).over(rank).down()
+
+    def sees_all(self, rank: int) -> bool:
+        """Global pooling's one output does."""
+        return bool(self.param.global_pooling)
 
     def describe(self) -> str:
         """Method and window."""
@@ -168,6 +174,10 @@ class SPP(_Pooled):
         if ctx.channels_last:
             tops = [jnp.moveaxis(top, -1, 1) for top in tops]
         return jnp.concatenate([top.reshape(len(top), count(top.shape[1:])) for top in tops], 1)
+
+    def sees_all(self, rank: int) -> bool:
+        """One bin holds the whole image."""
+        return True
 
     def describe(self) -> str:
         """Method and height."""

@@ -229,6 +229,10 @@ class Softmax(Elementwise):
         """Shifted by the maximum first, so that nothing overflows."""
         return jax.nn.softmax(x, axis=ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim))
 
+    def sees_all(self, rank: int) -> bool:
+        """Where the axis is one of pixels."""
+        return canonical_axis(self.param.axis, rank + 2) >= 2
+
     def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
         """Positions off the axis stand alone."""
         return None if bottom[self.param.axis] is None else (Beyond.ANYTHING,)
@@ -268,6 +272,10 @@ class Reduction(Layer):
         # Blobs of fewer than 4 axes have one layout, Caffe's.
         moved = ctx.channels_last and 2 <= top.ndim < 4
         return jnp.moveaxis(top, -1, 1) if moved else top
+
+    def sees_all(self, rank: int) -> bool:
+        """The sum runs over the last axis, and those before it."""
+        return True
 
     def describe(self) -> str:
         """The operation, and what is not the default."""
@@ -327,13 +335,15 @@ class ArgMax(Layer):
 
     def coords(self, rank: int) -> CoordMap | None:
         """Each pixel on itself, where the axis is no pixels'."""
-        if not self.param.HasField("axis") or canonical_axis(self.param.axis, rank + 2) >= 2:
-            return None
-        return CoordMap.identity(rank)
+        return None if self.sees_all(rank) else CoordMap.identity(rank)
 
     def allow_force_backward(self, bottom: int) -> bool:
         """ArgMax has no gradient."""
         return False
+
+    def sees_all(self, rank: int) -> bool:
+        """Where pixels compete."""
+        return not self.param.HasField("axis") or canonical_axis(self.param.axis, rank + 2) >= 2
 
     def describe(self) -> str:
         """How many, along which axis."""

@@ -9,6 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ class Solver:
             ".h5" if self.param.snapshot_format == SolverParameter.HDF5 else "",
             keep,
             lambda paths: self.listener.snapshot(self, paths),
+            lambda paths: self.listener.snapshot_written(self, paths),
             lambda failure: self.listener.warn(failure),
         )
         self.iteration = 0
@@ -140,13 +142,18 @@ class Solver:
         learned.
         """
         limit = self.param.max_iter if max_iter is None else max_iter
+        writes = bool(self.param.snapshot or self.param.snapshot_after_train)
         with self.text.blamed():
             check_end(self.param, limit)
             regime.check_learns(self.net.graph, list(self.trainer.learned_specs))
-            if self.param.snapshot or self.param.snapshot_after_train:
+            if writes:
                 check_writable(self.param.snapshot_prefix)
                 if self.store.end:
                     require_hdf5_names(self.net.shapes)
+        with self.store.claimed() if writes else nullcontext():
+            self._train(limit)
+
+    def _train(self, limit: int) -> None:
         if regime.tests_before(self.param, self.iteration, limit):
             self.tests.check()
         self.feed.check(self.net.shapes)
@@ -224,6 +231,13 @@ class Solver:
         """What all randomness starts from."""
         return self.trainer.seed
 
+    def retune(self) -> None:
+        """Heed what was changed in `param`; raises SolverError."""
+        with self.text.blamed():
+            regime.check(self.param)
+            self.rate = schedule(self.param)
+            self.trainer.retune()
+
     def snapshot(self) -> tuple[Path, Path]:
         """Write weights and state; returns their paths. Raises SolverError if the disk will not."""
         self.guard.settle()
@@ -248,7 +262,7 @@ class Solver:
         self.iteration = state.iteration
         self.losses.clear()
         self.guard.forget()
-        self.store.newest = self.store.holds(found.path, state.iteration)
+        self.store.go_on_from(found.path, state.iteration)
         self._tested = (-1, ())
         self.tests.share()
         if found.record is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from netspec.errors import WeightsError, blame, require
+from netspec.errors import SolverError, WeightsError, blame, require
 from netspec.frames import Frames
 from netspec.framing import Framed
 from netspec.layers.base import Array, text
@@ -62,6 +62,7 @@ class Trainer:
 
     net: holds the arrays that change. keep: the blobs that a step hands out; all steps of one
     ``keep`` share their programs. keep_steps: whether each step hands out its updates.
+    on_gradients: is given the summed gradients before each update, and returns what to take.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Trainer:
         self.reseed(seed)
         self.keep: tuple[str, ...] = net.graph.outputs
         self.keep_steps = param.snapshot_diff
+        self.on_gradients: Callable[[Tree], Tree] | None = None
         self.steps: Tree = {}
         self.transformation = updates.transformation(param, self.learned_specs)
         self.state = self.transformation.init(self.learned())
@@ -125,7 +127,7 @@ class Trainer:
         """One update by the mean gradient of these batches; their mean loss, the last's outputs."""
         self._last = batches[-1]
         learner = Learner(self.learned(), self.state)
-        if len(batches) == 1:
+        if len(batches) == 1 and self.on_gradients is None:
             micro, learner = self._whole(batches[0], learner)
         else:
             micro, learner = self._accumulated(batches, learner)
@@ -134,6 +136,31 @@ class Trainer:
         if self.keep_steps:
             self.steps = micro.gradients
         return micro
+
+    def apply(self, gradients: Tree, iteration: int) -> None:
+        """One update by gradients from elsewhere, as after ``iteration`` updates; it counts none.
+
+        Raises SolverError where they are not finite: nothing is changed then.
+        """
+        program = self._program(self.net.shapes)
+        learner, steps, healthy = apply_update(
+            program,
+            Learner(self.learned(), self.state),
+            self.healthy,
+            jnp.zeros(()),
+            gradients,
+        )
+        self.net.assign(learner.arrays)
+        history = updates.rule_state(learner.state).history
+        self.restore(iteration, history)
+        require(healthy, "the diffs are not finite; nothing is updated", SolverError)
+        if self.keep_steps:
+            self.steps = steps
+
+    def retune(self) -> None:
+        """Heed a change of the solver's settings; its type stays."""
+        self.transformation = updates.transformation(self.param, self.learned_specs)
+        self._programs.clear()
 
     def loss(self, batch: Batch) -> float:
         """The loss on a batch; nothing changes but what layers keep from run to run."""
@@ -233,6 +260,8 @@ class Trainer:
             total = micro.gradients
             self.net.assign(micro.statistics)
             losses.append(micro.loss)
+        if self.on_gradients is not None:
+            total = self.on_gradients(total)
         loss = sum(losses[1:], losses[0]) / len(losses)
         learner, steps, healthy = apply_update(program, learner, self.healthy, loss, total)
         micro = _cut(micro, batch)
