@@ -250,7 +250,7 @@ def _shapes_like(shapes: Shapes, given: tuple[tuple[str, Shape], ...]) -> Shapes
     return other
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _forward(
     shapes: Shapes,
     wanted: tuple[str, ...],
