@@ -21,6 +21,7 @@ from netspec.layers import lowering
 from netspec.layers.base import Array, Context, Layout
 from netspec.layers.extent import Beyond
 from netspec.manner import PLAIN, Manner, wide
+from netspec.margins import Margins, Step, plan, put_back
 from netspec.shapes import ParamKey, Shapes
 from netspec.stages import stages
 
@@ -31,10 +32,11 @@ AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 @jax.tree_util.register_dataclass
 @dataclass
 class Held:
-    """An array in a run, in one layout or in both."""
+    """An array in a run, in one layout or in both; margins: of which rows are left out."""
 
     first: Array | None = None
     last: Array | None = None
+    margins: Margins = field(default=(), metadata={"static": True})
 
     @property
     def rank(self) -> int:
@@ -44,7 +46,9 @@ class Held:
 
     def as_made(self) -> Held:
         """The same in one layout only, that which costs nothing on the way to later layers."""
-        return Held(last=self.last) if self.last is not None else Held(first=self.first)
+        if self.last is not None:
+            return Held(last=self.last, margins=self.margins)
+        return Held(first=self.first, margins=self.margins)
 
     def channels_first(self) -> Array:
         """As (N, C, ...)."""
@@ -62,7 +66,17 @@ class Held:
 
     def alone(self) -> Held:
         """The same in one layout."""
-        return Held(self.first) if self.last is None else Held(last=self.last)
+        if self.last is None:
+            return Held(first=self.first, margins=self.margins)
+        return Held(last=self.last, margins=self.margins)
+
+    def with_margins(self, wanted: Margins = ()) -> Held:
+        """The same with as many of the rows that are left out as ``wanted`` has; all by default."""
+        if self.margins == wanted:
+            return self
+        if self.last is not None:
+            return Held(last=put_back(self.last, (1, 2), self.margins, wanted), margins=wanted)
+        return Held(put_back(self.channels_first(), (2, 3), self.margins, wanted), margins=wanted)
 
 
 @dataclass
@@ -80,7 +94,7 @@ class Run:
 
     def value(self, index: int, fill: float | None = None) -> Array:
         """A value in Caffe's layout, with ``fill``, if given, where its array is larger."""
-        array = wide(self.values[index].channels_first())
+        array = wide(self.values[index].with_margins().channels_first())
         if self.extents is None or fill is None:
             return array
         return self.extents.cleared(index, array, fill)
@@ -129,9 +143,12 @@ def run(
     for i, array in given.items():
         held = array if isinstance(array, Held) else Held(array)
         made.values[i] = Held(held.channels_first() + nudges[i]) if i in nudges else held
-    one = _Pass(shapes, params, key, nudges, instead, manner)
+    partial = nodes is not None or bool(nudges) or bool(instead)
+    # Where a margin ends in an array that is larger than its value hangs on the value's size.
+    steps = {} if partial or sizes is not None else plan(shapes)
+    one = _Pass(shapes, params, key, nudges, instead, manner, steps)
     with manner.products():
-        if nodes is not None or nudges or instead or not manner.remat:
+        if partial or not manner.remat:
             one.run(made, range(len(shapes.graph.nodes)) if nodes is None else nodes)
             return made
         for stage in stages(shapes, manner.blob_bytes):
@@ -149,6 +166,7 @@ class _Pass:
     nudges: Mapping[int, Array]
     instead: Mapping[int, Array]
     manner: Manner
+    steps: Mapping[int, Step]
 
     def run(self, made: Run, nodes: Iterable[int]) -> None:
         """Add to a run what some layers make."""
@@ -187,7 +205,9 @@ class _Pass:
 
     def _node(self, made: Run, n: int) -> None:
         node = self.shapes.graph.nodes[n]
-        bottoms = [made.values[i] for i in node.bottoms]
+        step = self.steps.get(n)
+        layer = step.layer if step else node.layer
+        bottoms = [made.values[i].with_margins(step.bottom if step else ()) for i in node.bottoms]
         wanted = self.shapes.wanted[n]
         stops = [not w for w in wanted] if self.nudges and node.layer.on_host else node.stops
         with blame(node.place, node.who):
@@ -203,11 +223,11 @@ class _Pass:
             )
             held = _arrays(bottoms, stops, ctx.channels_last)
             arrays = made.extents.surrounded(n, ctx, held) if made.extents else held
-            tops = node.layer.apply(ctx, *self.manner.bottoms(node, arrays))
+            tops = layer.apply(ctx, *self.manner.bottoms(node, arrays))
         tops = self._cleared(made, n, ctx, tops if isinstance(tops, tuple) else (tops,))
         tops = self.manner.tops(node, held, tops)
         for i, top in zip(node.tops, tops, strict=True):
-            made.values[i] = _hold(top, ctx.channels_last)
+            made.values[i] = _hold(top, ctx.channels_last, step.top if step else ())
             if i in self.instead:
                 computed = made.values[i].channels_first()
                 passing = computed - jax.lax.stop_gradient(computed)
@@ -290,5 +310,7 @@ def _arrays(bottoms: list[Held], stops: Sequence[bool], channels_last: bool) -> 
     return [jax.lax.stop_gradient(a) if stop else a for a, stop in pairs]
 
 
-def _hold(top: Array, channels_last: bool) -> Held:
-    return Held(last=top) if channels_last and top.ndim >= 4 else Held(first=top)
+def _hold(top: Array, channels_last: bool, margins: Margins) -> Held:
+    if channels_last and top.ndim >= 4:
+        return Held(last=top, margins=margins)
+    return Held(first=top, margins=margins)

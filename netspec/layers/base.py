@@ -162,6 +162,8 @@ class Layer:
     failure: NetSpecError | None = None
     # Whether a top's shape depends on values, so that a net with such a layer cannot be compiled.
     data_dependent: ClassVar[bool] = False
+    # Whether away from borders a pixel of the top hangs, everywhere alike, on those it sees alone.
+    alike: bool = False
     # The bottoms whose shape alone matters.
     shape_bottoms: ClassVar[frozenset[int]] = frozenset()
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from netspec.layers import patches
 from netspec.layers.base import Array, Shape
 from netspec.layers.window import Window
 
@@ -41,20 +42,29 @@ def channels_last(backend: str) -> bool:
 def convolution(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
     """Cross-correlation of ``x`` with ``w`` (O, I / groups, ...)."""
     w = w.astype(x.dtype)
-    if channels_last and choose_weight_gradient(w.shape, window, groups) == "rows":
-        return _with_gradient_by_rows(x, w, window)
+    how = choose_convolution(x.shape, w.shape, window, groups) if channels_last else "direct"
+    if how == "product":
+        return patches.product(x, w, window)
+    if how == "blocks":
+        return _in_blocks(x, w, window)
     return _direct(x, w, window, groups, channels_last)
 
 
-def choose_weight_gradient(w: Shape, window: Window, groups: int) -> str:
-    """``rows`` or ``direct``, for weights ``w`` (O, I, ...).
+def choose_convolution(x: Shape, w: Shape, window: Window, groups: int) -> str:
+    """How to convolve images ``x`` (N, ..., C) with weights ``w`` (O, I / groups, ...).
 
-    XLA's CPU gradient of weights that see an image of few channels is half as fast as products of
-    matrices, one for each row of the kernel.
+    ``product``: of matrices, where there are fewer windows than outputs, as in layers that were
+    fully connected, or where windows are pixels. ``blocks``: as XLA does it but for the gradient
+    of the weights, which it computes at a small part of the processor's rate. ``direct``: all as
+    XLA does it, which it does well on GPUs and TPUs.
     """
-    plain = groups == 1 and len(w) == 4 and set(window.stride + window.dilation) == {1}
-    narrow = w[1] <= 4 and math.prod(window.kernel) > 1
-    return "rows" if jax.default_backend() == "cpu" and plain and narrow else "direct"
+    if jax.default_backend() != "cpu" or groups > 1 or len(w) != 4:
+        return "direct"
+    pixels = math.prod(window.kernel) == 1 and set(window.stride) == {1} and not any(window.pad)
+    windows = x[0] * math.prod(window.convolved(x[1:-1]))
+    if pixels or windows <= w[0]:
+        return "product"
+    return "blocks" if set(window.stride + window.dilation) == {1} else "direct"
 
 
 def _direct(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
@@ -70,31 +80,21 @@ def _direct(x: Array, w: Array, window: Window, groups: int, channels_last: bool
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _with_gradient_by_rows(x: Array, w: Array, window: Window) -> Array:
+def _in_blocks(x: Array, w: Array, window: Window) -> Array:
     return _direct(x, w, window, 1, True)
 
 
-def _rows_forward(x: Array, w: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
+def _blocks_forward(x: Array, w: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
     return _direct(x, w, window, 1, True), (x, w)
 
 
-def _rows_backward(window: Window, kept: tuple[Array, Array], diff: Array) -> tuple[Array, Array]:
+def _blocks_backward(window: Window, kept: tuple[Array, Array], diff: Array) -> tuple[Array, Array]:
     x, w = kept
     (x_diff,) = jax.vjp(lambda x: _direct(x, w, window, 1, True), x)[1](diff)
-    height, width, outputs = diff.shape[1:]
-    padded = _pad(x, window, (height, width), 0.0, channels_last=True)
-    columns = jnp.concatenate(
-        [padded[:, :, j : j + width] for j in range(window.kernel[1])], axis=-1
-    )
-    rows = [
-        columns[:, i : i + height].reshape(-1, columns.shape[-1]).T @ diff.reshape(-1, outputs)
-        for i in range(window.kernel[0])
-    ]
-    w_diff = jnp.stack(rows).reshape(*window.kernel, w.shape[1], outputs)
-    return x_diff, w_diff.transpose(3, 2, 0, 1)
+    return x_diff, patches.weight_gradient(x, diff, window)
 
 
-_with_gradient_by_rows.defvjp(_rows_forward, _rows_backward)
+_in_blocks.defvjp(_blocks_forward, _blocks_backward)
 
 
 def deconvolution(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:

@@ -72,6 +72,11 @@ class Pooling(_Pooled):
         """Indices of maxima need it in full."""
         return Precision.FULL if self.num_tops == 2 else Precision.INSIDE
 
+    @property
+    def alike(self) -> bool:  # type: ignore[override]
+        """Neither random picks nor indices of maxima are."""
+        return self.num_tops == 1 and self.param.pool != PoolingParameter.STOCHASTIC
+
     def window(self, bottom: Shape) -> Window:
         """The window, which global pooling takes from the bottom."""
         require(len(bottom) == 4, f"pools images (N, C, H, W), but the bottom is {text(bottom)}")
