@@ -246,6 +246,7 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
         + (f", {param.iter_size} batches an update" if param.iter_size > 1 else "")
         + f"; random_seed {solver.seed}"
     )
+    lines += solver.mesh.told
     lines += [f"weights   {one}" for one in copied]
     lines.append(f"training  iterations {solver.iteration} to {until}")
     # Parsers of Caffe's logs count time from here.

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -16,9 +16,11 @@ from netspec.compiling import Compiles
 from netspec.errors import NetSpecError, Place, SolverError, counted, require
 from netspec.report import Report, lasting, plan
 from netspec.solving import regime, store
+from netspec.solving.cluster import Scale, joined
 from netspec.solving.listener import Listener, Listeners, Step
 from netspec.solving.log import JsonLog, TensorBoardLog
 from netspec.solving.loop import Solver
+from netspec.solving.mesh import Mesh
 from netspec.weights import Copied
 
 
@@ -31,7 +33,7 @@ class Options:
     on from the newest snapshot, if there is one. max_iter: where to end instead of the solver's
     own. keep: how many snapshots stay on disk. tensorboard: a folder for event files. glog: begin
     lines as Caffe's logs do. debug_nans: look at every blob before each update. skip_corrupt: leave
-    out what cannot be read of the training data.
+    out what cannot be read of the training data. scale: the devices and processes to train on.
     """
 
     weights: str | None = None
@@ -45,17 +47,30 @@ class Options:
     glog: bool = False
     debug_nans: bool = False
     skip_corrupt: bool = False
+    scale: Scale = field(default_factory=Scale)
 
 
 def run(path: str, options: Options) -> None:
     """Train the net of a solver prototxt to the end, or to a signal; raises a NetSpecError."""
     _check(options)
-    signals = _Signals()
-    solver = Solver.from_file(path, keep=options.keep, skip_corrupt=options.skip_corrupt)
+    with joined(options.scale) as mesh:
+        # Not before: JAX has a handler of its own, where processes join.
+        signals = _Signals()
+        require(
+            mesh.peers.processes == 1 or not options.skip_corrupt,
+            "--skip-corrupt needs all data in one process, to leave out the same as ever",
+            SolverError,
+        )
+        _train(path, options, mesh, signals)
+
+
+def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
+    solver = Solver.from_file(path, None, options.keep, options.skip_corrupt, mesh)
     solver.guard.debug_nans = options.debug_nans
     until = solver.param.max_iter if options.max_iter is None else options.max_iter
     require(until > 0, f"{Place(path)}: needs max_iter, or --max-iter", SolverError)
-    console = Console(file=lasting(sys.stdout))
+    # Of several processes one talks.
+    console = Console(file=lasting(sys.stdout), quiet=not mesh.first)
     with (
         Report(console, until, options.glog) as report,
         _closing(solver),
@@ -164,6 +179,8 @@ def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bo
 
 def _logs(solver: Solver, options: Options, report: Report) -> list[Listener]:
     logs: list[Listener] = []
+    if not solver.mesh.first:
+        return logs
     if solver.param.snapshot or solver.param.snapshot_after_train:
         logs.append(JsonLog(f"{solver.param.snapshot_prefix}.log.jsonl", report.warn))
     if options.tensorboard:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import data, rounds, shapes
+from benchmarks import data, rounds, scale, shapes
 from netspec.framing import rounded
 
 
@@ -79,3 +79,15 @@ def test_images_of_vocs_sizes_need_few_programs_and_little_room() -> None:
     assert 1 + len({(rounded(height), rounded(width)) for height, width in sizes}) <= 8
     assert 0 < shapes.pixels_added(sizes, sizes[0]) < 0.15
     assert shapes.pixels_added([(100, 200), (100, 100)], (100, 100)) == pytest.approx(5088 / 30000)
+
+
+def test_efficiency_is_steps_over_those_of_one_device() -> None:
+    """Devices take a batch each."""
+    assert scale.counts(1) == [1]
+    assert scale.counts(6) == [1, 2, 4, 6]
+    assert scale.counts(8) == [1, 2, 4, 8]
+    found = scale.rows([(1, False), (4, True)], [rounds.Rate(10, 1.5), rounds.Rate(9, 2)])
+    assert found[1] == scale.Row(4, True, 9, 36, 0.9, 2)
+    *_, last = scale.table(found, "gpu").splitlines()
+    assert last == "| 4 | in parts | 9 | 36 | 90 % | 2.00 |"
+    assert "virtual" in scale.table(found, "cpu")

@@ -79,13 +79,16 @@ class Store:
         keep: int | None,
         begun: Callable[[tuple[Path, Path]], None],
         failed: Callable[[str], None],
+        writes: bool = True,
     ) -> None:
+        """writes: False where another process of the run does it."""
         self.prefix = prefix
         self.end = end
         self.keep = keep
         self.newest: int | None = None
         self._begun = begun
         self._failed = failed
+        self._writes = writes
         self._writing: _Writing | None = None
 
     def holds(self, path: Path, iteration: int) -> int | None:
@@ -127,6 +130,8 @@ class Store:
         return Path(f"{stem}.caffemodel{self.end}"), Path(f"{stem}.solverstate{self.end}")
 
     def _write(self, snapshot: Snapshot) -> None:
+        if not self._writes:
+            return
         iteration, hdf5 = snapshot.state.iteration, bool(self.end)
         weights, state = self._paths(iteration)
         named = replace(snapshot.state, learned_net=str(weights))

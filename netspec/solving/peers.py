@@ -1,0 +1,249 @@
+"""What the processes of one run tell each other on the host, and how they notice a loss.
+
+Process 0 is linked to every other by TCP. A process that is killed takes its link down with it,
+so that the others know at once, long before JAX's own heartbeats would tell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from queue import SimpleQueue
+from typing import Any, NoReturn
+
+from netspec.errors import NetSpecError, SolverError, fail
+
+# How long processes may take to find each other, in seconds.
+_MEETING = 120
+# How long a computation that failed may have done so for want of a process that is then missed.
+_SOON = 5
+# How long one that waits for a lost process may hang before this process is ended from outside.
+_GRACE = 20
+# What is heard of a process after its last word.
+_LOST = object()
+# When a machine that is silent counts as gone: after how many seconds it is asked, how often, and
+# how many times; and the milliseconds that what was sent may stay without an answer.
+_LASTING = (
+    ("TCP_KEEPIDLE", 10),
+    ("TCP_KEEPINTVL", 5),
+    ("TCP_KEEPCNT", 4),
+    ("TCP_USER_TIMEOUT", 30_000),
+)
+
+
+class Peers:
+    """The processes of one run; alone by default.
+
+    process: which one this is, of ``processes``. lost: one that is gone before its time.
+    """
+
+    def __init__(
+        self, process: int = 0, processes: int = 1, links: Sequence[socket.socket] = ()
+    ) -> None:
+        """links: to processes 1, 2, ... in process 0; to process 0 in the others."""
+        self.process = process
+        self.processes = processes
+        self.lost: int | None = None
+        self._known = threading.Event()
+        self._turn = threading.Lock()
+        # What to say of the run when it is ended from outside; None where it must not be.
+        self._last_words: Callable[[], str] | None = None
+        numbers = range(1, processes) if process == 0 else (0,)
+        self._links = dict(zip(numbers, links, strict=bool(links)))
+        self._said: dict[int, SimpleQueue[Any]] = {number: SimpleQueue() for number in self._links}
+        self._readers = [
+            threading.Thread(target=self._read, args=(number,), name="peer", daemon=True)
+            for number in self._links
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def exchange(self, value: Any) -> list[Any]:
+        """What all processes say, in their order, each in JSON's types; all must ask.
+
+        Raises SolverError where one is lost.
+        """
+        if self.processes == 1:
+            return [value]
+        if self.process:
+            self._tell(0, value)
+            found: list[Any] = self._hear(0)
+            return found
+        found = [value, *map(self._hear, self._links)]
+        for number in self._links:
+            self._tell(number, found)
+        return found
+
+    @contextmanager
+    def needed(self, saved: Callable[[], str]) -> Iterator[None]:
+        """Work that no process can finish alone; raises SolverError where one is lost meanwhile.
+
+        saved: says what is saved of the run. Work that hangs then ends with the process.
+        """
+        self._last_words = saved if self.processes > 1 else None
+        try:
+            yield
+        # What a lost process does to a computation under way is the backend's affair.
+        except Exception as error:
+            if self._last_words is None or not self._lost_soon(error):
+                raise
+            self._last_words = None
+            raise SolverError(f"{self._loss()}; {saved()}") from None
+        finally:
+            self._last_words = None
+
+    def close(self) -> None:
+        """Take the links down, once all know of a loss."""
+        if self.lost is not None:
+            self._known.wait(_SOON)
+        for link in self._links.values():
+            with suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+        for reader in self._readers:
+            reader.join()
+        for link in self._links.values():
+            link.close()
+
+    def _lost_soon(self, error: Exception) -> bool:
+        """Whether a process is lost, or is found to be in a moment."""
+        if not isinstance(error, NetSpecError):
+            self._known.wait(_SOON)
+        return self.lost is not None
+
+    def _loss(self) -> str:
+        return (
+            f"process {self.lost} of {self.processes} (counted from 0) is lost: it failed, as its "
+            "own output tells, or was killed, or its machine cannot be reached"
+        )
+
+    def _tell(self, number: int, value: Any) -> None:
+        try:
+            self._send(number, value)
+        except OSError:
+            self._lose(number)
+            self._fail()
+
+    def _send(self, number: int, value: Any) -> None:
+        with self._turn:
+            self._links[number].sendall(json.dumps(value).encode() + b"\n")
+
+    def _hear(self, number: int) -> Any:
+        heard = self._said[number].get()
+        if heard is _LOST:
+            self._fail()
+        return heard
+
+    def _fail(self) -> NoReturn:
+        fail(self._loss(), SolverError)
+
+    def _read(self, number: int) -> None:
+        """Take in what a process says, until its link goes down."""
+        with suppress(OSError, ValueError), self._links[number].makefile("rb") as lines:
+            for line in lines:
+                heard = json.loads(line)
+                if isinstance(heard, dict) and "lost" in heard:
+                    number = heard["lost"]
+                    break
+                self._said[number].put(heard)
+        self._lose(number)
+
+    def _lose(self, number: int) -> None:
+        if self.lost is not None:
+            return
+        self.lost = number
+        # The others first: this process may leave as soon as it knows.
+        if self.process == 0:
+            for other in self._links:
+                with suppress(OSError):
+                    self._send(other, {"lost": number})
+        self._known.set()
+        for queue in self._said.values():
+            queue.put(_LOST)
+        if self._last_words is not None:
+            threading.Thread(target=self._end, name="last words", daemon=True).start()
+
+    def _end(self) -> None:
+        """End a process that hangs in a computation with a lost one."""
+        threading.Event().wait(_GRACE)
+        if self._last_words is not None:
+            print(f"netspec: {self._loss()}; {self._last_words()}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+
+def meet(
+    process: int, processes: int, host: str | None, broadcast: Callable[[bytes], bytes]
+) -> Peers:
+    """Link the processes of a run.
+
+    host: where process 0 can be reached, if known. broadcast: gives all processes what process 0
+    puts in. Raises SolverError.
+    """
+    try:
+        if process == 0:
+            return _gather(processes, host, broadcast)
+        told = json.loads(broadcast(b""))
+        link = _connect(told["hosts"], told["port"])
+        link.sendall(json.dumps([told["secret"], process]).encode() + b"\n")
+        return Peers(process, processes, [link])
+    except OSError as error:
+        fail(
+            f"process {process} of {processes} cannot be linked to "
+            f"{'the others' if process == 0 else 'process 0'}: {error}; they need TCP between "
+            "their machines, on any port",
+            SolverError,
+        )
+
+
+def _gather(processes: int, host: str | None, broadcast: Callable[[bytes], bytes]) -> Peers:
+    secret = os.urandom(16).hex()
+    with socket.create_server(("", 0), backlog=processes) as server:
+        server.settimeout(_MEETING)
+        told = {"hosts": _hosts(host), "port": server.getsockname()[1], "secret": secret}
+        broadcast(json.dumps(told).encode())
+        links: dict[int, socket.socket] = {}
+        while len(links) < processes - 1:
+            link, _ = server.accept()
+            link.settimeout(_MEETING)
+            # Unbuffered: what follows the first line is for later.
+            with suppress(OSError, ValueError), link.makefile("rb", 0) as lines:
+                said, number = json.loads(lines.readline(256))
+                if said == secret:
+                    links[number] = _lasting(link)
+    return Peers(0, processes, [links[number] for number in range(1, processes)])
+
+
+def _connect(hosts: Sequence[str], port: int) -> socket.socket:
+    failed = OSError("it names no host")
+    for host in hosts:
+        try:
+            return _lasting(socket.create_connection((host, port), _MEETING / len(hosts)))
+        except OSError as error:
+            failed = OSError(f"{host}:{port}: {error}")
+    raise failed
+
+
+def _hosts(given: str | None) -> list[str]:
+    """Where others may find this machine."""
+    name = socket.gethostname()
+    hosts = [given] if given else []
+    with suppress(OSError):
+        address = socket.gethostbyname(name)
+        if not address.startswith("127."):
+            hosts.append(address)
+    return [*hosts, name]
+
+
+def _lasting(link: socket.socket) -> socket.socket:
+    """A link without a time limit, which breaks if the other machine is gone."""
+    link.settimeout(None)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _LASTING:
+        if hasattr(socket, name):
+            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return link
