@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.contenders import Absent, Work, resident
+from benchmarks.contenders import Work, resident
 from netspec.build import compile_net, graph
 from netspec.layers.base import count
+from netspec.manner import Manner
 from netspec.module import Net
 from netspec.prototxt import read_solver
 from netspec.shapes import ParamKey, Shapes
@@ -21,7 +22,6 @@ from netspec.solving.trainer import Trainer
 ROOT = Path(__file__).parents[1]
 NETS = ROOT / "nets" / "voc-fcn8s"
 SOLVER = ROOT / "solvers" / "voc-fcn8s.prototxt"
-_PRECISIONS = {"f32": "highest", "tf32": "tensorfloat32"}
 
 
 class Netspec:
@@ -29,7 +29,6 @@ class Netspec:
 
     def __init__(self, work: Work) -> None:
         """Make the net, and weights for all."""
-        jax.config.update("jax_default_matmul_precision", _PRECISIONS.get(work.dtype))
         self.work = work
         self.feeds = {"data": work.image(), "label": work.label()}
         self.net = self._net("deploy", "data")
@@ -41,12 +40,10 @@ class Netspec:
 
     def forward(self) -> None:
         """Compute the scores of the image."""
-        self._check_dtype()
         jax.block_until_ready(self.net.forward({"data": self.image}, ("score",)))
 
     def step(self) -> None:
         """One step of the solver; the first makes its net."""
-        self._check_dtype()
         if self.trainer is None:
             self.net = self._net("train", "data", "label")
             self.net.assign(self.arrays)
@@ -77,22 +74,26 @@ class Netspec:
         kept = jnp.bfloat16 if self.work.dtype == "bf16" else jnp.float32
         a = jax.random.normal(jax.random.key(0), (n, n), kept)
         product = jax.jit(jnp.matmul)
-        seconds = []
-        for _ in range(6):
-            start = perf_counter()
-            jax.block_until_ready(product(a, a))
-            seconds.append(perf_counter() - start)
-        return 2 * n**3 / min(seconds[1:])
-
-    def _check_dtype(self) -> None:
-        """Raise Absent for what netspec does not compute in."""
-        if self.work.dtype not in _PRECISIONS:
-            raise Absent(f"computes in {' and '.join(_PRECISIONS)}, not {self.work.dtype}")
+        # The rate of the products that the net is made of.
+        with Manner(self.work.dtype).products():
+            return 2 * n**3 / min(_times(product, a))
 
     def _net(self, name: str, *fed: str) -> Net:
         phase = "train" if name == "train" else "test"
         shapes = {blob: self.feeds[blob].shape for blob in fed}
-        return compile_net(graph(NETS / f"{name}.prototxt", phase), shapes)
+        net = compile_net(graph(NETS / f"{name}.prototxt", phase), shapes)
+        net.manner = Manner(self.work.dtype)
+        return net
+
+
+def _times(product: Callable[[jax.Array, jax.Array], jax.Array], a: jax.Array) -> list[float]:
+    """Seconds that some products of an array with itself take, without the first."""
+    seconds = []
+    for _ in range(6):
+        start = perf_counter()
+        jax.block_until_ready(product(a, a))
+        seconds.append(perf_counter() - start)
+    return seconds[1:]
 
 
 def _weights(shapes: Shapes) -> Iterator[tuple[ParamKey, jax.Array]]:

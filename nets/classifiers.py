@@ -1,21 +1,24 @@
 """What the nets that name the object in an image share: their data, common layers, their end.
 
-LeNet reads digits; the others tell ImageNet's 1000 classes (ILSVRC 2012) apart. A folder has a
-generator ``net.py`` and what it writes: ``train.prototxt``, ``val.prototxt``, and
-``deploy.prototxt``, which ends in ``prob`` instead of a loss. ``tools/nets.py`` writes them all
-again. Names of layers and blobs, settings and fillers are the published ones, so weights
-interchange.
+LeNet reads digits, cifar10_quick tells ten kinds of things apart on tiny images, the others
+ImageNet's 1000 classes (ILSVRC 2012). A folder has a generator ``net.py`` and what it writes:
+``train.prototxt``, ``val.prototxt``, and ``deploy.prototxt``, which ends in ``prob`` instead of a
+loss. ``tools/nets.py`` writes them all again. Names of layers and blobs, settings and fillers are
+the published ones, so weights interchange.
 
 Expected below the folder they are run from::
 
     data/mnist_train_lmdb, data/mnist_test_lmdb          digits, 28x28, as Caffe's tools write them
+    data/cifar10_train_lmdb, data/cifar10_test_lmdb      CIFAR-10's images, 32x32, likewise
+    data/cifar10_mean.binaryproto                        the mean of the first, by
+                    netspec data mean data/cifar10_train_lmdb -o data/cifar10_mean.binaryproto
     data/ilsvrc12_train_lmdb, data/ilsvrc12_val_lmdb     ImageNet's images, resized to 256x256
     data/ilsvrc12_mean.binaryproto                       the mean of the first
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from netspec.spec import NetSpec, Top
@@ -25,6 +28,8 @@ from netspec.spec import params as P
 CLASSES = 1000
 MEAN_IMAGE = {"mean_file": "./data/ilsvrc12_mean.binaryproto"}
 MEAN_PIXEL = {"mean_value": [104, 117, 123]}  # blue, green and red
+VGG_MEAN = {"mean_value": [103.939, 116.779, 123.68]}
+VGG_CHANNELS = (64, 128, 256, 512, 512)
 WEIGHT_AND_BIAS = [{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 2, "decay_mult": 0}]
 XAVIER = {"type": "xavier"}
 MSRA = {"type": "msra"}
@@ -163,6 +168,22 @@ def alexnet(phase: str, pool_first: bool, bias: float) -> NetSpec:
     top = hidden(n, 7, top, bias, weight_filler=_gaussian(0.005))
     n.fc8 = learned("InnerProduct", top, CLASSES, weight_filler=_gaussian(0.01))
     return finish(n, n.fc8, phase)
+
+
+def vgg(phase: str, depths: Sequence[int]) -> NetSpec:
+    """A net of Simonyan and Zisserman's with so many convolutions in each of five blocks."""
+    n = NetSpec()
+    feed(n, ilsvrc12(224, train=64, val=50, mean=VGG_MEAN), phase)
+    filler = {"weight_filler": XAVIER}
+    top = n.data
+    for b, (channels, depth) in enumerate(zip(VGG_CHANNELS, depths, strict=True), 1):
+        for i in range(1, depth + 1):
+            conv = learned("Convolution", top, channels, kernel_size=3, pad=1, **filler)
+            top = rectified(n, f"conv{b}_{i}", f"relu{b}_{i}", conv)
+        top = n[f"pool{b}"] = max_pool(top, 2)
+    top = hidden(n, 7, hidden(n, 6, top, **filler), **filler)
+    n.fc8 = learned("InnerProduct", top, CLASSES, **filler)
+    return finish(n, n.fc8, phase, top5=True)
 
 
 def _narrow(

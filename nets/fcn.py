@@ -186,3 +186,11 @@ def shapes(phase: str, *pools: str) -> NetSpec:
         return on_vgg(phase, sets.SHAPES, *pools, trunk=trunk, normalize=True)
 
     return build(least_pad(build))
+
+
+def camvid(phase: str, *pools: str) -> NetSpec:
+    """A narrow FCN on street scenes of 480x360, with skips from ``pools`` as in `head`.
+
+    Padding, windows and offsets are those of the published nets.
+    """
+    return on_vgg(phase, sets.CAMVID, *pools, trunk=trunks.VGG(NARROW, hidden=128))

@@ -9,6 +9,7 @@ A net expects, as published, below the folder it is run from::
     data/pascal-context   PASCAL-Context (trainval/, labels.txt, 59_labels.txt)
     data/nyud             NYUDv2 (data/images/, data/depth/, data/hha/, segmentation/, lists)
     data/sift-flow        SIFT Flow (Images/, SemanticLabels/, GeoLabels/, lists)
+    data/camvid           CamVid in VOC's folders, as docs/camvid.md makes it
 
 ``netspec data prepare`` says how one comes by each. To train and score on VOC alone, let ``VOC``
 below have ``train=voc("train"), val=voc("val")`` and run ``tools/nets.py``, or write in the
@@ -107,6 +108,12 @@ SIFTFLOW = Dataset(
     train=siftflow("trainval"),
     val=siftflow("test"),
     labels={"sem": 33, "geo": 3},
+)
+CAMVID = Dataset(
+    size=(360, 480),
+    train=voc("train", "./data/camvid"),
+    val=voc("val", "./data/camvid"),
+    labels={"label": 11},
 )
 SHAPES = Dataset(
     size=(96, 128),

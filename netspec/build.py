@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from netspec.errors import GraphError, require
+from netspec.errors import GraphError, SourceError, require
 from netspec.graph import Create, Graph, connect
 from netspec.layers import create
 from netspec.layers.base import Shape
 from netspec.layers.unknown import create_or_stand_in
+from netspec.manner import Manner
 from netspec.module import Net
 from netspec.phase import select, state_of
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
 from netspec.prototxt import NetText, read_net
 from netspec.shapes import KnownShapes, infer, infer_known
-from netspec.sources.feed import shapes_of_sources
+from netspec.sources.feed import Feed, shapes_of_sources
 from netspec.upgrade import upgrade
 from netspec.weights import copy_into, read_weights
 
@@ -30,14 +32,17 @@ def load(
     level: int = 0,
     stages: Sequence[str] = (),
     seed: int = 0,
+    dtype: str = "f32",
 ) -> Net:
     """A net from its prototxt, with weights if a .caffemodel (or .h5) is named.
 
     phase: "train" or "test". shapes: blob name -> (N, C, H, W) of inputs, where the prototxt does
     not state them or states others; a data layer without one is opened to see. seed: for the
-    fillers. Raises a NetSpecError that says where and what.
+    fillers. dtype: "f32", "tf32" or "bf16", what it computes in (see `Manner`). Raises a
+    NetSpecError that says where and what.
     """
     net = compile_net(graph(prototxt, phase, level, stages), shapes, seed)
+    net.manner = Manner(dtype)
     if caffemodel is not None:
         copy_into(net, read_weights(caffemodel))
     return net
@@ -79,3 +84,20 @@ def look_at(
     """A net to look at, with all shapes that hang neither on absent data nor on unknown layers."""
     connected = graph(prototxt, phase, create=create_or_stand_in)
     return infer_known(connected, shapes_of_sources(connected, shapes or {}, missing_ok=True))
+
+
+@contextmanager
+def with_data(graph: Graph, inputs_ok: bool = False) -> Iterator[tuple[Net, Feed]]:
+    """The module of a net and what its data layers read; closed at the end.
+
+    inputs_ok: whether the caller may have blobs to hand in; if not, SourceError is raised where
+    there are Input layers.
+    """
+    require(
+        inputs_ok or not graph.inputs,
+        f"{graph.file}: no data layer feeds {', '.join(graph.inputs)}, which an Input layer makes; "
+        "give a net that has data layers",
+        SourceError,
+    )
+    with Feed(graph) as feed:
+        yield compile_net(graph, feed.tops), feed

@@ -5,13 +5,16 @@ JAX takes seconds to import, so verbs import what they need when they run.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from netspec.cli_caffe import caffe
 from netspec.cli_data import data
-from netspec.errors import NetSpecError, SourceError, fail, require
+from netspec.cli_run import run
+from netspec.cli_segmentation import score, segment
+from netspec.cli_shared import dtype_option, keep_programs
+from netspec.errors import NetSpecError, fail, require
 
 if TYPE_CHECKING:
     from netspec.shapes import KnownShapes
@@ -46,8 +49,12 @@ def main() -> None:
 @click.option("--keep", type=int, help="Keep only so many snapshots, the newest.")
 @click.option("--tensorboard", metavar="DIR", help="Log for TensorBoard, too.")
 @click.option("--glog", is_flag=True, help="Begin lines as Caffe's logs do, for their parsers.")
-@click.option("--skip-corrupt", is_flag=True, help="Go on without what cannot be read.")
+@click.option(
+    "--skip-corrupt", is_flag=True, help="Leave out batches that hold a file that cannot be read."
+)
 @click.option("--debug-nans", is_flag=True, help="Find the first number that is not finite.")
+@dtype_option
+@click.option("--remat", is_flag=True, help="Compute blobs again on the way back: less memory.")
 @click.option("--devices", metavar="N|all", help="Train on so many devices; 1 by default.")
 @click.option("--batch-per-device", type=int, help="Set the batch_size of the train net's data.")
 @click.option("--shard-params", is_flag=True, help="Keep a part of all weights on each device.")
@@ -59,7 +66,7 @@ def solve(solver: str, **options: Any) -> None:
     from netspec.session import Options, run
     from netspec.solving.cluster import Scale
 
-    _keep_programs()
+    keep_programs()
     scale = Scale(**{name: options.pop(name) for name in Scale.__dataclass_fields__})
     run(solver, Options(**options, scale=scale))
 
@@ -68,59 +75,31 @@ def solve(solver: str, **options: Any) -> None:
 @click.argument("net")
 @click.argument("weights", required=False)
 @click.option("--iterations", type=int, help="Batches to run; by default, the data once.")
-def test(net: str, weights: str | None, iterations: int | None) -> None:
+@dtype_option
+def test(net: str, weights: str | None, iterations: int | None, dtype: str | None) -> None:
     """Run NET on its test data: the mean of its outputs, and metrics where it segments."""
-    from netspec.build import compile_net, graph
     from netspec.frames import Frames
+    from netspec.manner import Manner
     from netspec.report import evaluation_lines
-    from netspec.solving.evaluation import evaluate
-    from netspec.sources.feed import Feed
-    from netspec.weights import copy_into, read_weights
+    from netspec.solving.evaluation import class_names, evaluate
+    from netspec.solving.testing import opened
 
-    _keep_programs()
-    connected = graph(net)
-    require(
-        not connected.inputs,
-        f"{net}: no data layer feeds {', '.join(connected.inputs)}, which an Input layer makes; "
-        "test a net that has data layers",
-        SourceError,
-    )
-    with Feed(connected) as feed:
-        compiled = compile_net(connected, feed.tops)
-        if weights:
-            click.echo(copy_into(compiled, read_weights(weights)))
+    keep_programs()
+    with opened(net, weights) as (compiled, feed, copied):
+        compiled.manner = Manner(dtype or "f32")
+        if copied:
+            click.echo(copied)
         frames = Frames(compiled, click.echo)
         batches = feed.batches if iterations is None else iterations
         found = evaluate(compiled, feed, batches, frames=frames)
+        names = class_names(compiled.shapes, feed)
     if len(frames.sizes) > 1:
         click.echo(frames.told)
     click.echo(f"{found.batches} batches, loss {found.loss:.6g}")
     for line in evaluation_lines(found, "    Test net output"):
         click.echo(line)
     for blob, metrics in found.metrics.items():
-        click.echo(f"\n{blob}\n{metrics.table()}")
-
-
-@main.command()
-@click.argument("net")
-@click.argument("weights")
-@click.argument("images", nargs=-1, required=True)
-@click.option("-o", "--out", default="segmented", show_default=True, help="The folder to write to.")
-def segment(net: str, weights: str, images: tuple[str, ...], out: str) -> None:
-    """Label every pixel of IMAGES: a palette PNG and an overlay for each."""
-    from netspec.build import load
-    from netspec.segmentation.predict import segment as segment_images
-
-    _keep_programs()
-    for path in segment_images(load(net, weights), images, out, say=partial(click.echo, err=True)):
-        click.echo(path)
-
-
-def _keep_programs() -> None:
-    """Let what is compiled serve the next start, too."""
-    from netspec.compiling import keep_programs
-
-    keep_programs(lambda why: click.echo(f"netspec: warning: {why}", err=True))
+        click.echo(f"\n{blob}\n{metrics.table(names[blob])}")
 
 
 @main.command()
@@ -143,22 +122,41 @@ def draw(net: str, out: str, phase: str, shapes: tuple[str, ...]) -> None:
 @click.argument("net")
 @click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
 @click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
-def summary(net: str, phase: str, shapes: tuple[str, ...]) -> None:
-    """List the layers of NET: their shapes, what they learn, what training takes."""
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table",
+    show_default=True,
+)  # fmt: skip
+def summary(net: str, phase: str, shapes: tuple[str, ...], form: str) -> None:
+    """List the layers of NET: shapes, parameters, multiply-adds, activations, what is frozen."""
     from netspec.build import look_at
-    from netspec.inspect.summary import summarise, table
+    from netspec.inspect.listing import FORMATS
+    from netspec.inspect.summary import summarise
 
     known = look_at(net, phase, dict(map(_shape, shapes)))
-    _say_what_is_unknown(known)
-    click.echo(table(summarise(known)))
+    _say_what_is_unknown(known, err=form != "table")
+    click.echo(FORMATS[form](summarise(known)))
 
 
-def _say_what_is_unknown(known: KnownShapes) -> None:
+@main.command()
+@click.argument("net")
+@click.argument("blob", required=False)
+@click.option("--phase", type=click.Choice(["train", "test"]), default="test", show_default=True)
+@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
+def rf(net: str, blob: str | None, phase: str, shapes: tuple[str, ...]) -> None:
+    """Tell what the pixels of NET's blobs see: stride, receptive field, offset, least pad."""
+    from netspec.build import look_at
+    from netspec.inspect.sight import table
+
+    known = look_at(net, phase, dict(map(_shape, shapes)))
+    click.echo(table(known, blob))
+
+
+def _say_what_is_unknown(known: KnownShapes, err: bool = False) -> None:
     """A line for each reason for which a layer is not known, and one for data that is not here."""
     unknown = [node for node in known.graph.nodes if not node.layer.known]
     first = {node.layer.missing(): node for node in reversed(unknown)}
     for node in reversed(first.values()):
-        click.echo(f"{node.place}: {node.who}: {node.layer.missing()}")
+        click.echo(f"{node.place}: {node.who}: {node.layer.missing()}", err=err)
     missing = [
         known.graph.values[top].name
         for node in known.graph.sources
@@ -168,7 +166,8 @@ def _say_what_is_unknown(known: KnownShapes) -> None:
     if missing:
         click.echo(
             f"without the shapes that hang on {', '.join(missing)}, as the data is not here; "
-            f"give --shape {missing[0]}=1,3,500,500"
+            f"give --shape {missing[0]}=1,3,500,500",
+            err=err,
         )
 
 
@@ -195,6 +194,77 @@ def plot(logs: tuple[str, ...], out: str) -> None:
 
 
 @main.command()
+@click.argument("solver")
+@click.option("-o", "--out", required=True, help="The solver prototxt to write.")
+@click.option("--accum", "name", flag_value="accum", help="20 batches a step.")
+@click.option("--heavy", "name", flag_value="heavy", help="1 batch a step, high momentum.")
+@click.option("--online", "name", flag_value="online", help="1 batch a step, momentum 0.9.")
+@click.option("--iter-size", type=int, help="So many batches a step.")
+@click.option("--batch", type=int, nargs=2, metavar="OLD NEW", help="Images in the net's batches.")
+@click.option("--momentum", type=float, help="Take this one rather than the equivalent one.")
+@click.option(
+    "--keep",
+    type=click.Choice(["step", "way"]),
+    default="step",
+    show_default=True,
+    help="What stays of an image: its weight in a step, or how far it moves the weights in all.",
+)
+def regime(solver: str, out: str, name: str | None, **options: Any) -> None:
+    """Turn the regime of SOLVER into its equivalent with other images a step.
+
+    Momentum p over k images becomes p' over k' by p^(1/k) = p'^(1/k'), as the FCN papers have it.
+    """
+    from netspec.solving.equivalence import convert, target
+
+    for line in convert(solver, out, target(name, **options)):
+        click.echo(line)
+    click.echo(out)
+
+
+@main.command()
+@click.argument("net")
+@click.argument("weights", nargs=-1)
+@click.option("-o", "--out", required=True, help="The .caffemodel or .caffemodel.h5 to write.")
+@click.option("--fc-to-conv", is_flag=True, help="Take fully connected weights for convolutions.")
+@click.option("--skip-misfits", is_flag=True, help="Leave layers whose weights do not fit.")
+@click.option("--rename", multiple=True, metavar="OLD=NEW", help="A layer of WEIGHTS is NET's NEW.")
+@click.option("--suffix", "suffixes", multiple=True, help="What NET's layer names end in besides.")
+@click.option("--bilinear", multiple=True, metavar="LAYER", help="Interpolates: 'upscore*'.")
+@click.option("--more-classes", multiple=True, metavar="LAYER", help="Has more outputs.")
+@click.option("--more-channels", multiple=True, metavar="LAYER", help="Has more inputs.")
+@click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
+@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
+def surgery(
+    net: str,
+    weights: tuple[str, ...],
+    out: str,
+    rename: tuple[str, ...],
+    phase: str,
+    shapes: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Make weights for NET out of other nets' WEIGHTS, layer by layer of the same name.
+
+    Of classes and channels that WEIGHTS lack, classes are as NET's fillers begin them, and input
+    channels the mean of the others. A --suffix for each of WEIGHTS, or several for the only one,
+    make trunks of one net.
+    """
+    from netspec.build import load
+    from netspec.surgery import Plan, transplant
+
+    plan = Plan(rename=dict(map(_rename, rename)), **options)
+    compiled = load(net, phase=phase, shapes=dict(map(_shape, shapes)))
+    click.echo(transplant(compiled, weights, plan, out))
+    click.echo(out)
+
+
+def _rename(option: str) -> tuple[str, str]:
+    old, _, new = option.partition("=")
+    require(old and new, f"--rename {option}: write it as OLD=NEW", NetSpecError)
+    return old, new
+
+
+@main.command()
 def layers() -> None:
     """List the layer types: what they take, make, learn and compute."""
     from netspec.inspect.catalogue import table
@@ -213,7 +283,11 @@ def upgrade(old: str, new: str) -> None:
     click.echo(new)
 
 
+main.add_command(caffe)
 main.add_command(data)
+main.add_command(run)
+main.add_command(score)
+main.add_command(segment)
 
 if __name__ == "__main__":
     main()

@@ -126,7 +126,7 @@ def show(net: str, count: int, out: str, phase: str, seed: int) -> None:
         card((layer.name for layer in sample), (p for layer in sample for p in layer.pieces))
         for sample in shown
     )
-    write(out, f"{net}, phase {phase}: what the net gets, the mean added back", cards)
+    write(out, f"{net}, phase {phase}: what the net gets, any mean added back", cards)
     click.echo(out)
 
 

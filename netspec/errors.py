@@ -35,8 +35,11 @@ class Place(NamedTuple):
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-class NetSpecError(Exception):
-    """A user's mistake; ``str(error)`` is the whole message."""
+class NetSpecError(RuntimeError):
+    """A user's mistake; ``str(error)`` is the whole message.
+
+    A RuntimeError, as scripts for pycaffe expect.
+    """
 
     def __init__(self, message: str, place: Place | None = None, who: str = "") -> None:
         super().__init__(message)
@@ -95,8 +98,9 @@ def fail(message: str, error: type[NetSpecError] = LayerError) -> NoReturn:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number and what it counts: ``1 top``, ``2 tops``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """A number and what it counts: ``1 top``, ``2 tops``, ``2 batches``."""
+    end = "es" if noun.endswith(("ch", "s", "x")) else "s"
+    return f"{count} {noun}{'' if count == 1 else end}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

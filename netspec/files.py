@@ -5,9 +5,16 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows has none.
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -29,6 +36,8 @@ def whole_set(paths: Sequence[str | Path]) -> Iterator[list[Path]]:
     """
     targets = [Path(path) for path in paths]
     folder = targets[0].parent
+    if not all(path.name for path in targets):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -49,6 +58,46 @@ def whole_set(paths: Sequence[str | Path]) -> Iterator[list[Path]]:
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: str | Path) -> Iterator[str | None]:
+    """Hold a lock file; gives None, or who holds it if another process does.
+
+    The system lets go of it whatever ends this process. Where it has no locks, nobody is kept out.
+    """
+    try:
+        file = _locked(Path(path))
+    except BlockingIOError:
+        yield Path(path).read_text(encoding="utf-8").strip() or "of an unknown process"
+        return
+    except OSError:
+        yield None
+        return
+    try:
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield None
+    finally:
+        Path(path).unlink(missing_ok=True)
+        file.close()
+
+
+def _locked(path: Path) -> IO[str]:
+    """The lock file, locked and empty; raises BlockingIOError where another holds it."""
+    while True:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed by who lets go of it)
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it may have removed it meanwhile.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                return file
+        except OSError:
+            file.close()
+            raise
+        file.close()
 
 
 def sweep(folder: str | Path, start: str) -> None:

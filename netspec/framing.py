@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from netspec.errors import LayerError, blame, fail
 from netspec.graph import Graph
-from netspec.layers.base import Context, Shape, places
-from netspec.layers.extent import Beyond, Extent, PartialShape, surround
+from netspec.layers.base import Context, Shape
+from netspec.layers.extent import Beyond, Extent, PartialShape, places, surround
 from netspec.shapes import Shapes, infer
 
 # Sizes up to this are rounded to multiples of an eighth of it.

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from netspec import wire
-from netspec.errors import WeightsError, fail, require
+from netspec.errors import NetSpecError, WeightsError, fail, require
 
 # What h5py raises for files that are damaged, depending on where.
 _DAMAGED = (
@@ -41,6 +41,8 @@ def opened(path: str | Path, kind: str) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
+    except NetSpecError:
+        raise
     except _DAMAGED:
         raise WeightsError(f"is damaged, or no {kind}") from None
 

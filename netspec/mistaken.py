@@ -40,6 +40,8 @@ _ZIPPED = {
 }
 _ZIP, _ZIP_NAME = b"PK\x03\x04", 30
 _TAR, _TAR_AT = b"ustar", 257
+# A snapshot's own record begins with a digest in hexadecimal.
+_RECORD, _RECORD_AT = b'\n{"netspec":', 64
 
 # The fields of a net that weights stand in, and those of a solver state with their wire types.
 _NAME, _V1_LAYERS, _LAYERS = 1, 2, 100
@@ -62,6 +64,11 @@ def refuse(path: Path) -> None:
         named = (what for end, what in _ZIPPED.items() if name.endswith(end))
         fail(next(named, "is a zip archive; unpack it first"), WeightsError)
     require(not head[_TAR_AT:].startswith(_TAR), "is a tar archive; unpack it first", WeightsError)
+    require(
+        not head[_RECORD_AT:].startswith(_RECORD),
+        "is the record of a snapshot; name the .solverstate or the .caffemodel beside it",
+        WeightsError,
+    )
     words = _text(head)
     for start, what in _TEXTS.items():
         require(not words.lower().startswith(start), what, WeightsError)

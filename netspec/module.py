@@ -6,7 +6,7 @@ computes in is the runner's affair.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -22,9 +22,17 @@ from netspec.fillers import fill
 from netspec.framing import Framed
 from netspec.graph import Graph, Node
 from netspec.layers.base import Array, Shape, text
+from netspec.manner import PLAIN, Manner
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runner import Params, run, runnable
 from netspec.shapes import ParamKey, Shapes, infer
+
+# What is made of a run's blobs, given by name, and of what earlier runs came to.
+Fold = Callable[[Any, Callable[[str], Array]], Any]
+
+
+def _keep(carry: Any, blob: Callable[[str], Array]) -> Any:
+    return carry
 
 
 class Memory(nnx.Variable[Any]):
@@ -44,6 +52,10 @@ class LayerParams(nnx.Module):
         if name not in self._names:
             raise KeyError(f'no blob "{name}"{nearest(name, self._names)}')
         return getattr(self, name)
+
+    def share(self, name: str, variable: nnx.Variable[Any]) -> None:
+        """Have another layer's variable, perhaps another net's, for a blob of equal shape."""
+        setattr(self, name, variable)
 
     def __iter__(self) -> Iterator[nnx.Variable[Any]]:
         return (self[name] for name in self._names)
@@ -88,11 +100,13 @@ class Net(nnx.Module):
     Use it as any NNX module, with ``nnx.jit``, ``nnx.grad`` and an optax optimiser. Learned arrays
     are ``nnx.Param``, running statistics ``nnx.BatchStat``; a shared array is one variable that
     stands in several layers. What a run leaves for the next one, as recurrent layers do, is
-    `Memory` and stands in ``memory``, by layer and name as ``params``.
+    `Memory` and stands in ``memory``, by layer and name as ``params``. ``manner``: how it computes,
+    from the next run on.
     """
 
-    def __init__(self, shapes: Shapes, seed: int = 0) -> None:
+    def __init__(self, shapes: Shapes, seed: int = 0, manner: Manner = PLAIN) -> None:
         self.shapes = nnx.static(shapes)
+        self.manner = nnx.static(manner)
         self.rngs = nnx.Rngs(seed) if shapes.graph.phase == TRAIN else None
         variables = {
             key: (nnx.Param if shapes.params[key].learned else nnx.BatchStat)(array)
@@ -132,16 +146,36 @@ class Net(nnx.Module):
         self, inputs: Mapping[str, Any], wanted: tuple[str, ...] | None = None
     ) -> dict[str, Array]:
         """Like a call, for ``inputs`` in a mapping; only the ``wanted`` blobs are kept."""
-        for name in wanted or ():
+        return self.fold(inputs, tuple(self.graph.blobs) if wanted is None else wanted)[0]
+
+    def fold(
+        self,
+        inputs: Mapping[str, Any],
+        wanted: tuple[str, ...],
+        step: Fold = _keep,
+        carry: Any = None,
+    ) -> tuple[dict[str, Array], Any]:
+        """The ``wanted`` blobs of a run, and ``step(carry, blob)`` computed in the same program.
+
+        step: a pure function of arrays that hashes by what it does; its ``blob(name)`` gives any
+        blob in Caffe's layout, which need not leave the program. carry: arrays, as of the step
+        before.
+        """
+        for name in wanted:
             self.graph.blob(name)
         feeds = {name: jnp.asarray(array, jnp.float32) for name, array in inputs.items()}
         self._check_names(feeds)
         shapes = self.shapes_for({name: array.shape for name, array in feeds.items()})
-        wanted = tuple(self.graph.blobs) if wanted is None else wanted
-        return self.forward_framed(Framed(feeds, shapes, shapes), wanted)
+        return self.fold_framed(Framed(feeds, shapes, shapes), wanted, step, carry)
 
     def forward_framed(self, batch: Framed, wanted: tuple[str, ...]) -> dict[str, Array]:
-        """The ``wanted`` blobs of a batch, in arrays as large as its frame.
+        """The ``wanted`` blobs of a batch: see `fold_framed`."""
+        return self.fold_framed(batch, wanted)[0]
+
+    def fold_framed(
+        self, batch: Framed, wanted: tuple[str, ...], step: Fold = _keep, carry: Any = None
+    ) -> tuple[dict[str, Array], Any]:
+        """As `fold`, for a batch in arrays as large as its frame.
 
         Beyond a blob itself they hold -1, which is no class. Raises GraphError or LayerError.
         """
@@ -150,7 +184,9 @@ class Net(nnx.Module):
         forward = runnable(self.graph, _forward)
         arrays = {**self.arrays(), **self.memory_for(shapes)}
         feeds = {name: jnp.asarray(array, jnp.float32) for name, array in batch.feeds.items()}
-        blobs, updates = forward(shapes, wanted, arrays, feeds, key, batch.sizes)
+        blobs, carry, updates = forward(
+            shapes, wanted, self.manner, step, arrays, feeds, key, batch.sizes, carry
+        )
         try:
             self.assign(updates)
         except TraceContextError:
@@ -160,7 +196,7 @@ class Net(nnx.Module):
                 "cannot keep; use nnx.jit and nnx.grad, and hand them the net",
                 GraphError,
             )
-        return blobs
+        return blobs, carry
 
     def arrays(self) -> dict[ParamKey, Array]:
         """Every learned array, shared ones once, under their owner."""
@@ -214,19 +250,25 @@ def _shapes_like(shapes: Shapes, given: tuple[tuple[str, Shape], ...]) -> Shapes
     return other
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _forward(
     shapes: Shapes,
     wanted: tuple[str, ...],
+    manner: Manner,
+    step: Fold,
     params: Params,
     feeds: Mapping[str, Array],
     key: Array | None,
     sizes: Array | None,
-) -> tuple[dict[str, Array], dict[ParamKey, Array]]:
-    blobs = shapes.graph.blobs
+    carry: Any,
+) -> tuple[dict[str, Array], Any, dict[ParamKey, Array]]:
     given = {shapes.graph.first_blobs[n]: a for n, a in feeds.items()}
-    made = run(shapes, params, given, key, sizes=sizes)
-    return {name: made.value(blobs[name], fill=-1.0) for name in wanted}, made.updates
+    made = run(shapes, params, given, key, sizes=sizes, manner=manner)
+
+    def blob(name: str) -> Array:
+        return made.value(shapes.graph.blobs[name], fill=-1.0)
+
+    return {name: blob(name) for name in wanted}, step(carry, blob), made.updates
 
 
 def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:

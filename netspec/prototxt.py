@@ -6,7 +6,7 @@ Protobuf's parser forgets lines, so a quick scan beside it finds where each laye
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf import text_encoding, text_format
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from netspec.errors import NetSpecError, ParseError, Place, nearest, require, unreadable
 from netspec.proto.layers_pb2 import LayerParameter
@@ -75,6 +75,19 @@ def read_net(path: str | Path) -> NetText:
     return parse_net(_read(path), str(path))
 
 
+def read_binary_net(path: str | Path) -> NetText:
+    """Read a net with its weights, a binary .caffemodel; raises ParseError."""
+    message = NetParameter()
+    try:
+        message.ParseFromString(Path(path).read_bytes())
+    except OSError as error:
+        raise ParseError(unreadable(path, error)) from None
+    except DecodeError:
+        raise ParseError("is no binary net; is it a .caffemodel?", Place(str(path))) from None
+    places = (Place(str(path)),) * (len(message.layer) + len(message.layers))
+    return NetText(message, str(path), places)
+
+
 def parse_net(text: str, file: str = "<text>") -> NetText:
     """Parse a net; ``file`` is what error messages call it. Raises ParseError."""
     message = _parse(text, NetParameter(), file)
@@ -110,6 +123,54 @@ def is_solver(path: str | Path) -> bool:
     return any(
         name in known for name in names if name not in NetParameter.DESCRIPTOR.fields_by_name
     )
+
+
+def rewrite_solver(path: str | Path, message: SolverParameter) -> str:
+    """A solver file's text with the numbers of ``message``; comments and all else stay.
+
+    What cannot be put into that text so is written anew. Raises ParseError.
+    """
+    text = _read(path)
+    before = _parse(text, SolverParameter(), str(path))
+    changed = {
+        descriptor.name: [
+            _value(descriptor, one) for one in ([value] if isinstance(value, _SINGULAR) else value)
+        ]
+        for descriptor, value in message.ListFields()
+        if descriptor.message_type is None and getattr(before, descriptor.name) != value
+    }
+    edited = _with_values(text, changed)
+    try:
+        done = _parse(edited, SolverParameter(), str(path)) == message
+    except ParseError:
+        done = False
+    return edited if done else write(message)
+
+
+# The number that a field is set to, or a list of them.
+_NUMBERS = re.compile(r"\s*:\s*(\[[^\]#]*\]|[-+.\w]+)")
+
+
+def _with_values(text: str, changed: Mapping[str, Sequence[str]]) -> str:
+    """A text in which fields outside all blocks have other values; new ones stand at the end."""
+    left = {name: iter(values) for name, values in changed.items()}
+    missing = dict(changed)
+    parts, at, depth = [], 0, 0
+    for token in _TOKEN.finditer(text):
+        depth += (token.lastgroup == "open") - (token.lastgroup == "close")
+        name = token.group()
+        found = _NUMBERS.match(text, token.end())
+        if depth or token.lastgroup != "name" or name not in left or not found:
+            continue
+        values = left[name]
+        # More of them than there are values for is a text to be written anew.
+        numbers = re.sub(r"[-+.\w]+", lambda old, values=values: next(values, old[0]), found[1])
+        parts += [text[at : found.start(1)], numbers]
+        at = found.end()
+        missing.pop(name, None)
+    added = [f"{name}: {value}\n" for name, values in missing.items() for value in values]
+    end = "\n" if added and not text.endswith("\n") else ""
+    return "".join([*parts, text[at:], end, *added])
 
 
 def write(message: Message) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from netspec.errors import Place, WeightsError, blame, require, unreadable
 
-_FORMAT = 1
+_FORMAT = 2
 END = ".resume.json"
 
 
@@ -28,7 +28,7 @@ class Record:
     what layers keep from run to run and no weight file holds: layer -> name -> array, nested lists.
     home: the shapes of the train data that have a program of their own, by blob (see `Frames`).
     tests: ``data``, ``memory`` and ``home`` of each test net, if they were run. solver: its type.
-    written: when, in seconds since the epoch.
+    written: when, in seconds since the epoch. dtype: what it computed in, see `Manner`.
     """
 
     iteration: int
@@ -40,6 +40,7 @@ class Record:
     tests: tuple[Mapping[str, Any], ...] = ()
     memory: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     home: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    dtype: str = "f32"
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -78,8 +79,8 @@ def read(path: Path) -> Record:
         values: dict[str, Any] = json.loads(content)
         require(
             values.pop("netspec") == _FORMAT,
-            "was written by a later version of netspec; upgrade, or delete it to go on as from "
-            "Caffe's files",
+            "was written by another version of netspec; use that one, or delete the file to go on "
+            "as from Caffe's files",
             WeightsError,
         )
     values |= {name: tuple(values[name]) for name in ("losses", "tests")}

@@ -6,11 +6,11 @@ Caffe: ``solver.cpp`` and ``sgd_solver.cpp`` for the lines, ``tools/extra`` for 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
@@ -20,8 +20,10 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from netspec.inspect.summary import mebibytes, summarise
+from netspec.glog import glog_prefix
+from netspec.inspect.summary import summarise
 from netspec.layers.base import text
+from netspec.memory import Prediction, capacity, predict, size
 from netspec.solving import updates
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.listener import Listener, Step
@@ -176,25 +178,19 @@ class Report(Listener):
         return f"{(now - seen) / (end - start):.3g} images/s, {_clock(left)} left"
 
 
-def glog_prefix(severity: str, when: datetime) -> str:
-    """What a line of Caffe's logs begins with: ``I1121 10:34:25.123456 12345 netspec:0] ``.
-
-    severity: I or W. when: local time; parsers take the year from the file. A thread and a line of
-    code follow, the latter ``netspec:0`` for them all.
-    """
-    return f"{severity}{when:%m%d %H:%M:%S.%f} {threading.get_native_id():5} netspec:0] "
-
-
 def evaluation_lines(result: Evaluation, prefix: str) -> list[str]:
     """A test's outputs, one number a line as Caffe prints them, and segmentation metrics."""
-    lines = list(_output_lines(prefix, result.outputs, result.weights))
-    for blob, metrics in result.metrics.items():
-        lines.append(
-            f"    {blob}: pixel accuracy {metrics.pixel_accuracy:.4f}, mean accuracy "
-            f"{metrics.mean_accuracy:.4f}, mean IU {metrics.mean_iu:.4f}, f.w. IU "
-            f"{metrics.fw_iu:.4f} over {metrics.pixels:,} pixels"
-        )
-    return lines
+    return [*_output_lines(prefix, result.outputs, result.weights), *metric_lines(result)]
+
+
+def metric_lines(result: Evaluation) -> list[str]:
+    """A test's segmentation metrics, a line for each score blob."""
+    return [
+        f"    {blob}: pixel accuracy {metrics.pixel_accuracy:.4f}, mean accuracy "
+        f"{metrics.mean_accuracy:.4f}, mean IU {metrics.mean_iu:.4f}, f.w. IU "
+        f"{metrics.fw_iu:.4f} over {metrics.pixels:,} pixels"
+        for blob, metrics in result.metrics.items()
+    ]
 
 
 def _output_lines(
@@ -222,16 +218,7 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
         + (f" ({frozen} layers frozen)" if frozen else "")
     ]
     lines += [f"data      {source.describe()}" for source in solver.feed.sources.values()]
-    fed = ", ".join(f"{name} {text(shapes[name])}" for name in graph.fed)
-    slots = updates.rule(param).slots
-    history = slots * summary.momentum_bytes
-    total = summary.training_bytes - summary.momentum_bytes + history
-    lines.append(
-        f"memory    about {mebibytes(total)} at {fed}: "
-        f"blobs {mebibytes(summary.activation_bytes)}, "
-        f"parameters {mebibytes(summary.param_bytes)}, "
-        f"{'momentum' if slots == 1 else 'history'} {mebibytes(history)}, and gradients"
-    )
+    lines += _memory(solver)
     for node in graph.nodes:
         scale = node.layer.scaling(*(shapes.values[i] for i in node.bottoms))
         if scale:
@@ -253,6 +240,42 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
     lines.append(f"Solving {graph.name or graph.file}")
     lines.append(f"Learning Rate Policy: {param.lr_policy}")
     return lines
+
+
+def predicted(solver: Solver, remat: bool = False) -> Prediction:
+    """What a step is predicted to take; remat: if it were in stages."""
+    manner = solver.net.manner
+    return predict(
+        solver.net.shapes,
+        replace(manner, remat=manner.remat or remat),
+        updates.rule(solver.param).slots,
+        solver.param.iter_size > 1,
+    )
+
+
+def _memory(solver: Solver) -> Iterator[str]:
+    shapes, manner, found = solver.net.shapes, solver.net.manner, predicted(solver)
+    fed = ", ".join(f"{name} {text(shapes[name])}" for name in shapes.graph.fed)
+    yield (
+        f"memory    about {size(found.total)} at {fed}: parameters {size(found.parameters)}, "
+        f"history {size(found.history)}, data {size(found.data)}, blobs and gradients "
+        f"{size(found.passes)}{' in stages' if manner.remat else ''}"
+    )
+    if manner.dtype != "f32":
+        yield f"precision {manner.describe()}"
+
+
+def memory_doubts(solver: Solver) -> Iterator[str]:
+    """What is to be said if a step is predicted to take more than the device has."""
+    needed, room = predicted(solver).total, capacity()
+    if room is None or needed <= room:
+        return
+    less = predicted(solver, remat=True).total
+    remedy = f"--remat takes about {size(less)}; " if less < needed else ""
+    yield (
+        f"a step takes about {size(needed)}, and the device has {size(room)}: {remedy}smaller "
+        "images or batches take less"
+    )
 
 
 def _clock(seconds: float) -> str:

@@ -2,13 +2,13 @@
 
 The run holds images channels-last where the backend computes faster so; layers say which layouts
 they take, and a blob is transposed only where two layers disagree. What goes in and comes out has
-Caffe's layout.
+Caffe's layout, and is float32: see `netspec.manner` for what lies between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import jax
@@ -20,12 +20,15 @@ from netspec.graph import Graph, Node
 from netspec.layers import lowering
 from netspec.layers.base import Array, Context, Layout
 from netspec.layers.extent import Beyond
+from netspec.manner import PLAIN, Manner, wide
 from netspec.shapes import ParamKey, Shapes
+from netspec.stages import stages
 
 Params = Mapping[ParamKey, Array]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
+@jax.tree_util.register_dataclass
 @dataclass
 class Held:
     """An array in a run, in one layout or in both."""
@@ -38,6 +41,10 @@ class Held:
         """How many axes it has."""
         array = self.first if self.first is not None else self.last
         return array.ndim  # type: ignore[union-attr]
+
+    def as_made(self) -> Held:
+        """The same in one layout only, that which costs nothing on the way to later layers."""
+        return Held(last=self.last) if self.last is not None else Held(first=self.first)
 
     def channels_first(self) -> Array:
         """As (N, C, ...)."""
@@ -52,6 +59,10 @@ class Held:
         if self.last is None:
             self.last = jnp.moveaxis(self.first, 1, -1)  # type: ignore[arg-type]
         return self.last
+
+    def alone(self) -> Held:
+        """The same in one layout."""
+        return Held(self.first) if self.last is None else Held(last=self.last)
 
 
 @dataclass
@@ -69,7 +80,7 @@ class Run:
 
     def value(self, index: int, fill: float | None = None) -> Array:
         """A value in Caffe's layout, with ``fill``, if given, where its array is larger."""
-        array = self.values[index].channels_first()
+        array = wide(self.values[index].channels_first())
         if self.extents is None or fill is None:
             return array
         return self.extents.cleared(index, array, fill)
@@ -92,62 +103,134 @@ class Run:
 def run(
     shapes: Shapes,
     params: Params,
-    given: Mapping[int, Array],
+    given: Mapping[int, Array | Held],
     key: Array | None = None,
     nodes: Iterable[int] | None = None,
     nudges: Mapping[int, Array] | None = None,
+    instead: Mapping[int, Array] | None = None,
     sizes: Array | None = None,
+    manner: Manner = PLAIN,
 ) -> Run:
     """Run a net, or some of its layers.
 
     params: every learned array, shared ones once, and the layers' memory (zeros where it is not
     there). given: arrays of the values that the run starts from (fed blobs; for a partial run,
-    what earlier layers made). key: for layers that draw random numbers. nodes: which layers to
-    run, in order; all by default. nudges: arrays added to the values of these indices as they are
-    made, so that gradients with respect to a nudge are gradients with respect to the value; users'
-    own layers are still asked only for those gradients that Caffe would compute. sizes: the true
-    sizes of values in arrays that may be larger, as `Framing.sizes` gives them.
+    what earlier layers made, perhaps as they hold it). key: for layers that draw random numbers.
+    nodes: which layers to run, in order; all by default. nudges: arrays added to the values of
+    these indices as they are made, so that gradients with respect to a nudge are gradients with
+    respect to the value; users' own layers are still asked only for those gradients that Caffe
+    would compute. instead: arrays that stand in for the values of these indices; gradients go
+    through to what was computed there. sizes: the true sizes of values in arrays that may be
+    larger, as `Framing.sizes` gives them. manner: whole nets alone, and those without nudges, are
+    computed in stages.
     """
-    graph = shapes.graph
-    nudges = nudges or {}
-    last = lowering.channels_last(jax.default_backend())
+    nudges, instead = nudges or {}, instead or {}
     made = Run(shapes, None if sizes is None else Extents(framing(shapes), sizes))
     for i, array in given.items():
-        made.values[i] = Held(array + nudges[i] if i in nudges else array)
-    for n in range(len(graph.nodes)) if nodes is None else nodes:
-        node = graph.nodes[n]
-        if node.layer.is_source:
-            continue
+        held = array if isinstance(array, Held) else Held(array)
+        made.values[i] = Held(held.channels_first() + nudges[i]) if i in nudges else held
+    one = _Pass(shapes, params, key, nudges, instead, manner)
+    with manner.products():
+        if nodes is not None or nudges or instead or not manner.remat:
+            one.run(made, range(len(shapes.graph.nodes)) if nodes is None else nodes)
+            return made
+        for stage in stages(shapes, manner.blob_bytes):
+            (one.run_again if stage.again else one.run)(made, stage.nodes)
+    return made
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What all layers of a run compute with: see `run`."""
+
+    shapes: Shapes
+    params: Params
+    key: Array | None
+    nudges: Mapping[int, Array]
+    instead: Mapping[int, Array]
+    manner: Manner
+
+    def run(self, made: Run, nodes: Iterable[int]) -> None:
+        """Add to a run what some layers make."""
+        for n in self._computing(nodes):
+            self._node(made, n)
+
+    def run_again(self, made: Run, nodes: Sequence[int]) -> None:
+        """The same for a stage: what it makes is not kept for the way back but made once more."""
+        graph, nodes = self.shapes.graph, self._computing(nodes)
+        read = {i for n in nodes for i in graph.nodes[n].bottoms if i in made.values}
+        live = {i: made.values[i].alone() for i in read}
+        keys = {key for n in nodes for key in self.shapes.keys[n].values()}
+        mine = {key: made.updates.get(key, self.params[key]) for key in keys}
+        later = [i for n in nodes for i in graph.nodes[n].tops if self._is_read(i, nodes)]
+
+        def compute(
+            live: dict[int, Held], mine: dict[ParamKey, Array]
+        ) -> tuple[dict[int, Held], dict[ParamKey, Array]]:
+            part = Run(self.shapes, made.extents, dict(live))
+            replace(self, params={**self.params, **mine}).run(part, nodes)
+            return {i: part.values[i].alone() for i in later}, part.updates
+
+        values, updates = lowering.computed_again(compute)(live, mine)
+        made.values.update(values)
+        made.updates.update(updates)
+
+    def _computing(self, nodes: Iterable[int]) -> list[int]:
+        return [n for n in nodes if not self.shapes.graph.nodes[n].layer.is_source]
+
+    def _is_read(self, value: int, nodes: Sequence[int]) -> bool:
+        """Whether others than these nodes read a value, or the net hands it out or sums it up."""
+        graph = self.shapes.graph
+        readers = graph.readers[value]
+        summed = value in (i for i, _ in graph.losses)
+        return summed or not readers or any(n not in nodes for n in readers)
+
+    def _node(self, made: Run, n: int) -> None:
+        node = self.shapes.graph.nodes[n]
         bottoms = [made.values[i] for i in node.bottoms]
-        wanted = shapes.wanted[n]
-        stops = [not want for want in wanted] if nudges and node.layer.on_host else node.stops
+        wanted = self.shapes.wanted[n]
+        stops = [not w for w in wanted] if self.nudges and node.layer.on_host else node.stops
         with blame(node.place, node.who):
             ctx = Context(
                 # Of layers that share a statistic the later ones see what the earlier made of it.
-                blobs=_blobs(shapes, n, params, made.updates),
-                channels_last=_channels_last(node, bottoms, last),
-                run_key=key,
+                blobs=_blobs(self.shapes, n, self.params, made.updates),
+                channels_last=_channels_last(node, bottoms),
+                run_key=self.key,
                 index=n,
-                memory=_memory(shapes, n, params),
+                memory=_memory(self.shapes, n, self.params),
                 wanted=wanted,
                 extents=made.extents.of(node.bottoms) if made.extents else (),
             )
-            arrays = _arrays(bottoms, stops, ctx.channels_last)
-            if made.extents:
-                arrays = made.extents.surrounded(n, ctx, arrays)
-            tops = node.layer.apply(ctx, *arrays)
-        for i, top in zip(node.tops, tops if isinstance(tops, tuple) else (tops,), strict=True):
-            if made.extents and Beyond.LEAST in made.extents.framing.beyond[n]:
-                # Summed up by a later layer, such numbers would be infinite.
-                top = made.extents.cleared(i, top, channels_last=ctx.channels_last)
-            held = _hold(top, ctx.channels_last)
-            made.values[i] = Held(held.channels_first() + nudges[i]) if i in nudges else held
+            held = _arrays(bottoms, stops, ctx.channels_last)
+            arrays = made.extents.surrounded(n, ctx, held) if made.extents else held
+            tops = node.layer.apply(ctx, *self.manner.bottoms(node, arrays))
+        tops = self._cleared(made, n, ctx, tops if isinstance(tops, tuple) else (tops,))
+        tops = self.manner.tops(node, held, tops)
+        for i, top in zip(node.tops, tops, strict=True):
+            made.values[i] = _hold(top, ctx.channels_last)
+            if i in self.instead:
+                computed = made.values[i].channels_first()
+                passing = computed - jax.lax.stop_gradient(computed)
+                made.values[i] = Held(self.instead[i].astype(computed.dtype) + passing)
+            if i in self.nudges:
+                first = made.values[i].channels_first()
+                made.values[i] = Held(first + self.nudges[i].astype(first.dtype))
         for name, array in ctx.updates.items():
-            owner = shapes.keys[n][name]
-            made.updates[owner] = array.reshape(shapes.params[owner].shape)
+            owner = self.shapes.keys[n][name]
+            made.updates[owner] = array.reshape(self.shapes.params[owner].shape)
         for name, array in ctx.remembered.items():
             made.updates[ParamKey(node.name, name)] = jax.lax.stop_gradient(array)
-    return made
+
+    def _cleared(
+        self, made: Run, n: int, ctx: Context, tops: tuple[Array, ...]
+    ) -> tuple[Array, ...]:
+        """Tops without the least floats beyond them, which a later layer would sum up."""
+        if not made.extents or Beyond.LEAST not in made.extents.framing.beyond[n]:
+            return tops
+        return tuple(
+            made.extents.cleared(i, top, channels_last=ctx.channels_last)
+            for i, top in zip(self.shapes.graph.nodes[n].tops, tops, strict=True)
+        )
 
 
 def runnable(graph: Graph, compiled: AnyFunction) -> AnyFunction:
@@ -192,10 +275,10 @@ def _memory(shapes: Shapes, n: int, params: Params) -> dict[str, Array]:
     return memory
 
 
-def _channels_last(node: Node, bottoms: list[Held], preferred: bool) -> bool:
+def _channels_last(node: Node, bottoms: list[Held]) -> bool:
     """Whether a layer computes channels-last in this run."""
     if node.layer.layout is Layout.CHANNELS_LAST:
-        return preferred
+        return lowering.channels_last(jax.default_backend())
     if node.layer.layout is Layout.EITHER:
         return bool(bottoms) and bottoms[0].last is not None
     return False

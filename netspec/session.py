@@ -6,15 +6,19 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any, TextIO
 
 from rich.console import Console
 
 from netspec.compiling import Compiles
 from netspec.errors import NetSpecError, Place, SolverError, counted, require
-from netspec.report import Report, lasting, plan
+from netspec.manner import Manner
+from netspec.memory import size
+from netspec.prototxt import SolverText, read_solver
+from netspec.report import Report, lasting, memory_doubts, plan, predicted
 from netspec.solving import regime, store
 from netspec.solving.cluster import Scale, joined
 from netspec.solving.listener import Listener, Listeners, Step
@@ -33,7 +37,12 @@ class Options:
     on from the newest snapshot, if there is one. max_iter: where to end instead of the solver's
     own. keep: how many snapshots stay on disk. tensorboard: a folder for event files. glog: begin
     lines as Caffe's logs do. debug_nans: look at every blob before each update. skip_corrupt: leave
-    out what cannot be read of the training data. scale: the devices and processes to train on.
+    out what cannot be read of the training data. output: where lines go; stdout if None. level,
+    stages: replace the level of the train net's state, and add to its stages. sigint, sighup: what
+    Ctrl-C and SIGHUP do: "stop", "snapshot" or "none". weights_only: start from ``weights`` alone,
+    not from those that the solver names, too. may_be_over: a snapshot at the end is no mistake.
+    dtype, remat: see `Manner`; without ``dtype`` a run goes on in the one that it began in, float32
+    by default. scale: the devices and processes to train on.
     """
 
     weights: str | None = None
@@ -47,6 +56,15 @@ class Options:
     glog: bool = False
     debug_nans: bool = False
     skip_corrupt: bool = False
+    output: TextIO | None = None
+    level: int | None = None
+    stages: tuple[str, ...] = ()
+    sigint: str = "stop"
+    sighup: str = "snapshot"
+    weights_only: bool = False
+    may_be_over: bool = False
+    dtype: str | None = None
+    remat: bool = False
     scale: Scale = field(default_factory=Scale)
 
 
@@ -55,7 +73,7 @@ def run(path: str, options: Options) -> None:
     _check(options)
     with joined(options.scale) as mesh:
         # Not before: JAX has a handler of its own, where processes join.
-        signals = _Signals()
+        signals = _Signals(options.sigint, options.sighup)
         require(
             mesh.peers.processes == 1 or not options.skip_corrupt,
             "--skip-corrupt needs all data in one process, to leave out the same as ever",
@@ -65,12 +83,15 @@ def run(path: str, options: Options) -> None:
 
 
 def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
-    solver = Solver.from_file(path, None, options.keep, options.skip_corrupt, mesh)
+    solver = Solver(
+        _text(path, options), keep=options.keep, skip_corrupt=options.skip_corrupt, mesh=mesh
+    )
     solver.guard.debug_nans = options.debug_nans
+    solver.net.manner = Manner(options.dtype or "f32", options.remat)
     until = solver.param.max_iter if options.max_iter is None else options.max_iter
     require(until > 0, f"{Place(path)}: needs max_iter, or --max-iter", SolverError)
     # Of several processes one talks.
-    console = Console(file=lasting(sys.stdout), quiet=not mesh.first)
+    console = Console(file=lasting(options.output or sys.stdout), quiet=not mesh.first)
     with (
         Report(console, until, options.glog) as report,
         _closing(solver),
@@ -82,8 +103,10 @@ def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
             return
         for line in plan(solver, until, copied):
             report.say(line)
-        told = _Compiled(compiles, report)
-        solver.listener = Listeners([told, report, *_logs(solver, options, report)])
+        for doubt in memory_doubts(solver):
+            report.warn(doubt)
+        told = [_Compiled(compiles, report), _Measured(report)]
+        solver.listener = Listeners([*told, report, *_logs(solver, options, report)])
         signals.hand_to(solver)
         for doubt in regime.doubts(solver.param):
             solver.listener.warn(doubt)
@@ -94,8 +117,8 @@ def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
             raise
         if solver.feed.skipped:
             solver.listener.warn(
-                f"left out {counted(solver.feed.skipped, 'batch')} of the training data: what "
-                "could not be read"
+                f"left out {counted(solver.feed.skipped, 'batch')} of the training data, as "
+                "something in each could not be read"
             )
         frames = solver.trainer.frames
         if len(frames.sizes) > 1:
@@ -103,6 +126,18 @@ def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
         how = "Optimization stopped early." if solver.stopping else "Optimization Done."
         report.say(how)
         solver.listener.end(solver, how)
+
+
+def _text(path: str, options: Options) -> SolverText:
+    """The solver prototxt, changed as the options say."""
+    text = read_solver(path)
+    if options.level is not None:
+        text.message.train_state.level = options.level
+    if options.stages:
+        text.message.train_state.stage.extend(options.stages)
+    if options.weights_only and (options.weights or options.snapshot):
+        text.message.ClearField("weights")
+    return text
 
 
 def _check(options: Options) -> None:
@@ -147,6 +182,7 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
         found = None
     if found is not None:
         solver.take(found)
+        _keep_dtype(solver, found, options)
         weights = Path(found.weights.file)
         apart = "" if weights.parent == found.path.parent else f" and {weights}"
         how = "" if found.record else " as Caffe does: its data starts anew"
@@ -156,11 +192,23 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
     if earlier and not options.resume:
         warn(
             f"{earlier[0][1]} is of an earlier run; this one starts anew, and writes over what it "
-            "reaches (--resume goes on from there)"
+            "reaches (--resume or --snapshot goes on from there)"
         )
     if options.weights:
         return solver.load_weights(options.weights, options.fc_to_conv, options.skip_misfits)
     return []
+
+
+def _keep_dtype(solver: Solver, found: store.Found, options: Options) -> None:
+    """Compute as asked for, and say so where that is not as the run did until now."""
+    was = solver.net.manner.dtype
+    if options.dtype is None or options.dtype == was:
+        return
+    solver.net.manner = replace(solver.net.manner, dtype=options.dtype)
+    solver.listener.warn(
+        f"{found.path} is of a run in {was}, and this one goes on in {options.dtype}: its numbers "
+        "will not be those of a run that never stopped"
+    )
 
 
 def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bool:
@@ -168,12 +216,12 @@ def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bo
     if solver.iteration < until:
         return False
     require(
-        options.resume,
+        options.resume or options.may_be_over,
         f"{options.snapshot}: is at iteration {solver.iteration}, and the run ends at {until}; "
         "--max-iter goes further",
         SolverError,
     )
-    report.say(f"Iteration {solver.iteration} was reached before; --max-iter goes further.")
+    report.say(f"Iteration {solver.iteration} was reached before; a higher max_iter goes further.")
     return True
 
 
@@ -201,20 +249,34 @@ class _Compiled(Listener):
         self._compiles = None
 
 
-class _Signals:
-    """Ctrl-C and SIGTERM end the run after this step, with a snapshot; twice is at once.
+class _Measured(Listener):
+    """Says, after the first step, what its program takes beside what was predicted."""
 
-    SIGHUP writes a snapshot and goes on. What comes before there is a solver waits for it. Caffe:
-    ``SignalHandler``.
+    def __init__(self, report: Report) -> None:
+        self._report: Report | None = report
+
+    def step(self, solver: Solver, step: Step) -> None:
+        if self._report is not None and (taken := solver.trainer.program_bytes()):
+            expected = size(predicted(solver).total)
+            self._report.say(f"memory    predicted {expected}, XLA's program takes {size(taken)}")
+        self._report = None
+
+
+class _Signals:
+    """What Ctrl-C and SIGHUP do: stop, write a snapshot and go on, or nothing. SIGTERM stops.
+
+    The run ends after the step under way, with a snapshot; twice is at once. What comes before
+    there is a solver waits for it. Caffe: ``SignalHandler``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sigint: str = "stop", sighup: str = "snapshot") -> None:
         self._solver: Solver | None = None
         self._stopping = False
-        for name, act in (("SIGINT", self._stop), ("SIGTERM", self._stop), ("SIGHUP", self._save)):
+        acts: dict[str, Any] = {"stop": self._stop, "snapshot": self._save, "none": signal.SIG_IGN}
+        for name, effect in (("SIGINT", sigint), ("SIGTERM", "stop"), ("SIGHUP", sighup)):
             # Windows has no SIGHUP.
             if hasattr(signal, name):
-                signal.signal(getattr(signal, name), act)
+                signal.signal(getattr(signal, name), acts[effect])
 
     def hand_to(self, solver: Solver) -> None:
         """Let a solver know, from now on and of what was before."""

@@ -27,7 +27,7 @@ from typing import Any
 
 from netspec import coords
 from netspec.errors import GraphError, LayerError, Place, blame, fail, nearest, require
-from netspec.graph import connect
+from netspec.graph import Graph, connect
 from netspec.layers.base import REGISTRY
 from netspec.layers.dialects import fork_of_type
 from netspec.proto import layers_pb2
@@ -133,6 +133,10 @@ class _Layers:
         return partial(_layer, type_name)
 
 
+class NoSuchName(LayerError, AttributeError):
+    """An attribute of `params` that is none: ``hasattr`` says so."""
+
+
 class _Params:
     """``P.Pooling.MAX`` is the value MAX of an enum in PoolingParameter."""
 
@@ -144,7 +148,7 @@ class _Params:
             known = [
                 key.removesuffix("Parameter") for key in layers_pb2.DESCRIPTOR.message_types_by_name
             ]
-            fail(f'P.{name}: no message "{message}"{nearest(name, known)}')
+            fail(f'P.{name}: no message "{message}"{nearest(name, known)}', NoSuchName)
         return _Enums(name, getattr(layers_pb2, message))
 
 
@@ -158,7 +162,10 @@ class _Enums:
             raise AttributeError(value)
         known = self._message.DESCRIPTOR.enum_values_by_name
         if value not in known:
-            fail(f'P.{self._name}: no value "{value}"{nearest(value, known)} ({", ".join(known)})')
+            fail(
+                f'P.{self._name}: no value "{value}"{nearest(value, known)} ({", ".join(known)})',
+                NoSuchName,
+            )
         return int(known[value].number)
 
 
@@ -177,14 +184,19 @@ def crop(top: Top, reference: Top, rank: int = 2) -> Top:
     rank: how many spatial axes the two have. Raises GraphError where no such crop exists
     (`netspec.coords.crop_offset`).
     """
-    order = _ordered([top.fn, reference.fn])
-    net = _serialise(order, {})
-    graph = connect(NetText(net, "", (Place(""),) * len(order)))
-    blob, like = (graph.nodes[order.index(t.fn)].tops[t.n] for t in (top, reference))
+    graph, (blob, like) = connected(top, reference)
     offset = coords.crop_offset(graph, blob, like, rank)
     same = len(set(offset)) == 1
     cut: Top = layers.Crop(top, reference, axis=2, offset=offset[:1] if same else offset)
     return cut
+
+
+def connected(*tops: Top) -> tuple[Graph, list[int]]:
+    """The graph of all layers that some tops need, and which of its values they are."""
+    order = _ordered(top.fn for top in tops)
+    net = _serialise(order, {})
+    graph = connect(NetText(net, "", (Place(""),) * len(order)))
+    return graph, [graph.nodes[order.index(top.fn)].tops[top.n] for top in tops]
 
 
 def _layer(

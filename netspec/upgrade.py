@@ -29,7 +29,16 @@ from netspec.files import whole
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.legacy_pb2 import V0LayerParameter, V1LayerParameter
 from netspec.proto.net_pb2 import NetParameter
-from netspec.prototxt import NetText, SolverText, is_solver, read_net, read_solver, write
+from netspec.prototxt import (
+    AnyMessage,
+    NetText,
+    SolverText,
+    is_solver,
+    read_binary_net,
+    read_net,
+    read_solver,
+    write,
+)
 
 V1 = tuple[V1LayerParameter, Place]
 
@@ -177,14 +186,37 @@ def upgrade_solver_type(solver: SolverText) -> SolverText:
 
 def upgrade_file(old: str | Path, new: str | Path) -> None:
     """Write a net's or a solver's prototxt in the current schema; raises ParseError, GraphError."""
-    message = (
-        upgrade_solver_type(read_solver(old)) if is_solver(old) else upgrade(read_net(old))
-    ).message
+    (upgrade_solver_file if is_solver(old) else upgrade_net_file)(old, new)
+
+
+def upgrade_net_file(old: str | Path, new: str | Path) -> bool:
+    """Write a net's prototxt in the current schema; whether it was in another."""
+    net = read_net(old)
+    return _write_upgraded(net.message, upgrade(net).message, new)
+
+
+def upgrade_solver_file(old: str | Path, new: str | Path) -> bool:
+    """Write a solver's prototxt in the current schema; whether it was in another."""
+    solver = read_solver(old)
+    return _write_upgraded(solver.message, upgrade_solver_type(solver).message, new)
+
+
+def upgrade_weights_file(old: str | Path, new: str | Path) -> bool:
+    """Write a binary net, a .caffemodel, in the current schema; whether it was in another."""
+    net = read_binary_net(old)
+    return _write_upgraded(net.message, upgrade(net).message, new, binary=True)
+
+
+def _write_upgraded(
+    was: AnyMessage, message: AnyMessage, path: str | Path, binary: bool = False
+) -> bool:
+    content = message.SerializeToString() if binary else write(message).encode()
     try:
-        with whole(new) as part:
-            part.write_text(write(message), encoding="utf-8")
+        with whole(path) as part:
+            part.write_bytes(content)
     except OSError as error:
-        raise NetSpecError(unreadable(new, error)) from None
+        raise NetSpecError(unreadable(path, error)) from None
+    return was != message
 
 
 def _from_v1(net: NetText) -> NetText:

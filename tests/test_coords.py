@@ -2,7 +2,7 @@ from fractions import Fraction as F
 
 import pytest
 
-from netspec.coords import Placement, ReceptiveField, crop_offset, placement, receptive_field
+from netspec.coords import Placement, crop_offset, placement
 from netspec.errors import GraphError
 from netspec.graph import Graph, connect
 from netspec.prototxt import parse_net
@@ -87,7 +87,6 @@ def test_axes_of_their_own() -> None:
     )
     g = graph(n)
     assert placement(g, "conv", "data") == Placement((F(1), F(2)), (F(1), F(-4)))
-    assert receptive_field(g, "conv") == ReceptiveField((F(1), F(2)), (3, 13), (F(1), F(-4)))
 
 
 def test_three_spatial_axes() -> None:
@@ -178,70 +177,8 @@ def test_layers_without_coordinates_end_the_walk() -> None:
             f'net.prototxt: "{name}" and "data" have no common ancestor that coordinates reach; '
             f'layer "{name}" ({who}) keeps none'
         )
-        with pytest.raises(GraphError, match=rf'"{name}" has no coordinates on an input; layer'):
-            receptive_field(g, name)
 
 
 def test_unknown_blobs() -> None:
     with pytest.raises(GraphError, match=r'no blob "dconv"; did you mean "deconv"\?'):
         placement(graph(conv_pool_deconv()), "dconv", "data")
-
-
-def alexnet() -> Graph:
-    n = NetSpec()
-    n.data = L.Input(shape={"dim": [1, 3, 227, 227]})
-    n.conv1 = L.Convolution(n.data, num_output=1, kernel_size=11, stride=4)
-    n.pool1 = L.Pooling(n.conv1, kernel_size=3, stride=2)
-    n.conv2 = L.Convolution(n.pool1, num_output=1, kernel_size=5, pad=2)
-    n.pool2 = L.Pooling(n.conv2, kernel_size=3, stride=2)
-    for i in (3, 4, 5):
-        bottom = n["pool2" if i == 3 else f"conv{i - 1}"]
-        n[f"conv{i}"] = L.Convolution(bottom, num_output=1, kernel_size=3, pad=1)
-    n.pool5 = L.Pooling(n.conv5, kernel_size=3, stride=2)
-    n.fc6 = L.Convolution(n.pool5, num_output=1, kernel_size=6)
-    return graph(n)
-
-
-@pytest.mark.parametrize(
-    ("blob", "stride", "size", "offset"),
-    [
-        ("data", 1, 1, 0),
-        ("conv1", 4, 11, 5),
-        ("pool1", 8, 19, 9),
-        ("conv2", 8, 51, 9),
-        ("pool2", 16, 67, 17),
-        ("conv5", 16, 163, 17),
-        ("pool5", 32, 195, 33),
-        ("fc6", 32, 355, 113),
-    ],
-)
-def test_receptive_fields_of_alexnet(blob: str, stride: int, size: int, offset: int) -> None:
-    expected = ReceptiveField((F(stride),) * 2, (size,) * 2, (F(offset),) * 2)
-    assert receptive_field(alexnet(), blob) == expected
-
-
-def test_receptive_field_of_joined_paths_is_their_union() -> None:
-    n = NetSpec()
-    n.data = L.Input(shape={"dim": [1, 1, 100, 100]})
-    n.small = L.Convolution(n.data, num_output=1, kernel_size=1)
-    n.large = L.Convolution(n.data, num_output=1, kernel_size=5, pad=2)
-    n.late = L.Convolution(n.data, num_output=1, kernel_size=2, pad=0)
-    n.aligned = L.Concat(n.small, n.large)
-    n.loose = L.Concat(n.large, n.late)
-    n.strided = L.Pooling(n.data, kernel_size=1, stride=2)
-    n.torn = L.Eltwise(n.small, n.strided)
-    g = graph(n)
-    assert receptive_field(g, "aligned") == receptive_field(g, "large")
-    assert receptive_field(g, "loose") == ReceptiveField((F(1),) * 2, (5,) * 2, (F(0),) * 2)
-    with pytest.raises(GraphError, match=r'from "data" to "torn" have different strides: 1, 2'):
-        receptive_field(g, "torn")
-
-
-def test_receptive_field_on_a_chosen_input() -> None:
-    n = conv_pool_deconv()
-    n.sum = L.Eltwise(n.aux, L.Power(n.data))
-    g = graph(n)
-    assert receptive_field(g, "conv", "data").size == (3, 3)
-    assert receptive_field(g, "sum", "aux").size == (1, 1)
-    with pytest.raises(GraphError, match=r'"conv" has no coordinates on "aux"$'):
-        receptive_field(g, "conv", "aux")

@@ -1,5 +1,8 @@
 """Files that were cut or changed are refused with a message, or hold other numbers: no more."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -34,8 +37,7 @@ layer {
 """
 
 
-@pytest.fixture(scope="module")
-def net() -> Net:
+def tiny() -> Net:
     parsed = parse_net(NET, "net.prototxt")
     return build.compile_net(build.graph_of(parsed, state_of(parsed, TEST)))
 
@@ -94,16 +96,32 @@ def emptied(data: bytes) -> Iterator[bytes]:
         yield data[:start] + bytes(len(data) - start)
 
 
-@pytest.mark.parametrize("damage", [cut, flipped, emptied])
-@pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
-def test_damage_is_told(
-    net: Net, tmp_path: Path, kind: Kind, damage: Callable[[bytes], Iterator[bytes]]
-) -> None:
-    """Every error is a WeightsError that names the file."""
-    kind.write(tmp_path / kind.name, net)
-    path = tmp_path / f"damaged-{kind.name}"
+DAMAGES = [cut, flipped, emptied]
+
+
+@pytest.mark.parametrize("damage", range(len(DAMAGES)), ids=[each.__name__ for each in DAMAGES])
+@pytest.mark.parametrize("kind", range(len(KINDS)), ids=[kind.name for kind in KINDS])
+def test_damage_is_told(tmp_path: Path, kind: int, damage: int) -> None:
+    """Every error is a WeightsError that names the file.
+
+    In a process of its own: HDF5's library may write where it should not when it reads such files.
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", __file__, str(tmp_path), str(kind), str(damage)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def tell(folder: Path, kind: Kind, damage: Callable[[bytes], Iterator[bytes]]) -> None:
+    net = tiny()
+    kind.write(folder / kind.name, net)
+    path = folder / f"damaged-{kind.name}"
     messages = []
-    for data in damage((tmp_path / kind.name).read_bytes()):
+    for data in damage((folder / kind.name).read_bytes()):
         path.write_bytes(data)
         try:
             kind.read(path, net)
@@ -142,3 +160,7 @@ def test_packed_blobs_are_read(tmp_path: Path, settings: dict[str, object]) -> N
     assert np.array_equal(blobs[0].array, numbers)
     assert np.array_equal(blobs[1].array, numbers[0])
     assert blobs[2].array.shape == (0, 3)
+
+
+if __name__ == "__main__":
+    tell(Path(sys.argv[1]), KINDS[int(sys.argv[2])], DAMAGES[int(sys.argv[3])])

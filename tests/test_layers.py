@@ -337,6 +337,14 @@ def test_relu_at_zero(slope: float, at_zero: float) -> None:
     assert gradient.tolist() == [3 * slope, 3 * at_zero, 3]
 
 
+@pytest.mark.parametrize("slope", [0, 0.25])
+def test_relu_passes_what_is_no_number(slope: float) -> None:
+    layer = f"""layer {{ name: "y" type: "ReLU" bottom: "a" top: "y"
+        relu_param {{ negative_slope: {slope} }} }}"""
+    (top,) = forward(layer, [math.nan, -1, 2])
+    np.testing.assert_array_equal(top, [math.nan, -slope, 2])
+
+
 @pytest.mark.parametrize(
     ("settings", "x", "top", "gradient"),
     [

@@ -102,7 +102,7 @@ def test_json_lines(tmp_path: Path) -> None:
     log.step(run, step(0, math.inf))
     log.step(run, step(1, Loss()))
     run.iteration = 5
-    log.snapshot(run, (Path("a_iter_4.caffemodel.h5"), Path("a_iter_4.solverstate.h5")))
+    log.snapshot_written(run, (Path("a_iter_4.caffemodel.h5"), Path("a_iter_4.solverstate.h5")))
     log.warn("the loss grows")
     log.step(run, step(6))
     start, *rest = written(path)

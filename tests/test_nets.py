@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from netspec import build
-from netspec.coords import receptive_field
 from netspec.layers.base import Shape, count
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.prototxt import read_net, read_solver
+from netspec.receptive import receptive_field
 from netspec.shapes import Shapes, infer
 from netspec.sources.base import REGISTRY
 from netspec.sources.segmentation import read_settings
@@ -17,7 +17,10 @@ PUBLISHED = ROOT.parent / "shared" / "golden" / "nets"
 NETS = [path.parent for path in sorted(ROOT.glob("nets/*/net.py"))]
 FCNS = [folder for folder in NETS if "fcn" in folder.name]
 CLASSIFIERS = [folder for folder in NETS if folder not in FCNS]
+# The classifiers that see whole images -> whose.
+SMALL = {"lenet": "mnist", "cifar10_quick": "cifar10"}
 STAGES = ("shapes-fcn32s", "shapes-fcn16s", "shapes-fcn8s")
+CAMVID = ("camvid-fcn32s", "camvid-fcn16s", "camvid-fcn8s")
 
 UNSET = {"stride": [1], "pad": [0], "dilation": [1]}
 regenerate = runpy.run_path(str(ROOT / "tools" / "nets.py"))["prototxts"]
@@ -65,6 +68,7 @@ def facts(layer: LayerParameter) -> tuple[object, ...]:
         "nyud-fcn32s-color-d",
         "siftflow-fcn8s",
         "lenet",
+        "cifar10_quick",
     ],
 )
 def test_nets_are_the_published_ones(name: str) -> None:
@@ -110,6 +114,7 @@ OUTPUTS = {
     "siftflow": ((256, 256), {"score_sem": 33, "score_geo": 3}),
     "pascalcontext": ((500, 500), {"score": 60}),
     "shapes": ((96, 128), {"score": 6}),
+    "camvid": ((360, 480), {"score": 11}),
 }
 
 
@@ -122,17 +127,19 @@ def test_classes(folder: Path) -> None:
     assert {blob: shapes[blob] for blob in graph.outputs} == expected
 
 
-# What the papers and BVLC's zoo count: 61 M, 138 M, 7 M, 25.6 M and 1.25 M. Of ResNet-50 that is
-# what learns, the bias of conv1 in it, and not the mean and variance that BatchNorm keeps of 26560
-# channels, nor the factor of each of its 53 layers: 53173 numbers more in a .caffemodel. Of
-# GoogLeNet it is the deployed net; each auxiliary head has 3189864 more.
+# What the papers and BVLC's zoo count: 61 M, 138 M, 144 M, 7 M, 25.6 M and 1.25 M. Of ResNet-50
+# that is what learns, the bias of conv1 in it, and not the mean and variance that BatchNorm keeps
+# of 26560 channels, nor the factor of each of its 53 layers: 53173 numbers more in a .caffemodel.
+# Of GoogLeNet it is the deployed net; each auxiliary head has 3189864 more.
 @pytest.mark.parametrize(
     ("name", "learned", "heads", "kept"),
     [
         ("lenet", 431_080, 0, 0),
         ("caffenet", 60_965_224, 0, 0),
         ("alexnet", 60_965_224, 0, 0),
+        ("cifar10_quick", 145_578, 0, 0),
         ("vgg16", 138_357_544, 0, 0),
+        ("vgg19", 143_667_240, 0, 0),
         ("googlenet", 6_998_552, 2 * 3_189_864, 0),
         ("resnet50", 25_557_096, 0, 2 * 26_560 + 53),
         ("squeezenet", 1_248_424, 0, 0),
@@ -161,6 +168,8 @@ def shapes_of(folder: Path, phase: str, images: int = 2) -> Shapes:
     ("name", "expected"),
     [
         ("lenet", {"conv1": (20, 24, 24), "pool2": (50, 4, 4), "ip1": (500,)}),
+        ("cifar10_quick", {"pool1": (32, 16, 16), "pool2": (32, 8, 8), "pool3": (64, 4, 4)}),
+        ("vgg19", {"conv3_4": (256, 56, 56), "conv5_4": (512, 14, 14), "pool5": (512, 7, 7)}),
         ("caffenet", {"conv1": (96, 55, 55), "norm2": (256, 13, 13), "pool5": (256, 6, 6)}),
         ("alexnet", {"norm1": (96, 55, 55), "norm2": (256, 27, 27), "pool5": (256, 6, 6)}),
         ("vgg16", {"pool1": (64, 112, 112), "conv5_3": (512, 14, 14), "pool5": (512, 7, 7)}),
@@ -202,7 +211,7 @@ def test_shapes_inside_classifiers(name: str, expected: dict[str, tuple[int, ...
 
 @pytest.mark.parametrize("folder", CLASSIFIERS, ids=ids)
 def test_classifiers_end_in_probabilities_or_a_loss(folder: Path) -> None:
-    classes = 10 if folder.name == "lenet" else 1000
+    classes = 10 if folder.name in SMALL else 1000
     deployed = shapes_of(folder, "deploy")
     assert count(deployed["prob"][1:]) == classes
     for phase in ("train", "val"):
@@ -221,8 +230,10 @@ def test_classifiers_read_images_of_the_size_they_take(folder: Path, phase: str)
     layer = read_net(folder / f"{phase}.prototxt").message.layer[0]
     deployed = read_net(folder / "deploy.prototxt").message.layer[0].input_param.shape[0]
     assert (layer.type, [*layer.top]) == ("Data", ["data", "label"])
-    if folder.name == "lenet":
-        assert layer.transform_param.scale == 1 / 256
+    if folder.name in SMALL:
+        split = "test" if phase == "val" else "train"
+        assert layer.data_param.source == f"./data/{SMALL[folder.name]}_{split}_lmdb"
+        assert layer.transform_param.scale == (1 / 256 if folder.name == "lenet" else 1)
         return
     assert [layer.transform_param.crop_size] * 2 == [*deployed.dim[2:]]
     mirrored = phase == "train" and folder.name != "squeezenet"
@@ -249,7 +260,8 @@ def test_scores_are_the_size_of_the_image(folder: Path, size: tuple[int, int]) -
 def test_the_narrow_end_sees_far(folder: Path) -> None:
     graph = build.graph(folder / "deploy.prototxt")
     others = {"voc-fcn-alexnet": 355, "voc-fcn32s-vgg19": 460, "voc-fcn32s-googlenet": 715}
-    expected = (others | dict.fromkeys(STAGES, 246)).get(folder.name, 404)
+    narrow = dict.fromkeys(STAGES, 246) | dict.fromkeys(CAMVID, 342)
+    expected = (others | narrow).get(folder.name, 404)
     scores = [name for name in graph.blobs if name.startswith("score_fr")]
     fields = [receptive_field(graph, name) for name in scores]
     found = {(field.size, field.stride) for field in fields}
@@ -321,6 +333,21 @@ def test_each_net_has_a_solver(folder: Path) -> None:
     assert solver.snapshot_prefix == f"snapshots/{folder.name}"
 
 
+@pytest.mark.parametrize("name", ["accum", "online"])
+def test_other_regimes_train_the_same_net(name: str) -> None:
+    """Of FCN-32s on VOC, under names of their own and for as many images."""
+    heavy, other = (
+        read_solver(ROOT / "solvers" / f"voc-fcn32s{end}.prototxt").message
+        for end in ("", f"-{name}")
+    )
+    assert (other.train_net, other.test_net) == (heavy.train_net, heavy.test_net)
+    assert other.snapshot_prefix == f"snapshots/voc-fcn32s-{name}"
+    assert (other.iter_size, other.momentum) == (20 if name == "accum" else 1, pytest.approx(0.9))
+    assert other.max_iter * other.iter_size == heavy.max_iter * heavy.iter_size
+    assert other.snapshot * other.iter_size == heavy.snapshot * heavy.iter_size
+    assert other.weight_decay == heavy.weight_decay
+
+
 @pytest.mark.parametrize(
     ("name", "rate", "momentum", "images", "normalize"),
     [
@@ -365,9 +392,11 @@ def test_published_regimes(
     ("name", "rate", "policy", "decay", "images", "tested"),
     [
         ("lenet", 0.01, "inv", 5e-4, 64, 10_000),
+        ("cifar10_quick", 0.001, "multistep", 4e-3, 100, 10_000),
         ("caffenet", 0.01, "step", 5e-4, 256, 50_000),
         ("alexnet", 0.01, "step", 5e-4, 256, 50_000),
         ("vgg16", 0.01, "step", 5e-4, 256, 50_000),
+        ("vgg19", 0.01, "step", 5e-4, 256, 50_000),
         ("googlenet", 0.01, "step", 2e-4, 32, 50_000),
         ("resnet50", 0.1, "step", 1e-4, 256, 50_000),
         ("squeezenet", 0.04, "poly", 2e-4, 512, 50_000),

@@ -121,10 +121,11 @@ READINGS = {
     ),
     "json": (
         start(0) + step(0, None, 1.5) + '{"event": "snapshot", "iteration": 1}\n{"event": "st\n'
-        + '{"some": "other"}\n[1]\n' + step(1, 2.5) + evaluated(2, 4.0, loss=4.0, top=[0.25, None]),
+        + '{"some": "other"}\n[1]\n' + step(1, 2.5) + evaluated(2, 4.0, loss=4.0, top=[0.25, None])
+        + '{"event": "end", "iteration": 2, "smoothed_loss": 0.5, "message": "Done."}\n',
         {
             "loss": {0: None, 1: 2.5},
-            "smoothed": {0: 1.5, 1: 2.5},
+            "smoothed": {0: 1.5, 1: 2.5, 2: 0.5},
             "rate": {0: 0.1, 1: 0.1},
             "test_loss": {0: {2: 4.0}},
             "tests": {

@@ -350,7 +350,7 @@ def test_mistakes_in_a_users_class(how: str, message: str, folder: Path) -> None
     }
     tops = "x y" if how == "early" else "x"
     with pytest.raises(SourceError) as caught:
-        opened(layer("Careless", how, tops))
+        opened(layer("Careless", how, tops)).next()
     said = message.format(**lines).replace("HERE", f"{folder}/feeders.py")
     assert str(caught.value) == f'net.prototxt:1: layer "d" (Python): feeders.Careless.{said}'
 

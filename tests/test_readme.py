@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from netspec.cli import main
+from netspec.segmentation.synthetic import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,15 +30,22 @@ def test_layer_table_is_the_registry() -> None:
     assert load_tool("readme").written(README) == README
 
 
-def test_python_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(ROOT)
+def test_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As written, but for the number of steps."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("nets", "solvers"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    write_dataset("data/shapes", train=2, val=1)
     scope: dict[str, Any] = {}
     for language, code in BLOCKS:
         if language == "python":
-            exec(code, scope)
+            exec(code.replace("step(100)", "step(2)"), scope)
     assert capsys.readouterr().out.startswith("(1, 6, 64, 64) (16, 3, 3, 3) (16,)")
     first, *_, last = scope["losses"]
     assert last < first
+    assert scope["state"].exists()
 
 
 def test_commands_exist() -> None:

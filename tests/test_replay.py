@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 
 import netspec
 from netspec import caffe
+from netspec.prototxt import read_net, write
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+NETS = Path(__file__).resolve().parents[1] / "nets"
 TOLERANCE = {"solvers": 1e-4, "real": 1e-4, "nets": 1e-3, "layers": 1e-4, "phase": 0}
 # The big nets take minutes: whoever has them runs the script itself.
 CASES = [
@@ -22,6 +25,7 @@ CASES = [
     ("real", "mtcnn_det1"),
     ("real", "finemap_fp16"),
     ("nets", "lenet"),
+    ("nets", "cifar10_quick"),
     ("layers", "ReLU_inplace"),
     ("layers", "shared_params"),
     ("phase", "net"),
@@ -53,6 +57,23 @@ def test_case(replay: Any, kind: str, name: str) -> None:
     errors = getattr(replay, kind)(caffe, str(base))
     worst = max(errors, key=errors.get)
     assert errors[worst] <= TOLERANCE[kind], worst
+
+
+@pytest.mark.parametrize("name", ["lenet", "cifar10_quick"])
+def test_our_nets_compute_what_the_published_ones_do(
+    replay: Any, name: str, tmp_path: Path
+) -> None:
+    """The net of ``nets/``, fed as the published one is, with the same weights."""
+    theirs = read_net(GOLDEN / "nets" / f"{name}.prototxt").message
+    ours = read_net(NETS / name / "val.prototxt").message
+    del ours.layer[0]
+    for layer in reversed([layer for layer in theirs.layer if layer.type == "Input"]):
+        ours.layer.insert(0, layer)
+    (tmp_path / f"{name}.prototxt").write_text(write(ours))
+    shutil.copy(GOLDEN / "nets" / f"{name}.npz", tmp_path)
+    errors = replay.nets(caffe, str(tmp_path / name))
+    worst = max(errors, key=errors.get)
+    assert errors[worst] <= TOLERANCE["nets"], worst
 
 
 def test_a_published_net_reads_handwritten_digits() -> None:

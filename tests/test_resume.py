@@ -1,8 +1,10 @@
 """Snapshots: a run that goes on from one is the run that never stopped, whatever happens."""
 
 import errno
+import os
 import resource
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -367,6 +369,39 @@ def test_old_snapshots_are_limited_in_number(keep: int | None, left: list[int]) 
     solver("random_seed: 1 snapshot: 1 max_iter: 4", keep=keep).solve()
     assert iterations() == [0, *left]
     assert len(list(Path("snap").iterdir())) == 1 + 3 * len(left)
+
+
+def test_snapshots_of_an_earlier_run_are_never_removed() -> None:
+    """A run that starts anew did not write them, even if it has come less far."""
+    solver("random_seed: 1 snapshot: 2 max_iter: 6").solve()
+    solver("random_seed: 2 snapshot: 1 max_iter: 3", keep=1).solve()
+    assert iterations() == [3, 4, 6]
+    goes_on = solver("random_seed: 3 snapshot: 1 max_iter: 8", keep=2)
+    goes_on.restore("snap/run_iter_4.solverstate")
+    goes_on.solve()
+    assert iterations() == [3, 7, 8]
+
+
+def test_two_runs_do_not_write_under_one_prefix() -> None:
+    """The second is told of the first, and may write once that is over."""
+
+    class Second(Listener):
+        said = ""
+
+        def step(self, first: Solver, step: Any) -> None:
+            if step.iteration == 1:
+                with pytest.raises(SolverError) as raised:
+                    solver("random_seed: 2 max_iter: 3").solve()
+                self.said = str(raised.value)
+
+    listener = Second()
+    solver("random_seed: 1 max_iter: 2", listener).solve()
+    assert listener.said == (
+        f"snap/run: another run, process {os.getpid()} on {socket.gethostname()}, writes its "
+        "snapshots there; end it, or give this one a snapshot_prefix of its own"
+    )
+    solver("random_seed: 2 max_iter: 3").solve()
+    assert iterations() == [2, 3]
 
 
 def test_writing_happens_beside_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -390,7 +390,7 @@ def test_one_top_too_few() -> None:
     ):
         opened(
             'layer { type: "Python" top: "data" python_param '
-            '{ module: "voc_layers" layer: "VOCSegDataLayer" } }'
+            '{ module: "voc_layers" layer: "SBDDSegDataLayer" } }'
         )
 
 
@@ -698,6 +698,10 @@ def test_labels_that_nothing_ignores() -> None:
         "label 255 at (x 1, y 0) in sample 1 of label; the net has 3 classes (0..2); "
         "loss_param { ignore_label: 255 } skips such pixels"
     )
+    with pytest.raises(SourceError, match=r"^label 255 at \(x 1, y 0\) of b.png; "):
+        check_labels(array, labels, "label", ("a.png", "b.png"))
+    with pytest.raises(SourceError, match=r"^label 3 of line 2; "):
+        check_labels(np.array([0, 3]), labels, "label", ("line 1", "line 2"))
     check_labels(
         np.full((1, 2), -1), Labels(bottom=1, scores=0, classes=3, ignore=-1), "negative ignored"
     )

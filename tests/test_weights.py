@@ -754,6 +754,10 @@ def one(message: BlobProto) -> Callable[[Path], Path]:
             content("404: nicht übrig\nfür heute".encode()),
             'is text that begins "404: nicht übrig"; only Caffe\'s files can be read',
         ),
+        (
+            content(b"0a" * 32 + b'\n{"netspec":2,"iteration":7}\n', "x_iter_7.resume.json"),
+            "is the record of a snapshot; name the .solverstate or the .caffemodel beside it",
+        ),
         (content(b"PK\x03\x04" + bytes(40)), "is a zip archive; unpack it first"),
         (npz, "is a NumPy .npz; only Caffe's files can be read"),
         (zipped("archive/data.pkl"), "is a PyTorch file; only Caffe's files can be read"),

@@ -2,71 +2,209 @@
 
 from __future__ import annotations
 
+import sys
+from collections import UserDict
 from collections.abc import Callable
+from typing import Any, Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from netspec.layers.base import Shape, count
+from netspec.layers.base import Array, Shape, count, text
+
+
+class Store(Protocol):
+    """Where a device array rests."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its shape, at no cost."""
+
+    def get(self) -> Array:
+        """The array."""
+
+    def put(self, array: Array) -> None:
+        """Replace it."""
+
+    def reshape(self, shape: Shape) -> None:
+        """Take another shape; elements that both have stay where they lie in memory."""
+
+
+class Room:
+    """A store of a net's own: zeros until something is put there, reshaped when it is read."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self._array: Array | None = None
+        self._make: Callable[[], Array] | None = None
+
+    @property
+    def blank(self) -> bool:
+        """Whether it is still all zeros."""
+        return self._array is None and self._make is None
+
+    def clear(self) -> None:
+        """Be zeros again."""
+        self._array = self._make = None
+
+    def promise(self, make: Callable[[], Array]) -> None:
+        """Hold what ``make`` gives, of the shape of now, once somebody asks for it."""
+        self._array, self._make = None, make
+
+    def get(self) -> Array:
+        """The array."""
+        if self._make is not None:
+            self._array, self._make = self._make(), None
+        elif self._array is None:
+            # NumPy's: JAX would compile a program for each shape.
+            self._array = jnp.asarray(np.zeros(self.shape, np.float32))
+        elif self._array.shape != self.shape:
+            self._array = jnp.asarray(_refitted(np.asarray(self._array), self.shape))
+        return self._array
+
+    def put(self, array: Array) -> None:
+        """Replace it, in whatever shape."""
+        self._array, self._make, self.shape = array, None, tuple(array.shape)
+
+    def reshape(self, shape: Shape) -> None:
+        """Take another shape; elements that both have stay where they lie in memory."""
+        self.shape = shape
+
+
+class Learned:
+    """A learned array of a module, in the variable that holds it there."""
+
+    def __init__(self, variable: Any, shape: Shape) -> None:
+        self.variable = variable
+        self.shape = shape
+
+    def get(self) -> Array:
+        """The array."""
+        return self.variable[...]
+
+    def put(self, array: Array) -> None:
+        """Replace it."""
+        self.variable.set_value(array)
+
+    def reshape(self, shape: Shape) -> None:
+        """Raise ValueError: its shape is the layer's."""
+        if shape != self.shape:
+            raise ValueError(
+                f"this is a learned blob of {text(self.shape)}, as its layer has it; it cannot be "
+                f"{text(shape)}"
+            )
 
 
 class Mirror:
     """A writable numpy array in front of a device array; each crosses over only when it must.
 
-    Once handed out, the numpy array may be written to at any time, so it stands for the value
-    until the device makes a new one.
+    As in Caffe the numpy array is the blob's memory: whoever holds it, or a view of it, sees what
+    later runs make, and writes what they read. That costs a copy a run while somebody holds one,
+    which its reference count tells; once nobody does, nothing crosses over any more.
     """
 
-    def __init__(self, get: Callable[[], jax.Array], put: Callable[[jax.Array], None]) -> None:
-        self._get, self._put = get, put
+    def __init__(self, store: Store, made: bool = False) -> None:
+        """made: whether runs make the array: a write into it is then told from mere reading."""
+        self.store = store
+        self._made = made
         self._host: np.ndarray | None = None
-        self._seen: jax.Array | None = None
+        # What the host array was last equal to, and whether it was handed out since.
+        self._seen: Array | None = None
+        self._lent = False
+        self._edited = False
 
     @property
     def shape(self) -> Shape:
         """Its shape, without anything crossing over."""
-        return tuple(self._get().shape)
+        return self.store.shape
+
+    @property
+    def held(self) -> bool:
+        """Whether anybody else holds the host array or a view of it."""
+        return self._host is not None and self._references() > _NOBODY
 
     @property
     def host(self) -> np.ndarray:
         """The array, to read and to write."""
-        device = self._get()
+        device = self.store.get()
         if self._host is None or self._host.shape != device.shape:
-            self._host = np.array(device)
+            self._host = np.array(device, order="C")
         elif self._seen is not device:
-            self._host[...] = device
+            np.copyto(self._host, np.asarray(device))
         self._seen = device
+        self._lent = True
         return self._host
 
     @property
-    def device(self) -> jax.Array:
+    def device(self) -> Array:
         """The array as the device should see it, with whatever was written to `host`."""
-        device = self._get()
-        if self._host is not None and self._seen is device:
-            # A copy: on a CPU the device would otherwise share memory that the user writes to.
-            device = self._seen = jnp.array(self._host, copy=True)
-            self._put(device)
+        device = self.store.get()
+        if self._host is None or self._seen is not device or not (self._lent or self.held):
+            return device
+        self._lent = False
+        if self._made and not _differ(self._host, np.asarray(device)):
+            return device
+        # A copy: on a CPU the device would otherwise share memory that the user writes to.
+        device = self._seen = jnp.array(self._host, copy=True)
+        self.store.put(device)
+        self._edited = True
         return device
 
     @device.setter
-    def device(self, array: jax.Array) -> None:
-        self._put(array)
+    def device(self, array: Array) -> None:
+        self.store.put(array)
+        self._edited = False
+        self.refresh()
+
+    @property
+    def edited(self) -> bool:
+        """Whether somebody has written into what a run made."""
+        _ = self.device
+        return self._edited
+
+    def fill(self, values: Any) -> None:
+        """Set every element; raises ValueError where these do not fit its shape."""
+        self.device = jnp.array(np.broadcast_to(np.asarray(values, np.float32), self.shape))
+
+    def refresh(self) -> None:
+        """Show the array of now to those who hold the host array."""
+        self._lent = False
+        if self.held and self._host.shape == self.shape:  # type: ignore[union-attr]
+            self._seen = self.store.get()
+            np.copyto(self._host, np.asarray(self._seen))  # type: ignore[arg-type]
+
+    def reshape(self, shape: Shape) -> None:
+        """Take another shape; elements that both have stay where they lie in memory."""
+        if shape != self.shape:
+            _ = self.device
+            self.store.reshape(shape)
+
+    def _references(self) -> int:
+        return sys.getrefcount(self._host)
+
+
+def _nobody() -> int:
+    """The references to a host array that only its mirror holds."""
+    alone = Mirror(Room(()))
+    alone._host = np.zeros(())
+    return alone._references()
+
+
+_NOBODY = _nobody()
 
 
 class Blob:
     """Data and diff of one blob: float32 arrays of one shape."""
 
-    def __init__(
-        self,
-        shape: Shape,
-        get: Callable[[], jax.Array] | None = None,
-        put: Callable[[jax.Array], None] | None = None,
-    ) -> None:
-        self._array = jnp.zeros(shape, jnp.float32)
-        self._gradient = jnp.zeros(shape, jnp.float32)
-        self.data_mirror = Mirror(get or (lambda: self._array), put or self._set_array)
-        self.diff_mirror = Mirror(lambda: self._gradient, self._set_gradient)
+    def __init__(self, shape: Shape, learned: Any = None, made: bool = False) -> None:
+        """learned: the variable that holds its data, where a layer learns it. made: see `Mirror`.
+
+        Without one, the data starts from zeros.
+        """
+        store = Room(shape) if learned is None else Learned(learned, shape)
+        self._gradient = Room(shape)
+        self.data_mirror = Mirror(store, made)
+        self.diff_mirror = Mirror(self._gradient)
 
     @property
     def data(self) -> np.ndarray:
@@ -78,11 +216,31 @@ class Blob:
         """The gradient, writable; the next backward starts from that of the outputs."""
         return self.diff_mirror.host
 
-    def hold(self, array: jax.Array) -> None:
+    def hold(self, array: Array) -> None:
         """Take a new value from the device; a diff of another shape makes room for its own."""
         self.data_mirror.device = array
         if self.diff_mirror.shape != array.shape:
-            self.diff_mirror.device = jnp.zeros_like(array)
+            self._gradient.reshape(tuple(array.shape))
+
+    def add_diff(self, gradient: Array) -> None:
+        """Add to the diff, as passes do to learned blobs."""
+        before = self.diff_mirror.device if not self.diff_is_blank else None
+        self.diff_mirror.device = gradient if before is None else before + gradient
+
+    def clear_diff(self) -> None:
+        """Set the diff to zero."""
+        self._gradient.clear()
+        self.diff_mirror.refresh()
+
+    def promise_diff(self, make: Callable[[], Array]) -> None:
+        """Set the diff to what ``make`` gives, once somebody asks for it."""
+        self._gradient.promise(make)
+        self.diff_mirror.refresh()
+
+    @property
+    def diff_is_blank(self) -> bool:
+        """Whether the diff is zero because nothing has touched it."""
+        return self._gradient.blank
 
     @property
     def shape(self) -> Shape:
@@ -116,14 +274,8 @@ class Blob:
 
     def reshape(self, *shape: int) -> None:
         """Make room for another shape; elements that both have stay where they lie in memory."""
-        for mirror in (self.data_mirror, self.diff_mirror):
-            if mirror.shape == shape:
-                continue
-            old = np.asarray(mirror.device).ravel()
-            new = np.zeros(count(shape), np.float32)
-            kept = min(old.size, new.size)
-            new[:kept] = old[:kept]
-            mirror.device = jnp.asarray(new.reshape(shape))
+        self.data_mirror.reshape(tuple(map(int, shape)))
+        self.diff_mirror.reshape(self.shape)
 
     def _legacy_axis(self, axis: int) -> int:
         shape = self.shape
@@ -131,8 +283,32 @@ class Blob:
             raise ValueError(f"num, channels, height, width speak of 4 axes; this has {len(shape)}")
         return shape[axis] if axis < len(shape) else 1
 
-    def _set_array(self, array: jax.Array) -> None:
-        self._array = array
 
-    def _set_gradient(self, array: jax.Array) -> None:
-        self._gradient = array
+class Arrays(UserDict[str, Any]):
+    """Blob name -> array, which leaves the device when it is asked for.
+
+    As in Caffe an array is the blob's memory: it shows what the last run made.
+    """
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        found = super().__getitem__(name)
+        array: np.ndarray = found() if isinstance(found, Callable) else found  # type: ignore[arg-type]
+        return array
+
+    def __repr__(self) -> str:
+        return repr(dict(self.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self.items()),)
+
+
+def _refitted(array: np.ndarray, shape: Shape) -> np.ndarray:
+    new = np.zeros(count(shape), np.float32)
+    kept = min(array.size, new.size)
+    new[:kept] = array.ravel()[:kept]
+    return new.reshape(shape)
+
+
+def _differ(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether any bit of two float arrays differs."""
+    return not np.array_equal(a.view(np.uint32), b.view(np.uint32))

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from netspec.proto.layers_pb2 import BlobProto, Datum
+from netspec.caffe.proto import caffe_pb2 as caffe_pb2
+from netspec.caffe.transformer import Transformer as Transformer
+from netspec.caffe.transformer import oversample as oversample
+from netspec.caffe.transformer import resize_image as resize_image
+from netspec.errors import SourceError
+from netspec.proto.layers_pb2 import BlobProto, BlobProtoVector, Datum
 from netspec.sources.decode import read_image
 
 # Of red, green and blue.
 _LUMINANCE = (0.2125, 0.7154, 0.0721)
 
 
+class UnreadImage(SourceError, OSError):
+    """An image file that is missing or damaged: scripts catch an IOError."""
+
+
 def load_image(filename: str, color: bool = True) -> np.ndarray:
     """An image file as (H, W, 3) of red, green and blue, or (H, W, 1) of grey, from 0 to 1.
 
-    Transparency is left out. Raises SourceError.
+    Transparency is left out. Raises `UnreadImage`.
     """
-    image: np.ndarray = read_image(Path(filename)) / 255
+    try:
+        image: np.ndarray = read_image(Path(filename)) / 255
+    except SourceError as error:
+        raise UnreadImage(str(error)) from None
     return (image if color else image @ np.reshape(_LUMINANCE, (3, 1))).astype(np.float32)
 
 
@@ -40,6 +53,16 @@ def array_to_blobproto(arr: Any, diff: Any = None) -> BlobProto:
     if diff is not None:
         blob.diff.extend(np.asarray(diff).astype(float).ravel())
     return blob
+
+
+def arraylist_to_blobprotovector_str(arraylist: Iterable[Any]) -> bytes:
+    """Arrays as the bytes of a BlobProtoVector."""
+    return BlobProtoVector(blobs=map(array_to_blobproto, arraylist)).SerializeToString()
+
+
+def blobprotovector_str_to_arraylist(string: bytes) -> list[np.ndarray]:
+    """The arrays in the bytes of a BlobProtoVector."""
+    return [blobproto_to_array(blob) for blob in BlobProtoVector.FromString(string).blobs]
 
 
 def array_to_datum(arr: np.ndarray, label: int | None = None) -> Datum:

@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from rich.console import Console
 
 from netspec.caffe.net import Net
+from netspec.caffe.runtime import is_quiet, next_seed
 from netspec.proto.solver_pb2 import SolverParameter
+from netspec.prototxt import read_solver
+from netspec.report import Report
+from netspec.shapes import ParamKey
+from netspec.solving.listener import Listener
 from netspec.solving.loop import Solver as Loop
+from netspec.solving.updates import Tree
+from netspec.upgrade import upgrade_solver_type
 
 
 class Solver:
-    """A solver as pycaffe shows it: ``net``, ``test_nets``, ``iter``, ``step``, ``restore``."""
+    """A solver as pycaffe shows it, of the type that its prototxt names.
+
+    net: the net in training. Its blobs are those of the last update's pass, its learned blobs'
+    diffs the steps that were taken; blobs' diffs are those of the last ``net.backward()``. What it
+    tells goes to standard error as Caffe's log. Raises a NetSpecError.
+    """
+
+    # What a class is called after goes before the prototxt's type.
+    rule: ClassVar[str] = ""
 
     def __init__(self, solver_file: str) -> None:
-        self._loop = Loop.from_file(solver_file)
-        self.net = Net.of(self._loop.net, self._loop.feed)
+        text = upgrade_solver_type(read_solver(solver_file))
+        if self.rule:
+            text.message.type = self.rule
+        if text.message.random_seed < 0:
+            text.message.random_seed = next_seed()
+        self._loop = Loop(text, _listener(text.message))
+        self._regime = self.param.SerializeToString()
+        self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
+        self.net = Net.of(self._loop.net, self._loop.feed, self._loop.seed)
         self._loop.trainer.keep = tuple(self.net.blobs)
+        self._loop.trainer.keep_steps = True
 
     @property
     def iter(self) -> int:
@@ -24,20 +53,32 @@ class Solver:
 
     @property
     def param(self) -> SolverParameter:
-        """The solver's own message."""
+        """The solver's own message; what is set there counts from the next update on."""
         return self._loop.param
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        self._heed_param()
+        return float(self._loop.rate(jnp.asarray(self.iter)))
 
     @cached_property
     def test_nets(self) -> list[Net]:
-        """The nets that are tested, with data of their own."""
+        """The nets that are tested, with data of their own, on the arrays of `net`."""
         pairs = zip(self._loop.tests.nets, self._loop.tests.feeds, strict=True)
-        return [Net.of(net, feed) for net, feed in pairs]
+        nets = [Net.of(net, feed, self._loop.seed) for net, feed in pairs]
+        for net in nets:
+            net.share_with(self.net)
+        return nets
 
-    def step(self, count: int) -> None:
-        """Make ``count`` updates, on what ``net``'s input blobs hold if it has such."""
-        self._hand_over()
-        self._loop.step(count)
-        self.net.show(self._loop.outputs)
+    def step(self, iterations: int) -> None:
+        """Make updates, on what ``net``'s input blobs hold if it has such."""
+        for count in [1] * iterations if self._callbacks else [iterations]:
+            for on_start, _ in self._callbacks:
+                on_start()
+            self._hand_over()
+            self._loop.step(count)
+            self._take_over()
 
     def solve(self, resume_file: str | None = None) -> None:
         """Train to the end, from a .solverstate if one is named."""
@@ -45,25 +86,129 @@ class Solver:
             self.restore(resume_file)
         self._hand_over()
         self._loop.solve()
-        self.net.show(self._loop.outputs)
+        self._take_over()
+
+    def apply_update(self) -> None:
+        """Update ``net``'s learned blobs by their diffs; `iter` stays.
+
+        The diffs are the steps taken then. Raises SolverError where one is not finite.
+        """
+        self._hand_over()
+        diffs = self.net.param_diffs()
+        trainer = self._loop.trainer
+        trainer.apply({key: diffs[key] for key in trainer.learned_specs}, self.iter)
+        self.net.refresh()
+        self.net.show_steps(trainer.steps)
 
     def restore(self, state_file: str) -> None:
-        """Go on from a .solverstate."""
+        """Go on from a .solverstate; raises WeightsError."""
         self._loop.restore(state_file)
+        self.net.refresh()
 
     def snapshot(self) -> None:
         """Write weights and state."""
-        self.net._sync()
+        self.net.sync()
         self._loop.snapshot()
+
+    def share_weights(self, net: Net) -> None:
+        """Give another net the learned arrays of `net`: see `Net.share_with`."""
+        net.share_with(self.net)
+
+    def add_callback(
+        self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]
+    ) -> None:
+        """Call two functions at every update: before its pass, and before its step.
+
+        The second finds the gradients, summed over ``iter_size``, in the diffs of ``net``'s learned
+        blobs, and may change them there.
+        """
+        self._callbacks.append((on_start, on_gradients_ready))
+        self._loop.trainer.on_gradients = self._show_gradients
+
+    def _show_gradients(self, gradients: Tree) -> Tree:
+        self.net.show_diffs(gradients)
+        for _, on_gradients_ready in self._callbacks:
+            on_gradients_ready()
+        found: dict[ParamKey, Any] = self.net.param_diffs()
+        return {key: found[key] for key in gradients}
 
     def _hand_over(self) -> None:
         """Let the loop see what was written into the net's blobs."""
-        self.net._sync()
+        self._heed_param()
+        self.net.sync()
         self._loop.inputs = {
             name: self.net.blobs[name].data_mirror.device for name in self.net.inputs
         }
 
+    def _take_over(self) -> None:
+        """Show what the loop's last update made."""
+        self.net.refresh()
+        self.net.show(self._loop.outputs)
+        self.net.show_steps(self._loop.trainer.steps)
+
+    def _heed_param(self) -> None:
+        regime = self.param.SerializeToString()
+        if regime != self._regime:
+            self._loop.retune()
+            self._regime = regime
+
+
+class SGDSolver(Solver):
+    """Momentum, whatever type the prototxt names."""
+
+    rule = "SGD"
+
+
+class NesterovSolver(SGDSolver):
+    """Momentum looked ahead, whatever type the prototxt names."""
+
+    rule = "Nesterov"
+
+
+class AdaGradSolver(SGDSolver):
+    """AdaGrad, whatever type the prototxt names."""
+
+    rule = "AdaGrad"
+
+
+class RMSPropSolver(SGDSolver):
+    """RMSProp, whatever type the prototxt names."""
+
+    rule = "RMSProp"
+
+
+class AdaDeltaSolver(SGDSolver):
+    """AdaDelta, whatever type the prototxt names."""
+
+    rule = "AdaDelta"
+
+
+class AdamSolver(SGDSolver):
+    """Adam, whatever type the prototxt names."""
+
+    rule = "Adam"
+
+
+_KINDS: dict[str, type[Solver]] = {
+    kind.rule: kind
+    for kind in (
+        SGDSolver,
+        NesterovSolver,
+        AdaGradSolver,
+        RMSPropSolver,
+        AdaDeltaSolver,
+        AdamSolver,
+    )
+}
+
 
 def get_solver(solver_file: str) -> Solver:
-    """The solver that a prototxt describes, whatever its type."""
-    return Solver(solver_file)
+    """The solver that a prototxt describes, in the class of its type."""
+    kind = upgrade_solver_type(read_solver(solver_file)).message.type
+    return _KINDS.get(kind, Solver)(solver_file)
+
+
+def _listener(param: SolverParameter) -> Listener | None:
+    if is_quiet():
+        return None
+    return Report(Console(file=sys.stderr, force_terminal=False), param.max_iter, glog=True)

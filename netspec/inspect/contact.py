@@ -31,6 +31,8 @@ _IMAGE_CHANNELS = (1, 3, 4)
 _VOID = 255
 # Up to so many numbers are told one by one.
 _FEW = 8
+# How far single precision may leave a pixel from its whole number; what no picture is darker than.
+_ROUNDING, _DARK = 1e-3, 16
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
@@ -101,15 +103,17 @@ def words(top: str, values: NDArray[np.float32]) -> str:
 def visible(image: NDArray[np.float32]) -> tuple[Pixels, str]:
     """Numbers of any range as grey levels, and a note where they are not the numbers themselves.
 
-    Those in 0..255 stay; those in 0..1 are taken 255 times; others are stretched to 0..255.
+    Those in 0..255 stay; fractions in 0..1 are taken 255 times; others are stretched to 0..255, as
+    are fractions of which all are small, since no picture is that dark.
     """
     finite = np.isfinite(image)
     numbers = np.where(finite, image, 0).astype(np.float64)
     low, high = float(numbers.min()), float(numbers.max())
     note = f"{low:.4g} to {high:.4g}, stretched"
-    # Rounding in single precision is no other range.
-    if low > -0.5 and high < 255.5:
-        fraction = high <= 1 and bool((numbers != np.rint(numbers)).any())
+    # Rounding in single precision is no other range, and no fraction.
+    whole = bool((abs(numbers - np.rint(numbers)) < _ROUNDING).all())
+    if low > -0.5 and high < 255.5 and (whole or high <= 1 or high > _DARK):
+        fraction = high <= 1 and not whole
         numbers = numbers * 255 if fraction else numbers
         note = f"{low:.4g} to {high:.4g}, shown 255 times" if fraction else ""
     else:

@@ -135,6 +135,10 @@ class _Reader:
 
     def _record(self, record: Mapping[str, Any]) -> None:
         event = record["event"]
+        if event == "end" and record["smoothed_loss"] is not None:
+            # That of no step: one more batch after the last update, as Caffe's text ends with.
+            self._at(int(record["iteration"]))
+            self.curves.smoothed[self.iteration] = _float(record["smoothed_loss"])
         if event not in ("start", "step", "test"):
             return
         self._at(int(record["iteration"]))

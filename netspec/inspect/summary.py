@@ -1,10 +1,13 @@
-"""What a net is made of, layer by layer, and what training it takes: the table before a run."""
+"""What a net is made of, layer by layer, what it computes, and what training takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
+from netspec.graph import AUTOMATIC, Node
 from netspec.layers.base import Shape, count, text
 from netspec.shapes import KnownShapes
 
@@ -13,12 +16,13 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Row:
-    """A layer: its tops' shapes, and how many numbers it holds.
+    """A layer: its tops' shapes, how many numbers it holds, how much it computes.
 
     params: the elements of all its own arrays, running statistics included. learned: of these, how
     many the solver changes. shares: the layers whose arrays it uses instead of its own. frozen:
     ``lr_mult: 0`` keeps all arrays that it could learn, its own or another's, as they are. known:
-    whether its arrays are known, and so counted.
+    whether its arrays are known, and so counted. multiply_adds: `Layer.multiply_adds` of one run.
+    activation_bytes: what its tops take, less those that lie in their bottom's place.
     """
 
     name: str
@@ -29,21 +33,61 @@ class Row:
     shares: tuple[str, ...]
     frozen: bool
     known: bool = True
+    multiply_adds: int = 0
+    activation_bytes: int = 0
+
+
+class Total(NamedTuple):
+    """What several layers come to: how many they are, and the sums over their rows."""
+
+    layers: int
+    params: int
+    learned: int
+    multiply_adds: int
+    activation_bytes: int
 
 
 @dataclass(frozen=True)
 class Summary:
     """The layers of a net in order, and the totals in numbers of elements and bytes.
 
-    activation_bytes: every blob once. momentum_bytes: one history array a learned array, as SGD
-    keeps it. known: whether these are all; layers and blobs that are not known count nothing.
+    momentum_bytes: one history array a learned array, as SGD keeps it. known: whether these are
+    all; layers and blobs that are not known count nothing.
     """
 
     rows: tuple[Row, ...]
-    params: int
-    learned: int
-    activation_bytes: int
     known: bool = True
+
+    @cached_property
+    def total(self) -> Total:
+        """All layers together."""
+        return _total(self.rows)
+
+    @cached_property
+    def by_type(self) -> dict[str, Total]:
+        """The layers of each type together, in the order in which types first appear."""
+        types = dict.fromkeys(row.type for row in self.rows)
+        return {name: _total([row for row in self.rows if row.type == name]) for name in types}
+
+    @property
+    def params(self) -> int:
+        """How many numbers all arrays hold."""
+        return self.total.params
+
+    @property
+    def learned(self) -> int:
+        """How many of them the solver changes."""
+        return self.total.learned
+
+    @property
+    def multiply_adds(self) -> int:
+        """What one run multiplies by learned weights and adds."""
+        return self.total.multiply_adds
+
+    @property
+    def activation_bytes(self) -> int:
+        """What all blobs take, each counted once."""
+        return self.total.activation_bytes
 
     @property
     def param_bytes(self) -> int:
@@ -71,13 +115,16 @@ class Summary:
 def summarise(shapes: KnownShapes) -> Summary:
     """Count the arrays and activations of a net, as far as its shapes are known."""
     rows = tuple(_row(shapes, n) for n in range(len(shapes.graph.nodes)))
-    blobs = [shapes.values[i] for i in shapes.graph.blobs.values()]
-    return Summary(
-        rows=rows,
+    return Summary(rows, known=not shapes.unasked)
+
+
+def _total(rows: Sequence[Row]) -> Total:
+    return Total(
+        layers=len(rows),
         params=sum(row.params for row in rows),
         learned=sum(row.learned for row in rows),
-        activation_bytes=FLOAT_BYTES * sum(count(shape) for shape in blobs if shape is not None),
-        known=not shapes.unasked,
+        multiply_adds=sum(row.multiply_adds for row in rows),
+        activation_bytes=sum(row.activation_bytes for row in rows),
     )
 
 
@@ -95,55 +142,28 @@ def _row(shapes: KnownShapes, n: int) -> Row:
         shares=tuple(dict.fromkeys(keys[name].layer for name in blobs if name not in own)),
         frozen=bool(learned) and not changed,
         known=n not in shapes.unasked or not node.layer.learns,
+        multiply_adds=_multiply_adds(shapes, node) if n not in shapes.unasked else 0,
+        activation_bytes=_activation_bytes(shapes, node),
     )
 
 
-def table(summary: Summary) -> str:
-    """The summary as text: a line a layer, then the totals."""
-    rows = [("layer", "type", "top", "learned")]
-    rows += [
-        (row.name, row.type, " ".join(map(shape_text, row.tops)), _note(row))
-        for row in summary.rows
+def _multiply_adds(shapes: KnownShapes, node: Node) -> int:
+    bottoms = [shape for bottom in node.bottoms if (shape := shapes.values[bottom]) is not None]
+    return node.layer.multiply_adds(*bottoms) if len(bottoms) == len(node.bottoms) else 0
+
+
+def _activation_bytes(shapes: KnownShapes, node: Node) -> int:
+    own = [
+        shapes.values[top]
+        for slot, top in enumerate(node.tops)
+        if slot not in node.in_place and shapes.graph.values[top].name != AUTOMATIC
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = [_line(row, widths) for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, "", *_totals(summary)])
+    return FLOAT_BYTES * sum(count(shape) for shape in own if shape is not None)
 
 
 def shape_text(shape: Shape | None) -> str:
     """A shape as people write it, ``?`` if it is not known."""
     return "?" if shape is None else text(shape)
-
-
-def _note(row: Row) -> str:
-    if not row.known:
-        return "?"
-    if row.frozen:
-        return "frozen"
-    if row.shares:
-        return f"shares {', '.join(row.shares)}"
-    return f"{row.learned:,}" if row.learned else ""
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    name, kind, top, learned = row
-    cells = (name.ljust(widths[0]), kind.ljust(widths[1]), top.ljust(widths[2]))
-    return "  ".join((*cells, learned.rjust(widths[3]))).rstrip()
-
-
-def _totals(summary: Summary) -> list[str]:
-    sizes = {
-        "parameters": summary.param_bytes,
-        "momentum": summary.momentum_bytes,
-        "activations": summary.activation_bytes,
-        "training, about": summary.training_bytes,
-    }
-    width = max(map(len, sizes))
-    return [
-        summary.numbers,
-        *(f"{name.ljust(width)}  {mebibytes(size)}" for name, size in sizes.items()),
-    ]
 
 
 def mebibytes(size: int) -> str:

@@ -36,10 +36,9 @@ class ReLU(Elementwise):
     formula = "y = max(x, 0) + negative_slope min(x, 0)"
 
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """The gradient at 0 is ``negative_slope``, as Caffe's."""
-        return jnp.where(
-            x > 0, x, self.param.negative_slope * x if self.param.negative_slope else 0.0
-        )
+        """The gradient at 0 is ``negative_slope``, and what is no number passes, as in Caffe."""
+        slope = self.param.negative_slope
+        return jnp.where(x <= 0, slope * x if slope else 0.0, x)
 
     def describe(self) -> str:
         """The slope, if any."""

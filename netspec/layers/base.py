@@ -18,7 +18,8 @@ import numpy as np
 
 from netspec.errors import LayerError, NetSpecError, counted, fail, nearest, require
 from netspec.layers.dialects import fork_of_type
-from netspec.layers.extent import Beyond, Extent, PartialShape, Size
+from netspec.layers.extent import Beyond, Extent, PartialShape, Size, places
+from netspec.layers.precision import Precision
 from netspec.proto.layers_pb2 import TRAIN, FillerParameter, LayerParameter
 
 if TYPE_CHECKING:
@@ -56,11 +57,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Labels:
-    """Which bottom holds class indices, and which values are allowed there.
-
-    ``bottom`` holds values in [0, ``classes``) or ``ignore``; ``scores`` names the bottom whose
-    channels the classes are.
-    """
+    """``bottom`` holds class indices, 0..``classes`` - 1 or ``ignore``, of ``scores``' channels."""
 
     bottom: int
     scores: int
@@ -68,18 +65,11 @@ class Labels:
     ignore: int | None
 
 
-def places(rank: int, channels_last: bool) -> tuple[int, ...]:
-    """For each of Caffe's axes, which one of a run's array it is."""
-    if not channels_last or rank < 4:
-        return tuple(range(rank))
-    return (0, rank - 1, *range(1, rank - 1))
-
-
 @dataclass
 class Context:
     """What a layer may ask for while it computes.
 
-    blobs: its learned arrays by name, in Caffe's shapes.
+    blobs: its learned arrays by name, in Caffe's shapes, float32 whatever bottoms are.
     channels_last: whether bottoms of rank 4 and more arrive as (N, ..., C).
     run_key, index: the run's random key, and which of the run's layers this is.
     memory: the arrays of `Layer.memory`, as the run before left them.
@@ -153,6 +143,7 @@ class Layer:
     family: ClassVar[str] = ""
     formula: ClassVar[str] = ""
     layout: ClassVar[Layout] = Layout.CHANNELS_FIRST
+    precision: ClassVar[Precision] = Precision.INSIDE
     param_field: ClassVar[str | None] = None
     num_bottoms: ClassVar[range] = range(1, 2)
     tops: ClassVar[range] = range(1, 2)
@@ -225,6 +216,32 @@ class Layer:
         None where no such map exists.
         """
         return None
+
+    def sees_all(self, rank: int) -> bool:
+        """Whether an output pixel sees pixels of a bottom however far off."""
+        return False
+
+    def repadded(self, pad: int) -> Layer | None:
+        """This layer with ``pad`` on every spatial axis; None for types that fit no image so."""
+        return None
+
+    def recut(self, offset: Shape) -> Layer | None:
+        """This layer cutting from ``offset`` on, a number a spatial axis; None for other types."""
+        return None
+
+    def multiply_adds(self, *bottoms: Shape) -> int:
+        """How often a run multiplies by a learned weight and adds, over the whole batch.
+
+        That is what convolutions and matrix products cost; all else of a layer is not counted.
+        """
+        return 0
+
+    def channel_axes(self, blob: str) -> tuple[int | None, int | None]:
+        """The axes of a learned blob along which its outputs lie, and its input channels.
+
+        None where there are none, or where more of them could not follow those that are there.
+        """
+        return 0, None
 
     def allow_force_backward(self, bottom: int) -> bool:
         """Whether ``force_backward`` reaches this bottom (it never reaches labels)."""

@@ -21,6 +21,7 @@ from netspec.layers.base import (
     register,
     text,
 )
+from netspec.layers.precision import Precision
 from netspec.proto.layers_pb2 import FillerParameter
 
 
@@ -34,6 +35,7 @@ class InnerProduct(Layer):
     """
 
     formula = "y = w x + b"
+    precision = Precision.PRODUCTS
 
     def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
         """(N, C, H, W) -> (N, num_output)."""
@@ -50,11 +52,26 @@ class InnerProduct(Layer):
             return {"weight": weight}
         return {"weight": weight, "bias": Blob((outputs,), self.param.bias_filler)}
 
+    def multiply_adds(self, bottom: Shape) -> int:  # type: ignore[override]
+        """Each weight once for each vector."""
+        axis = canonical_axis(self.param.axis, len(bottom))
+        return count(bottom[:axis]) * count(self.blobs(bottom)["weight"].shape)
+
+    def channel_axes(self, blob: str) -> tuple[int | None, int | None]:
+        """Along the weight's rows and columns, or the reverse."""
+        if blob == "bias":
+            return 0, None
+        return (1, 0) if self.param.transpose else (0, 1)
+
+    def sees_all(self, rank: int) -> bool:
+        """Every output is made of all inputs."""
+        return True
+
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """One matrix product."""
         axis = canonical_axis(self.param.axis, x.ndim)
         rows = x.reshape(*x.shape[:axis], count(x.shape[axis:]))
-        weight = ctx.blobs["weight"]
+        weight = ctx.blobs["weight"].astype(x.dtype)
         top = rows @ (weight if self.param.transpose else weight.T)
         return top + jnp.broadcast_to(ctx.blobs["bias"], top.shape) if "bias" in ctx.blobs else top
 
@@ -92,6 +109,10 @@ class Embed(Layer):
         """One gather."""
         top = pick_rows(ctx.blobs["weight"], indices)
         return top + jnp.broadcast_to(ctx.blobs["bias"], top.shape) if "bias" in ctx.blobs else top
+
+    def channel_axes(self, blob: str) -> tuple[int | None, int | None]:
+        """Along the weight's columns; its rows are indices, no channels."""
+        return (0 if blob == "bias" else 1), None
 
     def allow_force_backward(self, bottom: int) -> bool:
         """Indices have no gradient."""

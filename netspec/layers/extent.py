@@ -20,6 +20,13 @@ Size = tuple[int | jax.Array, ...]
 PartialShape = tuple[int | None, ...]
 
 
+def places(rank: int, channels_last: bool) -> tuple[int, ...]:
+    """For each of Caffe's axes, which one of a run's array it is."""
+    if not channels_last or rank < 4:
+        return tuple(range(rank))
+    return (0, rank - 1, *range(1, rank - 1))
+
+
 class Beyond(Enum):
     """What must lie beyond a bottom, so that the top is there as if nothing did."""
 

@@ -27,6 +27,7 @@ from netspec.layers.base import (
     text,
 )
 from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.precision import Precision
 from netspec.proto.layers_pb2 import LossParameter
 
 # The greatest loss of one prediction: Caffe floors probabilities at the least normal float.
@@ -37,6 +38,11 @@ class Loss(Layer):
     """A layer whose first top is a scalar that training makes small."""
 
     is_loss = True
+    precision = Precision.FULL
+
+    def sees_all(self, rank: int) -> bool:
+        """One number is made of all pixels."""
+        return True
 
     def allow_force_backward(self, bottom: int) -> bool:
         """The last bottom holds labels, which have no gradient."""
@@ -119,6 +125,8 @@ class Loss(Layer):
 class Classified(Layer):
     """What reads scores along one axis and a class index for each position off that axis."""
 
+    precision = Precision.FULL
+
     def class_axis(self, rank: int) -> int:
         """The axis that classes lie along."""
         raise NotImplementedError
@@ -140,6 +148,10 @@ class Classified(Layer):
         rows = jnp.moveaxis(scores, axis, -1).reshape(-1, scores.shape[axis])
         # Labels need no channel axis: what lies on their axis 1 may be rows of the image.
         return rows, as_labels(in_caffes_order(ctx, labels).reshape(-1))
+
+    def sees_all(self, rank: int) -> bool:
+        """One number is made of all positions."""
+        return True
 
     def positions(self, ctx: Context, scores: Array) -> tuple[int | Array, int | Array]:
         """(outer, inner) as `split` has them, of scores whose array may be larger."""

@@ -1,16 +1,17 @@
 """How windowed arithmetic is computed: the one place that picks an algorithm.
 
 Every function takes arrays in a run's layout: (N, C, ...) or, with ``channels_last``,
-(N, ..., C). Learned arrays have Caffe's shapes throughout. The ``choose_`` functions decide from
-backend and shape; a better algorithm is a row in one of them.
+(N, ..., C). Learned arrays have Caffe's shapes throughout, brought to the type of ``x``. The
+``choose_`` functions decide from backend and shape; a better algorithm is a row in one of them.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,7 @@ def channels_last(backend: str) -> bool:
 
 def convolution(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
     """Cross-correlation of ``x`` with ``w`` (O, I / groups, ...)."""
+    w = w.astype(x.dtype)
     if channels_last and choose_weight_gradient(w.shape, window, groups) == "rows":
         return _with_gradient_by_rows(x, w, window)
     return _direct(x, w, window, groups, channels_last)
@@ -97,6 +99,7 @@ _with_gradient_by_rows.defvjp(_rows_forward, _rows_backward)
 
 def deconvolution(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
     """The transpose of `convolution`: ``x`` spread by ``w`` (I, O / groups, ...)."""
+    w = w.astype(x.dtype)
     if groups > 1 and w.size * groups <= _DENSE_LIMIT:
         w, groups = _dense(w, groups), 1
     elif groups > 1:
@@ -165,6 +168,41 @@ def _dense(w: Array, groups: int) -> Array:
     blocks = w.reshape(groups, inputs // groups, 1, outputs, *kernel)
     diagonal = jnp.eye(groups, dtype=w.dtype).reshape(groups, 1, groups, *(1,) * (w.ndim - 1))
     return (blocks * diagonal).reshape(inputs, outputs * groups, *kernel)
+
+
+def computed_again(
+    compute: Callable[[Any, Any], tuple[Any, Any]],
+) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """A function of arrays whose gradient keeps its arguments, and computes all else once more.
+
+    compute: (arrays, weights) -> (arrays, others), pytrees; gradients go through the former alone.
+    """
+
+    @jax.custom_vjp
+    def once(arrays: Any, weights: Any) -> tuple[Any, Any]:
+        return compute(arrays, weights)
+
+    def forward(arrays: Any, weights: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        return compute(arrays, weights), (arrays, weights)
+
+    def backward(kept: tuple[Any, Any], diffs: tuple[Any, Any]) -> tuple[Any, Any]:
+        arrays, diff = _after(kept[0], diffs[0])
+        back = jax.vjp(lambda *args: compute(*args)[0], arrays, kept[1])[1]
+        return back(diff)
+
+    once.defvjp(forward, backward)
+    return once
+
+
+def _after(arrays: Any, diffs: Any) -> tuple[Any, Any]:
+    """The same, the arrays not before the gradients: else two computations of them become one."""
+    arrays, diffs = lax.optimization_barrier((arrays, diffs))
+    if jax.default_backend() == "cpu":
+        # XLA drops barriers early there. A zero that it cannot tell does not go away.
+        some = sum(diff.ravel()[0].astype(jnp.float32) for diff in jax.tree.leaves(diffs))
+        zero = jnp.minimum(jnp.abs(some), 0.0)
+        arrays = jax.tree.map(lambda array: array + zero.astype(array.dtype), arrays)
+    return arrays, diffs
 
 
 def _dimensions(rank: int, channels_last: bool, weights: str) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from functools import partial
 
 import jax
@@ -12,6 +13,7 @@ from jax import lax
 from netspec.errors import require
 from netspec.layers.activation import Elementwise
 from netspec.layers.base import Array, Blob, Context, Layout, Shape, register, text
+from netspec.layers.coordinates import CoordMap
 from netspec.layers.extent import Beyond, PartialShape
 from netspec.proto.layers_pb2 import LRNParameter
 
@@ -50,6 +52,13 @@ class LRN(Elementwise):
         energy = lax.reduce_window(x * x, x.dtype.type(0), lax.add, window, (1,) * 4, padding)
         mean = energy / float(p.local_size ** len(axes))
         return x * jnp.power((p.k if across else 1.0) + p.alpha * mean, -p.beta)
+
+    def coords(self, rank: int) -> CoordMap:
+        """Each pixel on itself; within a channel it sees its neighbourhood."""
+        itself = CoordMap.identity(rank)
+        if self.param.norm_region == LRNParameter.ACROSS_CHANNELS:
+            return itself
+        return itself._replace(extent=(Fraction(self.param.local_size),) * rank)
 
     def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
         """Zeros, as beyond the border; a ``k`` of 0 would make an infinity of them."""
@@ -134,6 +143,10 @@ class BatchNorm(Elementwise):
             kept = self.param.moving_average_fraction * ctx.blobs[name]
             ctx.update(name, lax.stop_gradient(kept + value))
 
+    def sees_all(self, rank: int) -> bool:
+        """The batch's statistics do."""
+        return not self.global_stats
+
     def describe(self) -> str:
         """Whose statistics, where it is not the phase's."""
         if not self.param.HasField("use_global_stats"):
@@ -166,6 +179,10 @@ class MVN(Elementwise):
             return centred
         variance = ctx.mean(centred * centred, axes, keepdims=True)
         return centred / _deviation(variance, self.param.eps)
+
+    def sees_all(self, rank: int) -> bool:
+        """Mean and deviation do."""
+        return True
 
     def describe(self) -> str:
         """Over what."""

@@ -15,6 +15,7 @@ from netspec.layers import lowering
 from netspec.layers.base import Array, Context, Layer, Layout, Shape, count, register, text
 from netspec.layers.coordinates import CoordMap
 from netspec.layers.extent import Beyond, PartialShape, Size
+from netspec.layers.precision import Precision
 from netspec.layers.window import Window, pooling_window
 from netspec.proto.layers_pb2 import PoolingParameter, SPPParameter
 
@@ -66,6 +67,11 @@ class Pooling(_Pooled):
     formula = "y = max, mean or random pick over windows"
     layout = Layout.CHANNELS_LAST
 
+    @property
+    def precision(self) -> Precision:  # type: ignore[override]
+        """Indices of maxima need it in full."""
+        return Precision.FULL if self.num_tops == 2 else Precision.INSIDE
+
     def window(self, bottom: Shape) -> Window:
         """The window, which global pooling takes from the bottom."""
         require(len(bottom) == 4, f"pools images (N, C, H, W), but the bottom is {text(bottom)}")
@@ -105,7 +111,13 @@ class Pooling(_Pooled):
 
     def coords(self, rank: int) -> CoordMap | None:
         """Output pixel p sits at stride p + (kernel - 1) / 2 - pad; none for global pooling."""
-        return None if self.param.global_pooling else pooling_window(self.param, (1,) * rank).down()
+        if self.param.global_pooling:
+            return None
+        return pooling_window(self.param, (1, 1)).over(rank).down()
+
+    def sees_all(self, rank: int) -> bool:
+        """Global pooling's one output does."""
+        return bool(self.param.global_pooling)
 
     def describe(self) -> str:
         """Method and window."""
@@ -162,6 +174,10 @@ class SPP(_Pooled):
         if ctx.channels_last:
             tops = [jnp.moveaxis(top, -1, 1) for top in tops]
         return jnp.concatenate([top.reshape(len(top), count(top.shape[1:])) for top in tops], 1)
+
+    def sees_all(self, rank: int) -> bool:
+        """One bin holds the whole image."""
+        return True
 
     def describe(self) -> str:
         """Method and height."""

@@ -21,6 +21,7 @@ from jax.experimental import io_callback
 from netspec.errors import LayerError, NetSpecError, counted
 from netspec.layers.base import Array, Blob, Context, Shape, register, text
 from netspec.layers.data import Fed
+from netspec.layers.precision import Precision
 from netspec.layers.user import HostBlob, User
 
 # What a user's method raises is told once, by the error itself.
@@ -52,6 +53,7 @@ class Python(Fed):
     """
 
     formula = "what a Python class reads or computes"
+    precision = Precision.FULL
 
     @property
     def is_source(self) -> bool:  # type: ignore[override]

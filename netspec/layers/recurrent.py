@@ -98,6 +98,15 @@ class _Recurrent(Layer):
             ctx.remember(name, state)
         return (top,)
 
+    def multiply_adds(self, x: Shape, cont: Shape, *more: Shape) -> int:  # type: ignore[override]
+        """Each weight once at each step of each stream, those of a static bottom once a stream."""
+        steps, streams = x[:2]
+        return sum(
+            count(blob.shape) * streams * (1 if name.endswith("_static") else steps)
+            for name, blob in self.blobs(x, cont, *more).items()
+            if name.startswith("W_")
+        )
+
     def allow_force_backward(self, bottom: int) -> bool:
         """``cont`` has no gradient."""
         return bottom != 1

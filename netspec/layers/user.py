@@ -7,23 +7,20 @@ A class has ``setup``, ``reshape``, ``forward`` and ``backward``, each given bot
 from __future__ import annotations
 
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec, spec_from_loader
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from netspec.errors import LayerError, NetSpecError, fail, nearest, require
 from netspec.layers.base import Shape
+from netspec.layers.standin import importing
 from netspec.proto.layers_pb2 import PythonParameter
 
 
@@ -96,6 +93,7 @@ class UserLayer:
     param_str: str
     phase: int
     blobs: HostBlobs
+    type = "Python"
 
 
 class User:
@@ -158,7 +156,7 @@ class User:
         step: the method, or "import".
         """
         try:
-            with _importing(self._path):
+            with importing(self._path):
                 yield
         except self._error:
             raise
@@ -201,61 +199,3 @@ class User:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if frame.filename.endswith(file)]
         return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-
-
-class _PycaffeFinder(MetaPathFinder, Loader):
-    """Finds ``caffe``, and what is in it, in netspec.
-
-    An installed pycaffe is passed over: its Layer cannot be made without its own net.
-    """
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """What stands for a module of pycaffe."""
-        return spec_from_loader(name, self) if name.partition(".")[0] == "caffe" else None
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Put netspec's module in the place of an empty one."""
-        name = module.__name__
-        try:
-            # By name: what users see of netspec stands above its layers.
-            sys.modules[name] = import_module(f"netspec.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"netspec.{name}":
-                raise
-            raise ModuleNotFoundError(f"netspec has no {name}", name=name) from None
-
-
-_PYCAFFE = _PycaffeFinder()
-_LOCK = threading.Lock()
-# One for each call of users' code under way.
-_INSIDE: list[None] = []
-
-
-@contextmanager
-def _importing(path: Sequence[str]) -> Iterator[None]:
-    """The folders of ``path`` in front of Python's own, and a ``caffe`` to import."""
-    # Calls may overlap, each in a thread of its own: the last one tidies up.
-    with _LOCK:
-        if not _INSIDE:
-            sys.meta_path.insert(0, _PYCAFFE)
-        _INSIDE.append(None)
-        sys.path[:0] = path
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _INSIDE.pop()
-            for folder in path:
-                sys.path.remove(folder)
-            if not _INSIDE:
-                sys.meta_path.remove(_PYCAFFE)
-                _forget_pycaffe()
-
-
-def _forget_pycaffe() -> None:
-    """Let others who import ``caffe`` not find netspec's."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "caffe"]:
-        if sys.modules[name].__name__ == f"netspec.{name}":
-            del sys.modules[name]

@@ -26,6 +26,7 @@ from netspec.layers.base import (
 )
 from netspec.layers.coordinates import CoordMap
 from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.precision import Precision
 from netspec.proto.layers_pb2 import EltwiseParameter, ReductionParameter
 
 
@@ -217,6 +218,7 @@ class Softmax(Elementwise):
     """Probabilities along ``axis``. (N, C, H, W) -> (N, C, H, W). Caffe: ``softmax_layer.cpp``."""
 
     formula = "y = exp(x) / sum(exp(x))"
+    precision = Precision.FULL
 
     def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
         """The bottom's."""
@@ -226,6 +228,10 @@ class Softmax(Elementwise):
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """Shifted by the maximum first, so that nothing overflows."""
         return jax.nn.softmax(x, axis=ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim))
+
+    def sees_all(self, rank: int) -> bool:
+        """Where the axis is one of pixels."""
+        return canonical_axis(self.param.axis, rank + 2) >= 2
 
     def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
         """Positions off the axis stand alone."""
@@ -247,6 +253,7 @@ class Reduction(Layer):
 
     formula = "y = coeff sum, mean, sum |x| or sum x^2"
     layout = Layout.EITHER
+    precision = Precision.FULL
 
     def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
         """The axes before ``axis``."""
@@ -265,6 +272,10 @@ class Reduction(Layer):
         # Blobs of fewer than 4 axes have one layout, Caffe's.
         moved = ctx.channels_last and 2 <= top.ndim < 4
         return jnp.moveaxis(top, -1, 1) if moved else top
+
+    def sees_all(self, rank: int) -> bool:
+        """The sum runs over the last axis, and those before it."""
+        return True
 
     def describe(self) -> str:
         """The operation, and what is not the default."""
@@ -286,6 +297,7 @@ class ArgMax(Layer):
     """
 
     formula = "y = argmax(x)"
+    precision = Precision.FULL
 
     @property
     def layout(self) -> Layout:  # type: ignore[override]
@@ -323,13 +335,15 @@ class ArgMax(Layer):
 
     def coords(self, rank: int) -> CoordMap | None:
         """Each pixel on itself, where the axis is no pixels'."""
-        if not self.param.HasField("axis") or canonical_axis(self.param.axis, rank + 2) >= 2:
-            return None
-        return CoordMap.identity(rank)
+        return None if self.sees_all(rank) else CoordMap.identity(rank)
 
     def allow_force_backward(self, bottom: int) -> bool:
         """ArgMax has no gradient."""
         return False
+
+    def sees_all(self, rank: int) -> bool:
+        """Where pixels compete."""
+        return not self.param.HasField("axis") or canonical_axis(self.param.axis, rank + 2) >= 2
 
     def describe(self) -> str:
         """How many, along which axis."""

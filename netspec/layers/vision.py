@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -24,12 +25,17 @@ from netspec.layers.base import (
 )
 from netspec.layers.coordinates import CoordMap
 from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.precision import Precision
 from netspec.layers.window import Window, convolution_window
-from netspec.proto.layers_pb2 import ConvolutionParameter
+from netspec.proto.layers_pb2 import ConvolutionParameter, LayerParameter
 
 
 class _Convolutional(Layer):
     """What Convolution and Deconvolution share: one weight and bias for all bottoms."""
+
+    precision = Precision.PRODUCTS
+    # Of the weight: that of the outputs, and that of the input channels.
+    weight_axes: ClassVar[tuple[int, int]] = (0, 1)
 
     @property
     def layout(self) -> Layout:  # type: ignore[override]
@@ -61,6 +67,12 @@ class _Convolutional(Layer):
         if not self.param.bias_term:
             return {"weight": weight}
         return {"weight": weight, "bias": Blob((self.param.num_output,), self.param.bias_filler)}
+
+    def channel_axes(self, blob: str) -> tuple[int | None, int | None]:
+        """Along the weight's first two axes; not in groups, unless each output is one."""
+        if blob == "bias" or self.param.group == self.param.num_output > 1:
+            return 0, None
+        return self.weight_axes if self.param.group == 1 else (None, None)
 
     def run(self, ctx: Context, bottom: Array, algorithm: Callable[..., Array]) -> Array:
         """``algorithm`` on one bottom, whose axes before the channels are one batch axis to it."""
@@ -126,6 +138,21 @@ class Convolution(_Convolutional):
         axis, window = self.window((1,) * (rank + 2))
         return window.down(axis + 1)
 
+    def repadded(self, pad: int) -> Convolution:
+        """The pad in whichever spelling, replaced."""
+        spec = LayerParameter()
+        spec.CopyFrom(self.spec)
+        for name in ("pad", "pad_h", "pad_w"):
+            spec.convolution_param.ClearField(name)
+        spec.convolution_param.pad.append(pad)
+        return Convolution(spec, self.phase)
+
+    def multiply_adds(self, *bottoms: Shape) -> int:
+        """Each weight once at each pixel of a top."""
+        axis, window = self.window(bottoms[0])
+        places = count(bottoms[0][:axis]) * count(window.convolved(bottoms[0][axis + 1 :]))
+        return len(bottoms) * places * count(self.blobs(*bottoms)["weight"].shape)
+
 
 @register(param="convolution_param", bottoms=(1, None), tops="bottoms")
 class Deconvolution(_Convolutional):
@@ -138,6 +165,7 @@ class Deconvolution(_Convolutional):
     """
 
     formula = "y = transpose(w) * x + b"
+    weight_axes = (1, 0)
 
     def shape(self, *bottoms: Shape) -> Shape | tuple[Shape, ...]:
         """(N, C, H, W) -> (N, num_output, H', W')."""
@@ -159,6 +187,12 @@ class Deconvolution(_Convolutional):
         """Output pixel p sits at (p + pad - (extent - 1) / 2) / stride."""
         axis, window = self.window((1,) * (rank + 2))
         return window.up(axis + 1)
+
+    def multiply_adds(self, *bottoms: Shape) -> int:
+        """Each weight once at each pixel of a bottom."""
+        axis, _ = self.window(bottoms[0])
+        places = count(bottoms[0][:axis]) * count(bottoms[0][axis + 1 :])
+        return len(bottoms) * places * count(self.blobs(*bottoms)["weight"].shape)
 
 
 @register(param="convolution_param")
@@ -276,6 +310,14 @@ class Crop(Layer):
         """Output pixel p sits at p + offset."""
         starts = tuple(map(Fraction, self.starts(rank + 2)[2:]))
         return CoordMap.identity(rank)._replace(shift=starts)
+
+    def recut(self, offset: Shape) -> Crop:
+        """The offsets of the axes that are cut, replaced; 0 for batch and channels."""
+        spec = LayerParameter()
+        spec.CopyFrom(self.spec)
+        axis = canonical_axis(self.param.axis, len(offset) + 2)
+        spec.crop_param.offset[:] = (0, 0, *offset)[axis:]
+        return Crop(spec, self.phase)
 
     def describe(self) -> str:
         """The offsets."""

@@ -58,6 +58,11 @@ class Window:
             out.append(pooled)
         return tuple(out)
 
+    def over(self, rank: int) -> Window:
+        """The same window on ``rank`` axes, if it is alike on all that it has; else as it is."""
+        axes = set(zip(self.kernel, self.stride, self.pad, self.dilation, strict=True))
+        return self if len(axes) > 1 else Window(*((number,) * rank for number in axes.pop()))
+
     def down(self, axis: int = 2) -> CoordMap:
         """Where a convolution's or pooling's output pixels sit on its input."""
         shift = tuple(Fraction(k - 1, 2) - p for k, p in zip(self.extent, self.pad, strict=True))

@@ -1,59 +1,185 @@
-"""Images to label images, with any net that scores pixels."""
+"""Images to the classes of their pixels, with any net that scores them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from netspec.errors import GraphError, LayerError, SourceError, fail, require
+from netspec.errors import GraphError, LayerError, fail, require
 from netspec.frames import Frames
 from netspec.graph import Graph
-from netspec.layers.base import Shape, text
+from netspec.layers.base import Array, Shape, text
 from netspec.module import Net
 from netspec.proto.layers_pb2 import TEST
-from netspec.segmentation.palette import overlay, save, save_indexed
+from netspec.segmentation.tiles import Tile, Tiling, largest, live_bytes, tiling
 from netspec.shapes import Shapes
 from netspec.sources.decode import MEAN as MEAN
 from netspec.sources.decode import preprocess as preprocess
-from netspec.sources.decode import read_image
+
+MEMORY = 4 << 30
+"""How many bytes one run may take, by an estimate, before an image is cut into tiles."""
+
+# So large an image is enough to see what a net makes of any.
+_PROBE = 1024
 
 
-def segment(
-    net: Net,
-    images: Iterable[str | Path],
-    out_dir: str | Path,
-    mean: float | Sequence[float] = MEAN,
-    blob: str | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[Path]:
-    """Predict each image file; write ``NAME.png`` (palette) and ``NAME_overlay.png`` to a folder.
+class Piece(NamedTuple):
+    """The scores of a part of an image.
 
-    Returns the paths written. mean, blob: see `predict`. say: see `Frames`. Raises SourceError for
-    an image that cannot be read and, before any is, if two would be written to one file.
+    scores: (C, h, w), of which ``inside`` (rows, columns) holds. place: where that lies.
     """
-    paths = [Path(image) for image in images]
-    _require_distinct(paths, Path(out_dir))
-    written: list[Path] = []
-    frames = Frames(net, say)
-    for path in paths:
-        image = read_image(path)
+
+    scores: Array
+    inside: tuple[slice, slice]
+    place: tuple[slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmenter:
+    """A net that scores the pixels of images, in tiles where an image is large.
+
+    mean: of blue, green, red, subtracted. blob: the scores (1, C, H, W); by default those that a
+    loss or Accuracy layer compares with labels, or else the net's only output of the image's size.
+    tile: the most (height, width) that is run at once; by default as much as ``memory`` bytes hold
+    by `live_bytes`. Whatever it is, the scores are the same: see `netspec.segmentation.tiles`.
+    frames: of the net, for images that are run whole, where they are not to be new ones.
+
+    The net must be in phase TEST, fed by one image blob of an Input or a data layer.
+    """
+
+    net: Net
+    mean: float | Sequence[float] = MEAN
+    blob: str | None = None
+    tile: Shape | None = None
+    memory: int = MEMORY
+    frames: Frames | None = None
+
+    def __post_init__(self) -> None:
+        graph = self.net.graph
+        require(
+            graph.phase == TEST,
+            f'{graph.file}: predictions need phase TEST; load the net with phase="test"',
+            GraphError,
+        )
+
+    def labels(self, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """The class of each pixel of an image (H, W, 3) of red, green, blue, as (H, W)."""
+        labels = np.empty(image.shape[:2], np.int32)
+        for piece in self.pieces(image):
+            labels[piece.place] = np.asarray(jnp.argmax(piece.scores, axis=0))[piece.inside]
+        return labels
+
+    def pieces(self, image: NDArray[np.uint8]) -> Iterator[Piece]:
+        """The scores of an image (H, W, 3) of red, green, blue, a tile at a time.
+
+        Raises GraphError, LayerError, and SourceError for tiles that are too small.
+        """
+        plan = self.plan(image.shape[:2])
+        feeds = {name: np.zeros(shape, np.float32) for name, shape in plan.feeds.items()}
+        for row, column in itertools.product(plan.rows, plan.columns):
+            part = image[row.start : row.stop, column.start : column.stop]
+            feeds[plan.image] = preprocess(part, self.mean)
+            yield Piece(
+                self._scores(plan, feeds),
+                (row.kept(-row.start), column.kept(-column.start)),
+                (row.kept(), column.kept()),
+            )
+
+    def _scores(self, plan: Plan, feeds: Mapping[str, Any]) -> Array:
+        """The scores (C, h, w) of what is run at once, in an array that may be larger."""
+        if not plan.whole:
+            # All tiles are of one size, and have one program.
+            return self.net.forward(feeds, (plan.scores,))[plan.scores][0]
+        batch = (self.frames or Frames(self.net)).frame(feeds)
+        return self.net.forward_framed(batch, (plan.scores,))[plan.scores][0]
+
+    def plan(self, size: Shape) -> Plan:
+        """What is run for an image of a size; raises as `pieces` does."""
+        graph, name = self.net.graph, image_blob(self.net.shapes)
+        probe = self._shapes(name, tuple(map(min, size, self.tile or (_PROBE, _PROBE))))
+        scores = self.blob or score_blob(probe, name)
+        image = probe.values[graph.first_blobs[name]]
+        require(
+            len(probe[scores]) == 4 and probe[scores][2:] == image[2:],
+            f'{graph.file}: blob "{scores}" is {text(probe[scores])}; scores of this image are '
+            f"1xCx{text(image[2:])}",
+            GraphError,
+        )
+        _require_enough(graph, name, scores)
+        tile = self._tile(name, scores, size, probe)
+        shapes = self._shapes(name, tile)
+        feeds = {fed: shapes.values[i] for fed, i in _fed(graph).items()}
+        if tile == size:
+            rows, columns = ([Tile(0, n, 0, n)] for n in size)
+            return Plan(name, scores, feeds, rows, columns)
+        tiles = self._tiling(name, scores)
+        larger = tuple(n + tiles.period(axis) for axis, n in enumerate(tile))
+        tiles.check(shapes, self._shapes(name, larger))
+        rows, columns = (tiles.cover(shapes, axis, n) for axis, n in enumerate(size))
+        return Plan(name, scores, feeds, rows, columns)
+
+    def _tile(self, name: str, scores: str, size: Shape, probe: Shapes) -> Shape:
+        """The size that is run at once, for an image of a size."""
+        if self.tile is not None:
+            most = tuple(map(min, size, self.tile))
+            return size if most == size else self._tiling(name, scores).fitted(size, most)
+        value = self.net.graph.blob(scores)
+
+        def fits(side: int) -> bool:
+            try:
+                shapes = self._shapes(name, tuple(min(side, n) for n in size))
+            except LayerError:
+                # A blob of so many numbers that it has no shape.
+                return False
+            return live_bytes(shapes, value) <= self.memory
+
+        if fits(max(size)):
+            return size
         try:
-            labels = predict(net, image, mean, blob, frames)
-        except LayerError as error:
-            size = f"{image.shape[1]}x{image.shape[0]} pixels"
-            raise LayerError(f"{path} ({size}): {error}") from None
-        indexed, overlaid = _outputs(path, Path(out_dir))
-        save_indexed(indexed, labels)
-        save(overlaid, Image.fromarray(overlay(image, labels)))
-        written += [indexed, overlaid]
-    if len(frames.sizes) > 1:
-        say(frames.told)
-    return written
+            tiles = self._tiling(name, scores)
+        except GraphError:
+            # What tiles cannot do may yet be possible: the bound is an estimate.
+            return size
+        least = max(tiles.least(size, probe))
+        side = largest(fits, least, max(size))
+        require(
+            fits(side),
+            f"{self.net.graph.file}: tiles of {least}x{least} pixels, the least that make scores, "
+            f"take more than {self.memory / 2**30:g} GiB; allow more",
+        )
+        return tiles.fitted(size, tuple(min(side, n) for n in size))
+
+    def _tiling(self, name: str, scores: str) -> Tiling:
+        graph = self.net.graph
+        return tiling(graph, graph.first_blobs[name], graph.blob(scores))
+
+    def _shapes(self, name: str, size: Shape) -> Shapes:
+        """The net's shapes for one image of a size."""
+        return self.net.shapes_for(_fed_shapes(self.net.shapes, name, (1, 3, *size)))
+
+
+class Plan(NamedTuple):
+    """What is run for an image: the tiles, each row with each column, and what they are fed.
+
+    image, scores: blobs. feeds: every fed blob's shape for one tile.
+    """
+
+    image: str
+    scores: str
+    feeds: Mapping[str, Shape]
+    rows: Sequence[Tile]
+    columns: Sequence[Tile]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the image is one tile."""
+        return len(self.rows) == len(self.columns) == 1
 
 
 def predict(
@@ -65,33 +191,9 @@ def predict(
 ) -> NDArray[np.int32]:
     """The class of each pixel of an image (H, W, 3) of red, green, blue, as (H, W).
 
-    net: in phase TEST, fed one image blob by an Input or a data layer; it runs at the image's own
-    size, as far as the scores need it. mean: of blue, green, red, subtracted. blob: the scores
-    (1, C, H, W); by default those that a loss or Accuracy layer compares with labels, or else the
-    net's only output of the image's size. frames: of the net, where they are not to be new ones.
-    Raises GraphError, LayerError.
+    What a `Segmenter` with these settings says. Raises GraphError, LayerError.
     """
-    require(
-        net.graph.phase == TEST,
-        f'{net.graph.file}: predictions need phase TEST; load the net with phase="test"',
-        GraphError,
-    )
-    name = image_blob(net.shapes)
-    pixels = preprocess(image, mean)
-    shapes = net.shapes_for(_fed_shapes(net.shapes, name, pixels.shape))
-    scores = blob or score_blob(shapes, name)
-    require(
-        len(shapes[scores]) == 4 and shapes[scores][2:] == pixels.shape[2:],
-        f'{net.graph.file}: blob "{scores}" is {text(shapes[scores])}; scores of this image are '
-        f"1xCx{text(pixels.shape[2:])}",
-        GraphError,
-    )
-    _require_enough(net.graph, name, scores)
-    feeds = {fed: np.zeros(shapes.values[i], np.float32) for fed, i in _fed(net.graph).items()}
-    batch = (frames or Frames(net)).frame({**feeds, name: pixels})
-    blobs = net.forward_framed(batch, (scores,))
-    height, width = pixels.shape[2:]
-    return np.asarray(jnp.argmax(blobs[scores][0], axis=0))[:height, :width]
+    return Segmenter(net, mean, blob, frames=frames).labels(image)
 
 
 def _fed(graph: Graph) -> dict[str, int]:
@@ -134,7 +236,7 @@ def score_blob(shapes: Shapes, image: str) -> str:
     graph = shapes.graph
     size = shapes.values[graph.first_blobs[image]][2:]
     candidates = _scored(shapes) or graph.outputs
-    found = [name for name in candidates if shapes[name][2:] == size]
+    found = [name for name in candidates if shapes[name][2:] == size and len(shapes[name]) == 4]
     if len(found) != 1:
         listing = ", ".join(f"{name} {text(shapes[name])}" for name in candidates)
         fail(
@@ -167,29 +269,3 @@ def _fed_shapes(shapes: Shapes, image: str, given: Shape) -> Mapping[str, Shape]
         else shape
         for name, shape in fed.items()
     }
-
-
-def _require_distinct(paths: Sequence[Path], out_dir: Path) -> None:
-    """Raise SourceError if an output would overwrite another, or an input."""
-    inputs = {path.resolve(): path for path in paths}
-    owners: dict[Path, Path] = {}
-    for path in paths:
-        for output in _outputs(path, out_dir):
-            other = owners.setdefault(output, path)
-            require(
-                other is path,
-                f"{other} and {path} would both be written to {output}; give them other names, "
-                "or segment them apart",
-                SourceError,
-            )
-            require(
-                output.resolve() not in inputs,
-                f"{path} would be written to {output}, which is an image to segment; "
-                "write to another folder",
-                SourceError,
-            )
-
-
-def _outputs(path: Path, out_dir: Path) -> tuple[Path, Path]:
-    """Where an image's labels and its overlay are written."""
-    return out_dir / f"{path.stem}.png", out_dir / f"{path.stem}_overlay.png"

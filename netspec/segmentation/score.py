@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,32 @@ def _count(predicted: Array, labels: Array, classes: int, ignore: int | None) ->
     cell = jnp.where(counts, classes * truth + as_labels(predicted.reshape(-1)), nowhere)
     counted: Array = jnp.bincount(cell, length=nowhere + 1)[:nowhere]
     return counted.reshape(classes, classes)
+
+
+class Tally(NamedTuple):
+    """Pixel counts (C, C) of many batches, on the device: ``low`` + 2**32 ``high``.
+
+    Two words, as JAX has no integers of 64 bits unless it is told to; either is exact.
+    """
+
+    low: Array
+    high: Array
+
+    @staticmethod
+    def empty(classes: int) -> Tally:
+        """Nothing counted yet."""
+        return Tally(*jnp.zeros((2, classes, classes), jnp.uint32))
+
+    def add(self, scores: Array, labels: Array, ignore: int | None = None) -> Tally:
+        """The counts with a batch's added: see `confusion`; may stand in a compiled program."""
+        counts = _count_scores(scores, labels, len(self.low), ignore).astype(jnp.uint32)
+        low = self.low + counts
+        return Tally(low, self.high + (low < counts))
+
+    def confusion(self) -> NDArray[np.int64]:
+        """What was counted, on the host: the one place that waits for the device."""
+        low, high = (np.asarray(word, np.int64) for word in self)
+        return low + (high << 32)
 
 
 @dataclass(frozen=True, eq=False)

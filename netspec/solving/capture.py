@@ -33,5 +33,6 @@ def capture(solver: Solver) -> Snapshot:
             tests=solver.tests_stand,
             memory=memory_lists(solver.net),
             home=trainer.frames.home,
+            dtype=solver.net.manner.dtype,
         ),
     )

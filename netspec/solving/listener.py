@@ -50,6 +50,9 @@ class Listener:
     def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
         """A snapshot is being written: weights, then state."""
 
+    def snapshot_written(self, solver: Solver, paths: tuple[Path, Path]) -> None:
+        """That snapshot is on disk."""
+
     def say(self, line: str) -> None:
         """Something worth a line."""
 
@@ -84,6 +87,10 @@ class Listeners(Listener):
     def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
         for listener in self.listeners:
             listener.snapshot(solver, paths)
+
+    def snapshot_written(self, solver: Solver, paths: tuple[Path, Path]) -> None:
+        for listener in self.listeners:
+            listener.snapshot_written(solver, paths)
 
     def say(self, line: str) -> None:
         for listener in self.listeners:

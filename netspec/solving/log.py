@@ -5,7 +5,7 @@ A line of `JsonLog` is an object whose ``event`` says what the rest is::
     start     what runs, from which iteration; later iterations logged before are void
     step      iteration, loss, smoothed_loss, lr, images, outputs
     test      iteration, test (its index), loss, outputs, metrics
-    snapshot  iteration, weights, state (their paths)
+    snapshot  iteration, weights, state (their paths), once they are on disk
     warning   message
 
 Each has ``time`` (UTC, ISO 8601) and ``seconds`` since the run began. An output of one number is a
@@ -109,7 +109,7 @@ class JsonLog(Listener):
             metrics={blob: _metrics(metrics) for blob, metrics in result.metrics.items()},
         )
 
-    def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
+    def snapshot_written(self, solver: Solver, paths: tuple[Path, Path]) -> None:
         self._start(solver, solver.iteration)
         weights, state = paths
         # It may have been written beside later steps: its name knows when it was taken.

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,8 @@ from netspec.errors import (
     Place,
     SolverError,
     SourceError,
-    WeightsError,
     blame,
     fail,
-    require,
 )
 from netspec.frames import Frames, as_shapes
 from netspec.layers.base import Array
@@ -100,6 +99,7 @@ class Solver:
             ".h5" if self.param.snapshot_format == SolverParameter.HDF5 else "",
             keep,
             lambda paths: self.listener.snapshot(self, paths),
+            lambda paths: self.listener.snapshot_written(self, paths),
             lambda failure: self.listener.warn(failure),
             self.mesh.first,
         )
@@ -152,14 +152,18 @@ class Solver:
         learned.
         """
         limit = self.param.max_iter if max_iter is None else max_iter
+        writes = bool(self.param.snapshot or self.param.snapshot_after_train)
         with self.text.blamed():
             check_end(self.param, limit)
             regime.check_learns(self.net.graph, list(self.trainer.learned_specs))
-            if self.param.snapshot or self.param.snapshot_after_train:
-                if self.mesh.first:
-                    check_writable(self.param.snapshot_prefix)
-                if self.store.end:
-                    require_hdf5_names(self.net.shapes)
+            if writes and self.mesh.first:
+                check_writable(self.param.snapshot_prefix)
+            if writes and self.store.end:
+                require_hdf5_names(self.net.shapes)
+        with self.store.claimed() if writes and self.mesh.first else nullcontext():
+            self._train(limit)
+
+    def _train(self, limit: int) -> None:
         if regime.tests_before(self.param, self.iteration, limit):
             self.tests.check()
         self.feed.check(self.net.shapes)
@@ -251,6 +255,13 @@ class Solver:
         """What all randomness starts from."""
         return self.trainer.seed
 
+    def retune(self) -> None:
+        """Heed what was changed in `param`; raises SolverError."""
+        with self.text.blamed():
+            regime.check(self.param)
+            self.rate = schedule(self.param)
+            self.trainer.retune()
+
     def snapshot(self) -> tuple[Path, Path]:
         """Write weights and state; returns their paths. Raises SolverError if the disk will not."""
         self.guard.settle()
@@ -268,14 +279,14 @@ class Solver:
         """Go on from a snapshot that was read; raises WeightsError where it does not fit."""
         state = found.state
         with blame(Place(str(found.path))):
-            self._require_same_type(found)
+            found.require_type(self.param.type)
             history = self.trainer.history_of(state.history)
         copy_into(self.net, found.weights)
         self.trainer.restore(state.iteration, history)
         self.iteration = state.iteration
         self.losses.clear()
         self.guard.forget()
-        self.store.newest = self.store.holds(found.path, state.iteration)
+        self.store.go_on_from(found.path, state.iteration)
         self._tested = (-1, ())
         self.mesh.check_together(state.iteration)
         self.tests.share()
@@ -336,11 +347,7 @@ class Solver:
         """What is saved of a run that ends as another process is lost."""
         # Those of updates under way never come.
         self.losses.clear()
-        self.store.settle(wait=True)
-        newest = self.store.newest
-        if newest is None:
-            return "there is no snapshot of this run"
-        return f"the last snapshot is that of iteration {newest}; --resume goes on from there"
+        return self.store.saved()
 
     def _given(self) -> Mapping[str, Array]:
         """What the caller hands in for Input layers."""
@@ -371,17 +378,9 @@ class Solver:
         if self.param.snapshot_after_train and not written:
             self.snapshot()
 
-    def _require_same_type(self, found: Found) -> None:
-        was = found.record.solver if found.record else self.param.type
-        require(
-            was == self.param.type,
-            f"was written with type {was}, whose history means nothing to {self.param.type}; to "
-            f"start from what it learned, give --weights {found.weights.file}",
-            WeightsError,
-        )
-
     def _go_on(self, found: Record) -> None:
         self.trainer.reseed(found.seed)
+        self.net.manner = replace(self.net.manner, dtype=found.dtype)
         if found.home:
             self.trainer.frames.home = as_shapes(found.home)
         self.tests.seed = found.seed

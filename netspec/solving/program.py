@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from netspec.framing import Framed
 from netspec.layers.base import Array
+from netspec.manner import PLAIN, Manner
 from netspec.runner import run
 from netspec.shapes import Shapes
 from netspec.solving.updates import Tree
@@ -72,12 +73,20 @@ class Program:
     """What a compiled step depends on besides its arrays: one for each shape of the data.
 
     keep: the blobs that a step hands out. keep_steps: whether it hands out its updates, too.
+    manner: how it computes.
     """
 
     shapes: Shapes
     keep: tuple[str, ...]
     transformation: Any
     keep_steps: bool = False
+    manner: Manner = PLAIN
+
+    @property
+    def _manner(self) -> Manner:
+        """Of what is made within stages nothing can be handed out: there are none then."""
+        staged = self.manner.remat and set(self.keep) <= set(self.shapes.graph.outputs)
+        return replace(self.manner, remat=staged)
 
     def micro(
         self,
@@ -96,12 +105,15 @@ class Program:
         def loss(learned: Tree) -> tuple[Array, tuple[dict[str, Array], Tree]]:
             first = self.shapes.graph.first_blobs
             given = {first[name]: array for name, array in feeds.items()}
-            made = run(self.shapes, {**fixed, **learned}, given, key, sizes=sizes)
+            params = {**fixed, **learned}
+            made = run(self.shapes, params, given, key, sizes=sizes, manner=self._manner)
             blobs = self.shapes.graph.blobs
             outputs = {name: made.value(blobs[name]) for name in self.keep}
             return made.loss(), (outputs, made.updates)
 
-        (value, (outputs, statistics)), gradients = jax.value_and_grad(loss, has_aux=True)(learned)
+        passes = jax.value_and_grad(loss, has_aux=True)
+        with self.manner.products():
+            (value, (outputs, statistics)), gradients = passes(learned)
         summed = {key: total[key] + g if total else g for key, g in gradients.items()}
         return Micro(value, summed, statistics, outputs, jnp.isfinite(value))
 
@@ -166,12 +178,17 @@ def apply_update(
     return program.update(learner, healthy, loss, gradients)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=(0, 1))
 def loss_of(
-    shapes: Shapes, params: Tree, feeds: Mapping[str, Array], key: Array, sizes: Array | None
+    shapes: Shapes,
+    manner: Manner,
+    params: Tree,
+    feeds: Mapping[str, Array],
+    key: Array,
+    sizes: Array | None,
 ) -> tuple[Array, Tree]:
     """The loss of one forward pass, and what layers keep from run to run after it."""
     first = shapes.graph.first_blobs
     given = {first[name]: array for name, array in feeds.items()}
-    made = run(shapes, params, given, key, sizes=sizes)
+    made = run(shapes, params, given, key, sizes=sizes, manner=manner)
     return made.loss(), made.updates

@@ -61,6 +61,12 @@ def steps_taken(solver: SolverParameter, iteration: int) -> int:
     return 0
 
 
+def gamma_in_parts(solver: SolverParameter, parts: float) -> float:
+    """The ``gamma`` with which the rate falls as before where an iteration becomes several."""
+    rule = _IN_PARTS.get(solver.lr_policy)
+    return rule(solver.gamma, parts) if rule else solver.gamma
+
+
 def _effective(stepvalues: Iterable[int]) -> list[int]:
     """The iterations at which Caffe's counter passes each stepvalue.
 
@@ -118,4 +124,10 @@ POLICIES: dict[str, tuple[Policy, tuple[str, ...]]] = {
     "multistep": (multistep, ("gamma", "stepvalue")),
     "poly": (poly, ("power", "max_iter")),
     "sigmoid": (sigmoid, ("gamma", "stepsize")),
+}
+# The policies whose gamma says what an iteration does.
+_IN_PARTS: dict[str, Callable[[float, float], float]] = {
+    "exp": lambda gamma, parts: gamma ** (1 / parts),
+    "inv": lambda gamma, parts: gamma / parts,
+    "sigmoid": lambda gamma, parts: gamma / parts,
 }

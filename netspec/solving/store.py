@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 from netspec import record
-from netspec.errors import SolverError, WeightsError
-from netspec.files import sweep, whole_set
+from netspec.errors import SolverError, WeightsError, require
+from netspec.files import alone, sweep, whole_set
 from netspec.record import Record
 from netspec.shapes import ParamKey, Shapes
 from netspec.solving.snapshot import State, find_weights, put_state, read_state
@@ -28,6 +28,8 @@ from netspec.weights import Weights, put_weights, read_weights
 _ENDS = (".solverstate", ".solverstate.h5", ".caffemodel", ".caffemodel.h5", record.END)
 
 ArrayLike = np.ndarray | jax.Array
+# Of a snapshot: weights, then state.
+Paths = tuple[Path, Path]
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,25 @@ class Found:
     weights: Weights
     record: Record | None
 
+    def require_type(self, kind: str) -> None:
+        """Raise WeightsError if it was written by a solver of another type."""
+        was = self.record.solver if self.record else kind
+        require(
+            was == kind,
+            f"was written with type {was}, whose history means nothing to {kind}; to start from "
+            f"what it learned, give --weights {self.weights.file}",
+            WeightsError,
+        )
+
 
 class Store:
     """Where the snapshots of one run go.
 
     prefix: what their names begin with. end: ``.h5`` for HDF5, else empty. keep: how many are kept,
     the newest; None for all. newest: the iteration of the last one written. begun: called with the
-    paths of each one, weights and state, before it is written, and failed with what went wrong.
+    paths of each one, weights and state, before it is written, whole when it is, and failed with
+    what went wrong. Only snapshots of the run itself are ever removed: what it wrote, and what it
+    went on from.
     """
 
     def __init__(
@@ -77,7 +91,8 @@ class Store:
         prefix: str,
         end: str,
         keep: int | None,
-        begun: Callable[[tuple[Path, Path]], None],
+        begun: Callable[[Paths], None],
+        whole: Callable[[Paths], None],
         failed: Callable[[str], None],
         writes: bool = True,
     ) -> None:
@@ -87,22 +102,43 @@ class Store:
         self.keep = keep
         self.newest: int | None = None
         self._begun = begun
+        self._whole = whole
         self._failed = failed
         self._writes = writes
+        self._mine: set[int] = set()
         self._writing: _Writing | None = None
 
-    def holds(self, path: Path, iteration: int) -> int | None:
-        """``iteration`` if the state at ``path`` is the one that this store would write for it."""
-        mine = self._paths(iteration)[1]
-        return iteration if mine.resolve() == path.resolve() and _is_ours(path) else None
+    def go_on_from(self, path: Path, iteration: int) -> None:
+        """The run goes on from the state at ``path``, and so from those written before it."""
+        ours = self._paths(iteration)[1].resolve() == path.resolve() and _is_ours(path)
+        self.newest = iteration if ours else None
+        self._mine = set()
+        before = states(self.prefix)
+        names = [state.resolve() for _, state in before]
+        if path.resolve() in names:
+            self._mine = {i for i, _ in before[names.index(path.resolve()) :]}
 
-    def write(self, snapshot: Snapshot) -> tuple[Path, Path]:
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other runs from writing under the same prefix; raises SolverError where one does."""
+        lock = Path(f"{self.prefix}.lock")
+        with alone(lock.with_name(f".{lock.name}")) as other:
+            require(
+                other is None,
+                f"{self.prefix}: another run, {other}, writes its snapshots there; end it, or give "
+                "this one a snapshot_prefix of its own",
+                SolverError,
+            )
+            yield
+
+    def write(self, snapshot: Snapshot) -> Paths:
         """Write a snapshot now; returns the weights' path and the state's. Raises SolverError."""
         self.settle(wait=True)
         paths = self._paths(snapshot.state.iteration)
         self._begun(paths)
         self._write(snapshot)
         self.newest = snapshot.state.iteration
+        self._whole(paths)
         return paths
 
     def begin(self, snapshot: Snapshot) -> None:
@@ -122,10 +158,18 @@ class Store:
         writing, self._writing = self._writing, None
         if writing.error is None:
             self.newest = writing.iteration
+            self._whole(self._paths(writing.iteration))
         else:
             self._failed(str(writing.error))
 
-    def _paths(self, iteration: int) -> tuple[Path, Path]:
+    def saved(self) -> str:
+        """What is saved of the run, once nothing is under way."""
+        self.settle(wait=True)
+        if self.newest is None:
+            return "there is no snapshot of this run"
+        return f"the last snapshot is that of iteration {self.newest}; --resume goes on from there"
+
+    def _paths(self, iteration: int) -> Paths:
         stem = f"{self.prefix}_iter_{iteration}"
         return Path(f"{stem}.caffemodel{self.end}"), Path(f"{stem}.solverstate{self.end}")
 
@@ -149,13 +193,14 @@ class Store:
             raise SolverError(
                 f"cannot write snapshot {self.prefix}_iter_{iteration}: {error.strerror or error}"
             ) from None
+        self._mine.add(iteration)
         self._forget()
 
     def _forget(self) -> None:
-        """Remove the oldest snapshots, until ``keep`` are left."""
+        """Remove the run's oldest snapshots, until ``keep`` are left."""
         if self.keep is None:
             return
-        mine = [i for i, path in states(self.prefix) if _is_ours(path)]
+        mine = [i for i, path in states(self.prefix) if i in self._mine and _is_ours(path)]
         for iteration in mine[self.keep :]:
             for end in _ENDS:
                 with suppress(OSError):

@@ -1,10 +1,12 @@
-"""The test nets of a run, on the arrays of the net in training."""
+"""Nets on the data of their TEST phase: by themselves, or on the arrays of one in training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from netspec import build
 from netspec.errors import SolverError, blame, require
@@ -16,7 +18,26 @@ from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.trainer import memory_lists, set_memory
 from netspec.solving.updates import Tree
 from netspec.sources.feed import Feed
-from netspec.weights import Weights, copy_into
+from netspec.weights import Copied, Weights, copy_into, read_weights
+
+
+class Tested(NamedTuple):
+    """A net that is run on the data of its TEST phase, and what was copied into it."""
+
+    net: Net
+    feed: Feed
+    copied: Copied | None
+
+
+@contextmanager
+def opened(net: str | Path, weights: str | Path | None) -> Iterator[Tested]:
+    """A net file in phase TEST with its data, and with weights if a file of them is named.
+
+    Raises SourceError where nothing feeds it, and what its parts raise.
+    """
+    with build.with_data(build.graph(net)) as (compiled, feed):
+        copied = copy_into(compiled, read_weights(weights)) if weights else None
+        yield Tested(compiled, feed, copied)
 
 
 class TestNets:
@@ -83,7 +104,7 @@ class TestNets:
         """Run one of them on its next batches, or fewer once ``stopped()``."""
         self._share_with(self.nets[index], self._local(self.train.arrays()))
         net, feed, frames = self.nets[index], self.feeds[index], self.frames[index]
-        return evaluate(net, feed, batches, stopped, frames)
+        return evaluate(net, feed, batches, stopped, frames=frames)
 
     def share(self) -> None:
         """Give all that are built the trained arrays of now: each update replaces them."""
@@ -121,9 +142,9 @@ class TestNets:
             feed.close()
 
     def _share_with(self, net: Net, arrays: Tree) -> None:
-        """Give a net the trained arrays, by layer name. Caffe: ``ShareTrainedLayersWith``.
+        """Give a net the trained arrays, by layer name, and the manner of their net.
 
-        Raises SolverError where shapes differ.
+        Caffe: ``ShareTrainedLayersWith``. Raises SolverError where shapes differ.
         """
         mine = {
             (node.name, blob): arrays[key]
@@ -145,3 +166,4 @@ class TestNets:
                     )
                 shared[key] = array
         net.assign(shared)
+        net.manner = self.train.manner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from netspec.errors import WeightsError, blame, require
+from netspec.errors import SolverError, WeightsError, blame, require
 from netspec.frames import Frames, Given
 from netspec.layers.base import Array, text
+from netspec.memory import of_program
 from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.runner import runnable
@@ -40,6 +41,7 @@ class Trainer:
 
     net: holds the arrays that change. keep: the blobs that a step hands out; all steps of one
     ``keep`` share their programs. keep_steps: whether each step hands out its updates.
+    on_gradients: is given the summed gradients before each update, and returns what to take.
     """
 
     def __init__(
@@ -61,11 +63,13 @@ class Trainer:
         self.reseed(seed)
         self.keep: tuple[str, ...] = net.graph.outputs
         self.keep_steps = param.snapshot_diff
+        self.on_gradients: Callable[[Tree], Tree] | None = None
         self.steps: Tree = {}
         self.transformation = updates.transformation(param, self.learned_specs)
         self.state = self.transformation.init(self.learned())
         self.recover()
         self._programs: dict[tuple[Any, ...], Program] = {}
+        self._last: Batch | None = None
 
     def reseed(self, seed: int) -> None:
         """Start what is random in the net from ``seed``."""
@@ -119,7 +123,8 @@ class Trainer:
         self._settle()
         learner = Learner(self.learned(), self.state)
         passes = self.mesh.passes(batches)
-        if len(passes) == 1:
+        self._last = passes[-1]
+        if len(passes) == 1 and self.on_gradients is None:
             micro, learner = self._whole(passes[0], learner)
         else:
             micro, learner = self._accumulated(passes, learner)
@@ -129,10 +134,36 @@ class Trainer:
             self.steps = micro.gradients
         return micro
 
+    def apply(self, gradients: Tree, iteration: int) -> None:
+        """One update by gradients from elsewhere, as after ``iteration`` updates; it counts none.
+
+        Raises SolverError where they are not finite: nothing is changed then.
+        """
+        program = self._program(self.net.shapes)
+        learner, steps, healthy = apply_update(
+            program,
+            Learner(self.learned(), self.state),
+            self.healthy,
+            jnp.zeros(()),
+            gradients,
+        )
+        self.net.assign(learner.arrays)
+        history = updates.rule_state(learner.state).history
+        self.restore(iteration, history)
+        require(healthy, "the diffs are not finite; nothing is updated", SolverError)
+        if self.keep_steps:
+            self.steps = steps
+
+    def retune(self) -> None:
+        """Heed a change of the solver's settings; its type stays."""
+        self.transformation = updates.transformation(self.param, self.learned_specs)
+        self._programs.clear()
+
     def loss(self, batch: Batch) -> float:
         """The loss on a batch; nothing changes but what layers keep from run to run."""
         loss, statistics = runnable(self.net.graph, loss_of)(
             batch.shapes,
+            self.net.manner,
             self.params(batch.shapes),
             batch.frame.feeds,
             batch.key,
@@ -146,6 +177,20 @@ class Trainer:
     def arrays(self) -> Mapping[ParamKey, ArrayLike]:
         """Every learned array of the net, for the host to read."""
         return self.mesh.fetched(self.net.arrays())
+
+    def program_bytes(self) -> int | None:
+        """What the last pass's program takes at its peak, if there was one and XLA says."""
+        if self._last is None or self.net.graph.data_dependent:
+            return None
+        batch, learner = self._last, Learner(self.learned(), self.state)
+        program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
+        fed = (batch.frame.feeds, batch.key, batch.frame.sizes)
+        # What is compiled already is not compiled again.
+        if self.param.iter_size > self.mesh.size:
+            lowered = accumulate.lower(program, fixed, learner, learner.arrays, *fed)
+        else:
+            lowered = whole_step.lower(program, fixed, learner, self.healthy, *fed)
+        return of_program(lowered.compile())
 
     def history(self) -> tuple[ArrayLike, ...]:
         """The rule's arrays as a .solverstate lists them; zeros for what training leaves alone."""
@@ -229,16 +274,18 @@ class Trainer:
             total = micro.gradients
             self.net.assign(micro.statistics)
             losses.append(micro.loss)
+        if self.on_gradients is not None:
+            total = self.on_gradients(total)
         loss = sum(losses[1:], losses[0]) / len(losses)
         learner, steps, healthy = apply_update(program, learner, self.healthy, loss, total)
         micro = _cut(micro, batch)
         return micro._replace(loss=loss, gradients=steps, healthy=healthy), learner
 
     def _program(self, shapes: Shapes) -> Program:
-        which = (shapes, self.keep, self.keep_steps)
+        which = (shapes, self.keep, self.keep_steps, self.net.manner)
         if which not in self._programs:
             self._programs[which] = self.mesh.program(
-                shapes, self.keep, self.transformation, self.keep_steps
+                shapes, self.keep, self.transformation, self.keep_steps, self.net.manner
             )
         return self._programs[which]
 

@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from types import MappingProxyType, TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,33 @@ Batch = dict[str, NDArray[np.float32]]
 Job = Callable[[], Batch]
 
 
+class About(NamedTuple):
+    """What is known of a set besides its samples.
+
+    classes: label top -> what its classes are called, in order. results: the folder in which the
+    set's judges look for a folder of label images.
+    """
+
+    classes: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    results: str = ""
+
+
 class Source(ABC):
     """A stream of batches for one data layer.
 
     current: the file behind the batch last handed out, for messages; empty before the first.
+    sample: what its one sample is called in the set; empty if it has several, or no name. files:
+    the file behind each of its samples; empty where they are not known.
     read_ahead: how many batches a thread may read before they are asked for; None: as
-    many as the feed says.
+    many as the feed says. user: the object behind it, where somebody wrote its class in Python.
     """
 
     current: str = ""
+    sample: str = ""
+    files: tuple[str, ...] = ()
+    about: About = About()
     read_ahead: int | None = None
+    user: Any = None
 
     @property
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,11 @@ _ASKING = 16
 _NAMED = 3
 
 
-def check_labels(array: NDArray[Any], labels: Labels, name: str) -> None:
+def check_labels(array: NDArray[Any], labels: Labels, name: str, files: Sequence[str] = ()) -> None:
     """Raise SourceError at the first value that is no class index and is not ignored.
 
     array: labels of any shape; (N, 1, H, W) for images. name: the file or blob they come from.
+    files: the file behind each of its N samples, if they are known.
     """
     valid = (array >= 0) & (array < labels.classes) & (array == np.trunc(array))
     if labels.ignore is not None:
@@ -37,6 +38,9 @@ def check_labels(array: NDArray[Any], labels: Labels, name: str) -> None:
     if valid.all():
         return
     where = np.unravel_index(int(np.argmin(valid)), array.shape)
+    position = _position(array.shape, where)
+    if len(files) == len(array):
+        name, position = files[int(where[0])], _position(array.shape[1:], where[1:])
     value = float(array[where])
     ignores = "" if labels.ignore is None else f" and ignores {labels.ignore}"
     remedy = (
@@ -45,7 +49,7 @@ def check_labels(array: NDArray[Any], labels: Labels, name: str) -> None:
         else ""
     )
     raise SourceError(
-        f"label {value:g}{_position(array.shape, where)} of {name}; the net has "
+        f"label {value:g}{position} of {name}; the net has "
         f"{labels.classes} classes (0..{labels.classes - 1}){ignores}{remedy}"
     )
 

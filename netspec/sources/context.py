@@ -43,9 +43,10 @@ class PASCALContextSegData(SegmentationSource):
     def parts(self, voc: Path, context: Path) -> Sequence[Part]:  # type: ignore[override]
         """VOC2010/JPEGImages and the folder trainval."""
         self._classes = read_classes(context)
+        folder, names = context / "trainval", read_class_names(context)
         return (
             Part("image", voc / "VOC2010" / "JPEGImages", (".jpg",), read_context_image),
-            Part("labels", context / "trainval", (".mat",), self._read_labels, labels=True),
+            Part("labels", folder, (".mat",), self._read_labels, labels=True, classes=names),
         )
 
     def _read_labels(self, path: Path) -> NDArray[np.uint8]:
@@ -87,6 +88,12 @@ def read_classes(context: Path) -> NDArray[np.uint8]:
             )
         classes[numbers[spelled]] = index
     return classes
+
+
+def read_class_names(context: Path) -> tuple[str, ...]:
+    """What 59_labels.txt calls the classes, in order, from the background on."""
+    names = {0: BACKGROUND, **_read_labels(context / "59_labels.txt")}
+    return tuple(names.get(index, str(index)) for index in range(max(names) + 1))
 
 
 def _read_labels(path: Path) -> dict[int, str]:

@@ -163,9 +163,15 @@ def samples(path: Path, folder: str = "", watch: Watch = unwatched) -> Iterator[
     if not path.is_dir():
         return samples_of_list(Listed(path, folder), watch)
     require(not folder, f"{path}: a database; only a list has a root folder", SourceError)
+    return samples_of_database(path, backend_of(path), watch)
+
+
+def backend_of(path: Path) -> int:
+    """Which kind of database a folder is, a value of ``DataParameter.DB``; raises SourceError."""
+    require(path.is_dir(), f"{path}: no such folder", SourceError)
     for backend, kind in BACKENDS.items():
         if (path / kind.mark).exists():
-            return samples_of_database(path, backend, watch)
+            return backend
     marks = " nor ".join(f"{kind.mark} ({kind.kind})" for kind in BACKENDS.values())
     fail(f"{path}: no database: it has neither {marks}", SourceError)
 

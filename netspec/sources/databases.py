@@ -11,7 +11,7 @@ import tempfile
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cached_property, partial
 from importlib import import_module
 from itertools import islice
@@ -26,6 +26,8 @@ from netspec.proto.layers_pb2 import DataParameter
 Record = tuple[bytes, bytes]
 # A key, and what reads its value, in any thread.
 Found = tuple[bytes, Callable[[], bytes]]
+# Puts some records into a database at once.
+Put = Callable[[Iterable[Record]], None]
 
 
 class Database(ABC):
@@ -60,8 +62,8 @@ class Database(ABC):
 
     @classmethod
     @abstractmethod
-    def write(cls, folder: Path, records: Iterable[Record]) -> int:
-        """Make a database of an empty folder; returns the number of records."""
+    def created(cls, folder: Path) -> AbstractContextManager[Put]:
+        """Make a database of an empty folder, and give what puts records into it."""
 
     @contextmanager
     def _blamed(self, error: type[Exception]) -> Iterator[None]:
@@ -149,16 +151,17 @@ class LMDB(Database):
         del self._environment
 
     @classmethod
-    def write(cls, folder: Path, records: Iterable[Record]) -> int:
-        count = 0
+    @contextmanager
+    def created(cls, folder: Path) -> Iterator[Put]:
         # Room to grow, not to fill: the file is as long as what is in it.
         with lmdb.open(str(folder), map_size=1 << 40) as environment:
-            for some in _batches(records):
+
+            def put(records: Iterable[Record]) -> None:
                 with environment.begin(write=True) as transaction:
-                    for key, value in some:
+                    for key, value in records:
                         transaction.put(key, value)
-                count += len(some)
-        return count
+
+            yield put
 
 
 class LevelDB(Database):
@@ -203,19 +206,20 @@ class LevelDB(Database):
         self._remove()
 
     @classmethod
-    def write(cls, folder: Path, records: Iterable[Record]) -> int:
-        count = 0
+    @contextmanager
+    def created(cls, folder: Path) -> Iterator[Put]:
         library = _plyvel(folder)
         try:
             with closing(library.DB(str(folder), create_if_missing=True)) as database:
-                for some in _batches(records):
+
+                def put(records: Iterable[Record]) -> None:
                     with database.write_batch(sync=True) as batch:
-                        for key, value in some:
+                        for key, value in records:
                             batch.put(key, value)
-                    count += len(some)
+
+                yield put
         except library.Error as error:
             fail(f"{folder}: {error}", SourceError)
-        return count
 
 
 BACKENDS: dict[int, type[Database]] = {
@@ -255,17 +259,31 @@ def write_database(path: Path, backend: int, records: Iterable[Record]) -> int:
 
     path: its folder, which must not exist. Raises SourceError.
     """
+    count = 0
+    with new_database(path, backend) as put:
+        for some in _batches(records):
+            put(some)
+            count += len(some)
+    return count
+
+
+@contextmanager
+def new_database(path: Path, backend: int) -> Iterator[Put]:
+    """What puts records into a new database; it appears at the end, and vanishes if that fails.
+
+    path: its folder, which must not exist. Raises SourceError.
+    """
     require(not os.path.lexists(path), f"{path}: exists already", SourceError)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
-        count = BACKENDS[backend].write(part, records)
+        with BACKENDS[backend].created(part) as put:
+            yield put
         os.rename(part, path)
-        return count
     except OSError as error:
         fail(unreadable(path, error), SourceError)
     except lmdb.Error as error:
-        fail(f"{path}: {error}", SourceError)
+        fail(f"{path}: {str(error).replace(str(part), str(path))}", SourceError)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

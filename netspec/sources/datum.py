@@ -43,6 +43,14 @@ def write_datum(image: NDArray[np.uint8], label: int) -> bytes:
     ).SerializeToString()
 
 
+def write_floats(array: NDArray[np.float32]) -> bytes:
+    """The record of an array (C), (C, H) or (C, H, W) of floats, without a label."""
+    channels, height, width = (*array.shape, 1, 1, 1)[:3]
+    datum = Datum(channels=channels, height=height, width=width)
+    datum.float_data.extend(array.ravel().tolist())
+    return datum.SerializeToString()
+
+
 def write_encoded(file: bytes, label: int) -> bytes:
     """The record of an image file's contents and a label."""
     return Datum(data=file, label=label, encoded=True).SerializeToString()

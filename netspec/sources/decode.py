@@ -17,8 +17,8 @@ MEAN = (104.00699, 116.66877, 122.67892)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as (H, W, 3) of red, green and blue; raises SourceError."""
-    return _array(_open(path), "RGB")
+    """An image file as (H, W, 3) of red, green and blue, as it is stored; raises SourceError."""
+    return _array(_of_8_bits(_open(path)), "RGB")
 
 
 def read_channels(
@@ -38,13 +38,19 @@ def read_channels(
     upright = ImageOps.exif_transpose(image) if image.getexif() else image
     # Transparency is left out; Pillow would first work it in.
     upright.info.pop("transparency", None)
-    if upright.mode.startswith("I;16"):
-        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    upright = _of_8_bits(upright)
     if color:
         return _array(upright, "RGB")[:, :, ::-1]
     if image.format == "PNG" and upright.mode not in ("1", "L", "LA"):
         return _grey(_array(upright, "RGB"))
     return _array(upright, "L")[:, :, None]
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """The upper bits of grey of 16 bits, which Pillow would clip; other images as they are."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def _channels(image: Image.Image, name: object) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from netspec.errors import SourceError, blame
 from netspec.graph import Graph, Node
 from netspec.layers.base import Labels, Shape
 from netspec.shapes import Shapes
-from netspec.sources.base import Batch, ParallelSource, Source, open_source, require_keys
+from netspec.sources.base import About, Batch, ParallelSource, Source, open_source, require_keys
 from netspec.sources.checks import check_labels
 from netspec.sources.prefetch import Prefetch, cores
 from netspec.sources.skipping import Skipping, step_over
@@ -25,6 +25,7 @@ class _Seen(NamedTuple):
     batch: Batch
     state: dict[str, Any]
     current: str
+    sample: str
 
 
 class Feed:
@@ -91,6 +92,20 @@ class Feed:
             return self._seen.current
         return ", ".join(filter(None, (source.current for source in self.sources.values())))
 
+    @property
+    def sample(self) -> str:
+        """What the one sample last handed out is called; empty if there are several, or no name."""
+        if self._seen is not None:
+            return self._seen.sample
+        return next(filter(None, (source.sample for source in self.sources.values())), "")
+
+    @property
+    def about(self) -> About:
+        """What is known of the sets."""
+        known = [source.about for source in self.sources.values()]
+        classes = {top: names for each in known for top, names in each.classes.items()}
+        return About(classes, next(filter(None, (each.results for each in known)), ""))
+
     def next(self, shapes: Shapes | None = None) -> Batch:
         """The next batch of every source, blob by blob; raises SourceError.
 
@@ -105,8 +120,8 @@ class Feed:
     def check(self, shapes: Shapes) -> None:
         """Raise now what `next` would for its next batch, which it still hands out."""
         if self._seen is None:
-            state, current = self.state(), self.current
-            self._seen = _Seen(self._read(), state, current)
+            state, current, sample = self.state(), self.current, self.sample
+            self._seen = _Seen(self._read(), state, current, sample)
         self._check_labels(shapes, self._seen.batch)
 
     def state(self) -> dict[str, Any]:
@@ -151,13 +166,13 @@ class Feed:
         for node, labels, name in label_blobs(shapes):
             if name in batch:
                 with blame(node.place, node.who):
-                    check_labels(batch[name], labels, self._file_behind(name) or f'blob "{name}"')
+                    behind = self._source_of(name)
+                    whose = (behind and behind.current) or f'blob "{name}"'
+                    check_labels(batch[name], labels, whose, behind.files if behind else ())
 
-    def _file_behind(self, blob: str) -> str:
-        for node in _data_layers(self.graph):
-            if blob in node.layer.spec.top:
-                return self.sources[node.name].current
-        return ""
+    def _source_of(self, blob: str) -> Source | None:
+        nodes = _data_layers(self.graph)
+        return next((self.sources[n.name] for n in nodes if blob in n.layer.spec.top), None)
 
 
 def label_blobs(shapes: Shapes) -> list[tuple[Node, Labels, str]]:

@@ -96,6 +96,8 @@ class SegmentationData(ParallelSource):
         pairs = [self._pairs[self._order.index(place)] for place in places]
         first = pairs[0].labels
         self.current = first if len(pairs) == 1 else f"the batch that begins with {first}"
+        self.sample = Path(pairs[0].image).stem if len(pairs) == 1 else ""
+        self.files = tuple(pair.labels for pair in pairs)
         self._position += len(pairs)
         self._head = None
         return lambda: self._batch(pairs, head, seed, position)

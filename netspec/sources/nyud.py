@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from netspec.errors import SourceError, fail
 from netspec.sources.base import register
+from netspec.sources.classes import NYUD
 from netspec.sources.decode import preprocess, read_grey, read_image
 from netspec.sources.matlab import counted_from_one, read_matrix
 from netspec.sources.segmentation import Part, SegmentationSource, Setting
@@ -60,6 +61,8 @@ KINDS: dict[str, tuple[str, str, Callable[[Path], NDArray[Any]]]] = {
     "label": ("segmentation", ".mat", read_nyud_labels),
 }
 
+CLASSES = {"label": NYUD}
+
 
 def _are_kinds(value: Any) -> bool:
     named = isinstance(value, (list, tuple)) and len(value) > 0
@@ -94,7 +97,9 @@ class NYUDSegData(SegmentationSource):
     def parts(self, nyud: Path) -> Sequence[Part]:  # type: ignore[override]
         """The folders of the tops that the settings name."""
         return tuple(
-            Part(kind, nyud / folder, (suffix,), read, labels=kind == "label", prefix="img_")
+            Part(
+                kind, nyud / folder, (suffix,), read, kind == "label", "img_", CLASSES.get(kind, ())
+            )
             for kind in self.nouns
             for folder, suffix, read in (KINDS[kind],)
         )

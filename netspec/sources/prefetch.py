@@ -20,6 +20,8 @@ class _Read(NamedTuple):
     batch: Future[Batch]
     state: dict[str, Any]
     current: str
+    sample: str
+    files: tuple[str, ...]
 
 
 class _Reader:
@@ -76,7 +78,10 @@ class _Reader:
             try:
                 return self._source.job()
             finally:
-                self._queue.put(_Read(batch, self._source.state(), self._source.current))
+                source = self._source
+                self._queue.put(
+                    _Read(batch, source.state(), source.current, source.sample, source.files)
+                )
 
 
 class Prefetch(Source):
@@ -86,11 +91,15 @@ class Prefetch(Source):
     one, or for a `ParallelSource` ``workers``, by default one a core. An error is raised by the
     `next` whose batch it spoils, and by all after it. Until `close`, the source belongs to the
     threads.
+
+    An object that somebody wrote is asked for nothing before the first `next`: a script may set it
+    up until then.
     """
 
     def __init__(self, source: Source, depth: int = 2, workers: int | None = None) -> None:
         require(depth > 0, f"reading {depth} batches ahead; needs at least 1", SourceError)
         self._source = source
+        self.about = source.about
         self._depth = depth
         # More than there are places would only wait.
         most = min(depth, workers or cores())
@@ -98,20 +107,31 @@ class Prefetch(Source):
         self._start()
 
     def _start(self) -> None:
-        self.current = self._source.current
+        self.current, self.sample = self._source.current, self._source.sample
+        self.files = self._source.files
         self._state = self._source.state()
         self._head: _Read | None = None
-        self._reader: _Reader | None = _Reader(self._source, self._depth, self._workers)
+        self._closed = False
+        self._reader: _Reader | None = None
+        if self.user is None:
+            self._read()
+
+    def _read(self) -> _Reader:
+        self._reader = _Reader(self._source, self._depth, self._workers)
+        return self._reader
 
     @property
     def tops(self) -> dict[str, Shape]:
+        if self._reader is None and not self._closed:
+            return self._source.tops
         return {name: array.shape for name, array in self._peek().batch.result().items()}
 
     def next(self) -> Batch:
         head = self._peek()
         batch = head.batch.result()
         self._head = None
-        self.current, self._state = head.current, head.state
+        self.current, self.sample, self.files = head.current, head.sample, head.files
+        self._state = head.state
         return batch
 
     def state(self) -> dict[str, Any]:
@@ -126,18 +146,24 @@ class Prefetch(Source):
     def batches(self) -> int:
         return self._source.batches
 
+    @property
+    def user(self) -> Any:
+        """The object behind the source, which may be some batches ahead."""
+        return self._source.user
+
     def describe(self) -> str:
         return self._source.describe()
 
     def close(self) -> None:
         self._stop()
+        self._closed = True
         self._source.close()
 
     def _peek(self) -> _Read:
         if self._head is None:
-            if self._reader is None:
+            if self._closed:
                 raise RuntimeError("the source is closed")
-            self._head = self._reader.take()
+            self._head = (self._reader or self._read()).take()
         return self._head
 
     def _stop(self) -> None:

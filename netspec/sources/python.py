@@ -118,7 +118,17 @@ class PythonData(LayerSource):
         self._call("reshape")
 
     @property
+    def user(self) -> Any:
+        """The user's object of now: `restore` makes another."""
+        return self._object
+
+    @property
     def tops(self) -> dict[str, Shape]:
+        """Before the first batch as ``reshape`` left them, if it gave all a shape, as in Caffe."""
+        begun = self._position > 0 or self._pending is not None
+        if not begun and all(top.has_shape for top in self._tops):
+            shapes = [top.data.shape for top in self._tops]
+            return dict(zip(self.spec.top, shapes, strict=True))
         return {name: array.shape for name, array in self._peek().items()}
 
     def next(self) -> Batch:

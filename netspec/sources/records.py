@@ -79,7 +79,9 @@ class Data(SampleSource):
         """The first record."""
         self._records = self._database.unread()
         first = next(self._records, None)
-        return first or fail(f"{self._database.path}: has no records", SourceError)
+        return first or fail(
+            f"{self._database.path}: has no records; was it copied whole?", SourceError
+        )
 
     def _seek(self, key: bytes) -> None:
         """Go on behind the record of a key; from the first record if it is empty."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -86,6 +87,8 @@ class SampleSource(ParallelSource):
             head = self._take_head()
             samples = [head, *(self._take(position + i) for i in range(1, self._size))]
         self.current = head.name if self._size == 1 else f"the batch that begins with {head.name}"
+        self.sample = Path(head.name).stem if self._size == 1 else ""
+        self.files = tuple(sample.name for sample in samples)
         self._position += self._size
         self._head = None
         return lambda: self._batch(samples, seed, position)

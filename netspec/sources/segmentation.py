@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from netspec.errors import Place, SourceError, counted, fail, nearest, require, unreadable
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import LayerParameter
-from netspec.sources.base import Batch, Job, ParallelSource, register
+from netspec.sources.base import About, Batch, Job, ParallelSource, register
 from netspec.sources.checks import require_files
+from netspec.sources.classes import VOC
 from netspec.sources.decode import preprocess, read_image, read_labels
 from netspec.sources.matlab import as_indices, read_matrix
 from netspec.sources.order import Order, settle_seed
@@ -39,7 +40,7 @@ class Part(NamedTuple):
 
     noun: what it holds. folder, prefix, suffixes: the file is PREFIX NAME SUFFIX; the first one
     that exists counts. read: the file as (H, W), (C, H, W) or (1, C, H, W). labels: whether it
-    holds class indices.
+    holds class indices. classes: what these are called, if that is known.
     """
 
     noun: str
@@ -48,6 +49,7 @@ class Part(NamedTuple):
     read: Callable[[Path], NDArray[Any]]
     labels: bool = False
     prefix: str = ""
+    classes: tuple[str, ...] = ()
 
     def find(self, name: str) -> Path:
         """The file of a sample; where there is none, the one that should be there."""
@@ -105,6 +107,9 @@ class SegmentationSource(ParallelSource):
         self._list_folder = paths[0] / self.lists
         names = self._read_split(paths[0])
         self._parts = self.parts(*paths)
+        tops = zip(spec.top, self._parts, strict=True)
+        classes = {top: part.classes for top, part in tops if part.classes}
+        self.about = About(classes, self.results(*paths))
         self._names = names
         self._require_files()
         randomize = self.settings.get("randomize", True) and "train" in self._split
@@ -121,6 +126,10 @@ class SegmentationSource(ParallelSource):
     def parts(self, *folders: Path) -> Sequence[Part]:
         """What each top is read from, given the set's folders."""
 
+    def results(self, *folders: Path) -> str:
+        """Where the set's judges look for label images: see `About`."""
+        return ""
+
     @property
     def tops(self) -> dict[str, Shape]:
         return {name: array.shape for name, array in self._peek().items()}
@@ -128,7 +137,7 @@ class SegmentationSource(ParallelSource):
     def job(self) -> Job:
         index, pending = self._order.index, self._pending
         self._pending = None
-        self.current = self._files_of_labels()
+        self.current, self.sample = self._files_of_labels(), self._names[index]
         self._order.step()
         return lambda: self._read(index) if pending is None else pending
 
@@ -230,7 +239,11 @@ class PascalSource(SegmentationSource):
 
 @register("voc_layers.VOCSegDataLayer")
 class VOCSegData(PascalSource):
-    """PASCAL VOC, and every set laid out like it: label images are palette or grey PNGs."""
+    """PASCAL VOC, and every set laid out like it: label images are palette or grey PNGs.
+
+    With one top it reads images only, as of a list whose labels are not given out. A file
+    ``classes.txt`` in the folder names the classes, a line each; VOC's own need none.
+    """
 
     folders = ("voc_dir",)
     lists = "ImageSets/Segmentation"
@@ -241,12 +254,21 @@ class VOCSegData(PascalSource):
         "fcn.berkeleyvision.org); `netspec data shapes FOLDER` makes a small set of this layout"
     )
 
+    @property
+    def nouns(self) -> Sequence[str]:  # type: ignore[override]
+        """Labels may be left out."""
+        return PascalSource.nouns[: max(1, len(self.spec.top))]
+
     def parts(self, voc: Path) -> Sequence[Part]:  # type: ignore[override]
         """JPEGImages, as JPEG or else PNG, and SegmentationClass."""
-        return (
-            Part("image", voc / "JPEGImages", (".jpg", ".png"), self.image),
-            Part("labels", voc / "SegmentationClass", (".png",), read_labels, labels=True),
-        )
+        images = Part("image", voc / "JPEGImages", (".jpg", ".png"), self.image)
+        folder, classes = voc / "SegmentationClass", _classes_in(voc)
+        labels = Part("labels", folder, (".png",), read_labels, labels=True, classes=classes)
+        return (images, labels)[: len(self.nouns)]
+
+    def results(self, voc: Path) -> str:  # type: ignore[override]
+        """As VOC's development kit names them: comp6 may have learned from any images."""
+        return f"results/{voc.resolve().name}/Segmentation/comp6_{self._split}_cls"
 
 
 @register("voc_layers.SBDDSegDataLayer")
@@ -264,8 +286,15 @@ class SBDDSegData(PascalSource):
         """Folders img and cls."""
         return (
             Part("image", sbd / "img", (".jpg", ".png"), self.image),
-            Part("labels", sbd / "cls", (".mat",), read_sbd_labels, labels=True),
+            Part("labels", sbd / "cls", (".mat",), read_sbd_labels, labels=True, classes=VOC),
         )
+
+
+def _classes_in(voc: Path) -> tuple[str, ...]:
+    """What a set in VOC's layout calls its classes, if that is known."""
+    if (voc / "classes.txt").is_file():
+        return tuple(read_names(voc / "classes.txt"))
+    return VOC if voc.resolve().name.startswith("VOC20") else ()
 
 
 def read_sbd_labels(path: Path) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.sources.base import register
+from netspec.sources.classes import SIFTFLOW
 from netspec.sources.decode import preprocess, read_image
 from netspec.sources.matlab import counted_from_one, read_matrix
 from netspec.sources.segmentation import Part, SegmentationSource
@@ -54,6 +55,8 @@ class SIFTFlowSegData(SegmentationSource):
         )
         return (
             Part("image", images, (".jpg",), read_siftflow_image),
-            Part("semantic labels", semantic, (".mat",), read_semantic, labels=True),
+            Part(
+                "semantic labels", semantic, (".mat",), read_semantic, labels=True, classes=SIFTFLOW
+            ),
             Part("geometric labels", geometric, (".mat",), read_geometric, labels=True),
         )

@@ -23,7 +23,7 @@ class Skipping(ParallelSource):
     def __init__(self, source: ParallelSource) -> None:
         super().__init__(source.spec, source.phase, source.seed, source.place)
         self._source = source
-        self.current = source.current
+        self.current, self.sample, self.about = source.current, source.sample, source.about
         self.read_ahead = source.read_ahead
         self.skipped: dict[str, int] = {}
 
@@ -37,7 +37,8 @@ class Skipping(ParallelSource):
         except SourceError as error:
             return self._skip(error)
         finally:
-            self.current = self._source.current
+            self.current, self.sample = self._source.current, self._source.sample
+            self.files = self._source.files
 
         def attempt() -> Batch:
             try:
@@ -78,7 +79,8 @@ def step_over(source: Source) -> None:
     while not source.tops:
         require(
             left > 0,
-            f"nothing can be read, {source.batches} times in a row; the last was {source.current}",
+            f"no batch can be read: each of {source.batches} in a row holds something that cannot; "
+            f"the last was {source.current}",
             SourceError,
         )
         source.next()

@@ -1,0 +1,141 @@
+"""How little padding lets a net cut its scores to the image, whatever the image's size.
+
+A fully convolutional net pads its first layer so widely that upsampled scores cover the image; a
+Crop cuts what is too much. With another pad each Crop begins elsewhere, where the coordinate walk
+puts it. A pad aligns a size if every Crop then begins on a whole pixel inside its bottom, ends
+inside, and no window is larger than what it slides over.
+
+Sizes need not be tried without end. If an image grows by the period, a common multiple of all
+strides, every blob grows by as much over its own stride, and what Crops leave at the border stays
+the same; and what is wide enough for a window stays so as image or pad grows.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from netspec.coords import crop_offset, mapped
+from netspec.errors import NetSpecError, blame
+from netspec.graph import Graph
+from netspec.layers import Layer
+from netspec.layers.base import Shape
+from netspec.receptive import ReceptiveField, receptive_fields
+from netspec.shapes import KnownShapes, infer_known
+
+
+class Alignment(NamedTuple):
+    """The least pads that align sizes.
+
+    layers: the first on every way from the input that can be padded (`Layer.repadded`).
+    every: the least pad that aligns every size from 1x1 on. large: the least that aligns every
+    size from ``least`` on, height and width.
+    """
+
+    layers: tuple[str, ...]
+    every: int
+    large: int
+    least: int
+
+
+def alignment(shapes: KnownShapes, rank: int = 2) -> Alignment | str:
+    """The least first-layer pads that align every input size; or in words why there are none.
+
+    shapes: of the net, with its inputs' known.
+    """
+    graph = shapes.graph
+    first = _first_layers(graph)
+    if not first or not _cuts(graph, rank):
+        return "nothing is cut to the size of something else"
+    given = _images(shapes, rank)
+    if not given:
+        name = next(iter(graph.fed), "data")
+        return f"the input's shape is not known; give --shape {name}=1,3,500,500"
+    period, far = _reach(graph, given, rank)
+
+    def aligns(pad: int, sizes: Sequence[int]) -> bool:
+        return _complaint(graph, first, given, pad, sizes) is None
+
+    small, beyond = range(1, 1 + period), range(far + 1, far + 1 + period)
+    if complaint := _complaint(graph, first, given, far, [*small, *beyond]):
+        return complaint
+    large = next(pad for pad in range(far + 1) if aligns(pad, beyond))
+    every = next(pad for pad in range(large, far + 1) if aligns(pad, small))
+    # What is too small for a window is too small for it at every size below, too.
+    least = bisect.bisect_left(range(far + 1), True, lo=1, key=lambda n: aligns(large, [n]))
+    return Alignment(tuple(graph.nodes[n].name for n in first), every, large, least)
+
+
+def _first_layers(graph: Graph) -> list[int]:
+    """The nodes with a pad that no other such node stands before, on the way from an input."""
+    reached = {top for node in graph.sources for top in node.tops}
+    first = []
+    for n, node in enumerate(graph.nodes):
+        tops = [top for i, top in enumerate(node.tops) if reached.intersection(mapped(node, i))]
+        if tops and node.layer.repadded(0) is not None:
+            first.append(n)
+        else:
+            reached.update(tops)
+    return first
+
+
+def _images(shapes: KnownShapes, rank: int) -> dict[str, Shape]:
+    """The fed blobs that grow with the image, labels among them, and their shapes."""
+    graph = shapes.graph
+    fed = {name: shapes.values[graph.first_blobs[name]] for name in graph.fed}
+    spatial = {name: shape for name, shape in fed.items() if shape and len(shape) == rank + 2}
+    sizes = [shape[2:] for shape in spatial.values()]
+    return {name: shape for name, shape in spatial.items() if shape[2:] == sizes[0]}
+
+
+def _reach(graph: Graph, fed: Iterable[str], rank: int) -> tuple[int, int]:
+    """The period of sizes, and a size at which no window is too large."""
+    fields = [
+        field
+        for name in fed
+        for field in receptive_fields(graph, name, rank).values()
+        if isinstance(field, ReceptiveField)
+    ]
+    period = math.lcm(*(stride.numerator for field in fields for stride in field.stride))
+    return period, period + max(size for field in fields for size in field.size)
+
+
+def _complaint(
+    graph: Graph, first: Sequence[int], given: Mapping[str, Shape], pad: int, sizes: Iterable[int]
+) -> str | None:
+    """What is wrong with one of the sizes under a pad, if anything."""
+    rank = len(next(iter(given.values()))) - 2
+    try:
+        padded = _padded(graph, first, pad, rank)
+        for size in sizes:
+            infer_known(padded, {name: s[:2] + (size,) * rank for name, s in given.items()})
+    except NetSpecError as error:
+        return str(error)
+    return None
+
+
+def _padded(graph: Graph, first: Sequence[int], pad: int, rank: int) -> Graph:
+    """The net with another pad on its first layers, and every Crop where the walk then puts it."""
+    for n in first:
+        graph = _with_layer(graph, n, graph.nodes[n].layer.repadded(pad))
+    for n in _cuts(graph, rank):
+        node = graph.nodes[n]
+        (like,) = (node.bottoms[i] for i in node.layer.shape_bottoms)
+        with blame(node.place, node.who):
+            offset = crop_offset(graph, mapped(node, 0)[0], like, rank)
+        graph = _with_layer(graph, n, node.layer.recut(offset))
+    return graph
+
+
+def _cuts(graph: Graph, rank: int) -> list[int]:
+    return [n for n, node in enumerate(graph.nodes) if node.layer.recut((0,) * rank) is not None]
+
+
+def _with_layer(graph: Graph, n: int, layer: Layer | None) -> Graph:
+    if layer is None:
+        return graph
+    node = dataclasses.replace(graph.nodes[n], layer=layer)
+    return dataclasses.replace(graph, nodes=(*graph.nodes[:n], node, *graph.nodes[n + 1 :]))

@@ -1,0 +1,71 @@
+"""pycaffe's ``caffe.coord_map``: where the pixels of one top sit on another's.
+
+Caffe: ``python/caffe/coord_map.py``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from netspec.coords import placement
+from netspec.errors import GraphError, LayerError
+from netspec.graph import Graph
+from netspec.spec import Top, connected
+from netspec.spec import crop as crop_to
+
+# How many spatial axes images and volumes may have; images are the most frequent.
+_RANKS = (2, 3, 1)
+
+
+class CannotCrop(GraphError, AssertionError):
+    """Two tops of which one cannot be cropped to the other; an AssertionError, as in pycaffe."""
+
+
+class CoordMap(NamedTuple):
+    """Pixel ``p`` of one top sits at ``a * p + b`` of another, over the axes after ``axis``.
+
+    Both are one number where all spatial axes agree, else arrays with one for each.
+    """
+
+    axis: int
+    a: float | np.ndarray
+    b: float | np.ndarray
+
+
+def coord_map_from_to(top_from: Top, top_to: Top) -> CoordMap:
+    """Where the pixels of ``top_from`` sit on those of ``top_to``.
+
+    A Crop of the one to the other needs an ``a`` of 1, and has the offset ``-b``. Raises a
+    NetSpecError, which is a RuntimeError, where no layers relate the two.
+    """
+    graph, (blob, like) = connected(top_from, top_to)
+    scale, shift = placement(graph, blob, like, _rank(graph))
+    axes = np.array([scale, shift], float)
+    alike = (axes == axes[:, :1]).all()
+    return CoordMap(1, *(axes[:, 0].tolist() if alike else axes))
+
+
+def crop(top_from: Top, top_to: Top) -> Top:
+    """A Crop of ``top_from`` to ``top_to`` that puts pixels on their own place.
+
+    Raises CannotCrop where scales differ or an offset is negative or no whole number.
+    """
+    graph, _ = connected(top_from, top_to)
+    try:
+        return crop_to(top_from, top_to, _rank(graph))
+    except GraphError as error:
+        raise CannotCrop(error.message, error.place, error.who) from None
+
+
+def _rank(graph: Graph) -> int:
+    """How many spatial axes a net's layers speak of."""
+    for rank in _RANKS:
+        try:
+            for node in graph.nodes:
+                node.layer.coords(rank)
+        except LayerError:
+            continue
+        return rank
+    return _RANKS[0]

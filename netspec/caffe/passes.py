@@ -1,0 +1,113 @@
+"""The passes of pycaffe's Net as compiled programs: some of a net's layers, forward or back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from netspec.graph import AUTOMATIC, Graph
+from netspec.layers.base import Array
+from netspec.runner import Params, Run, run
+from netspec.shapes import ParamKey, Shapes
+
+# The first and the last layer of a pass, by index.
+Nodes = tuple[int, int]
+
+
+class Made(NamedTuple):
+    """What a forward pass gives: blobs by name, what layers keep, the weighted sum of losses."""
+
+    blobs: dict[str, Array]
+    updates: dict[ParamKey, Array]
+    loss: Array
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def forward(
+    shapes: Shapes, nodes: Nodes, params: Params, given: Mapping[int, Array], key: Array | None
+) -> Made:
+    """Run layers on the values that they are given."""
+    made = run(shapes, params, given, key, range(nodes[0], nodes[1] + 1))
+    last = {
+        shapes.graph.values[i].name: i
+        for i in sorted(made.values)
+        if i not in given and shapes.graph.values[i].name != AUTOMATIC
+    }
+    return Made({name: made.value(i) for name, i in last.items()}, made.updates, made.loss())
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def backward(
+    shapes: Shapes,
+    nodes: Nodes,
+    params: Params,
+    given: Mapping[int, Array],
+    instead: Mapping[int, Array],
+    seeds: Mapping[int, Array],
+    key: Array | None,
+) -> tuple[dict[str, Array], dict[ParamKey, Array]]:
+    """The diff of every blob of some layers, by name, and of what they learn.
+
+    given: the values that the layers read but do not make. instead: what to take for values that
+    they do make. seeds: the diffs of those that none of them reads.
+    """
+    graph = shapes.graph
+    # Layers without tops have no gradient, and what they write has been written by the forward.
+    span = [n for n in range(nodes[0], nodes[1] + 1) if graph.nodes[n].tops]
+    first = _first_bindings(graph, {*given, *(top for n in span for top in graph.nodes[n].tops)})
+    if graph.data_dependent:
+        seen = run(shapes, params, given, key, span)
+        nudges = {i: jnp.zeros_like(seen.value(i)) for i in first.values()}
+    else:
+        nudges = {i: jnp.zeros(shapes.values[i], jnp.float32) for i in first.values()}
+    learned = {key: params[key] for key in _learned(shapes, span)}
+
+    def objective(learned: Params, nudges: Mapping[int, Array]) -> Array:
+        made = run(shapes, {**params, **learned}, given, key, span, nudges, instead)
+        return _objective(made, seeds)
+
+    gradients, diffs = jax.grad(objective, argnums=(0, 1))(learned, nudges)
+    # The diff of an output is what the backward started from.
+    shown = {name: seeds[i] if i in seeds else diffs[i] for name, i in first.items()}
+    return shown, gradients
+
+
+def _first_bindings(graph: Graph, values: Iterable[int]) -> dict[str, int]:
+    """Blob name -> its first value among these.
+
+    In-place layers write their bottom's diff over their top's: that of the first one is left.
+    """
+    first: dict[str, int] = {}
+    for i in sorted(values):
+        first.setdefault(graph.values[i].name, i)
+    first.pop(AUTOMATIC, None)
+    return first
+
+
+def _learned(shapes: Shapes, span: Iterable[int]) -> list[ParamKey]:
+    """What some layers have gradients of: their learned arrays, frozen ones if all are forced."""
+    specs, forced = shapes.param_specs, shapes.graph.force_backward
+    keys = dict.fromkeys(key for n in span for key in shapes.keys[n].values())
+    return [key for key in keys if specs[key].lr_mult or forced]
+
+
+def _objective(made: Run, seeds: Mapping[int, Array]) -> Array:
+    """What a backward pass is the gradient of."""
+    graph = made.shapes.graph
+    # What no loss depends on takes part only where `force_backward` asks for it.
+    terms = [
+        jnp.vdot(seed, made.value(i))
+        for i, seed in seeds.items()
+        if graph.force_backward or graph.values[i].producer in graph.under_loss
+    ]
+    # A loss that a layer reads on has its weight besides what comes back from there.
+    terms += [
+        weight * jnp.sum(made.value(i))
+        for i, weight in graph.losses
+        if i in made.values and i not in seeds
+    ]
+    return sum(terms, start=jnp.zeros((), jnp.float32))

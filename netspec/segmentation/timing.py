@@ -1,0 +1,160 @@
+"""How long a forward pass takes, stage by stage.
+
+A stage is compiled to a program of its own and fed what the stages before it made, in the layout in
+which the net holds it. What a compiler gains by fusing across stages is not in their times: their
+sum is somewhat above the time of the whole net, which is measured beside them.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from netspec.coords import step
+from netspec.errors import GraphError, require
+from netspec.graph import Graph, Node
+from netspec.layers.base import Array, Shape, text
+from netspec.module import Net
+from netspec.runner import Held, run
+from netspec.segmentation.tiles import RANK, made_by
+from netspec.shapes import ParamKey, Shapes
+
+UPSAMPLING = "upsampling"
+
+
+class Times(NamedTuple):
+    """Medians in seconds: of each stage, and of the whole net as one program.
+
+    shape: of the first blob that was fed. device: on what it ran.
+    """
+
+    stages: Mapping[str, float]
+    whole: float
+    shape: Shape
+    device: str
+
+    def table(self) -> str:
+        """A line a stage, with its share of their sum."""
+        total = sum(self.stages.values())
+        rows = [*self.stages.items(), ("sum", total), ("as one program", self.whole)]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(
+            f"{name:{width}}  {1000 * seconds:9.2f} ms"
+            + (f"  {seconds / total:5.1%}" if name in self.stages else "")
+            for name, seconds in rows
+        )
+
+    def title(self) -> str:
+        """What was timed."""
+        return f"forward of {text(self.shape)} on {self.device}, stages compiled one by one"
+
+
+def stage_times(net: Net, feeds: Mapping[str, Shape], scores: str, repeats: int = 5) -> Times:
+    """Time the layers that make ``scores`` of blobs of these shapes, in order.
+
+    Raises GraphError for a net that cannot be compiled.
+    """
+    graph = net.graph
+    wanted = graph.blob(scores)
+    made = made_by(graph, wanted)
+    for node in made:
+        require(
+            not node.layer.data_dependent,
+            f"{graph.file}: {node.who} makes blobs whose size hangs on their values; such a net "
+            "is not compiled, and has no stages to time",
+            GraphError,
+        )
+    shapes = net.shapes_for(feeds)
+    arrays = net.arrays()
+    random = np.random.default_rng(0)
+    held = {
+        graph.first_blobs[name]: Held(jnp.asarray(random.normal(size=shape), jnp.float32))
+        for name, shape in feeds.items()
+    }
+    everything = _program(shapes, _numbers(graph, made), {wanted})
+    whole = _median(lambda: everything(arrays, held), repeats)
+    stages: dict[str, float] = {}
+    for name, nodes in _runs(graph, wanted):
+        program = _program(shapes, nodes, _read_later(graph, nodes, wanted))
+        needed = {i: held[i] for n in nodes for i in graph.nodes[n].bottoms if i in held}
+        held |= program(arrays, needed)
+        seconds = _median(lambda p=program, h=needed: p(arrays, h), repeats)  # type: ignore[misc]
+        stages[name] = stages.get(name, 0.0) + seconds
+    device = jax.devices()[0].device_kind
+    return Times(stages, whole, next(iter(feeds.values())), device)
+
+
+def stages(graph: Graph, value: int) -> dict[int, str]:
+    """The layers that make a value, by number, and the stage of each.
+
+    Layers that learn are of the stage that their names begin with, up to the first ``/``, or else
+    ``_``: ``conv1`` for conv1_1 and conv1_2. Those that make a finer blob are of the upsampling.
+    Others are of the stage of what they read, unless a ``/`` says whose they are.
+    """
+    numbers = _numbers(graph, made_by(graph, value))
+    learned = {_head(graph.nodes[n].name) for n in numbers if graph.nodes[n].layer.learns}
+    found: dict[int, str] = {}
+    for n in numbers:
+        node = graph.nodes[n]
+        own = "/" in node.name and _head(node.name) in learned
+        across = step(node, RANK) if node.bottoms else None
+        if across is not None and min(across.scale) < 1:
+            found[n] = UPSAMPLING
+        elif node.layer.learns or own or not node.bottoms:
+            found[n] = _head(node.name)
+        else:
+            found[n] = found.get(graph.values[node.bottoms[0]].producer, _head(node.name))
+    return found
+
+
+def _head(name: str) -> str:
+    """``conv1`` of conv1_1, ``inception_3a`` of inception_3a/1x1."""
+    return re.split("/" if "/" in name else "_", name)[0]
+
+
+def _numbers(graph: Graph, nodes: list[Node]) -> list[int]:
+    """Where layers stand in the net; those that the host feeds run before it."""
+    return [graph.nodes.index(node) for node in nodes if not node.layer.is_source]
+
+
+def _runs(graph: Graph, value: int) -> list[tuple[str, list[int]]]:
+    """The layers in order, cut where the stage changes."""
+    found = groupby(stages(graph, value).items(), key=lambda pair: pair[1])
+    return [(name, [n for n, _ in pairs]) for name, pairs in found]
+
+
+def _read_later(graph: Graph, nodes: list[int], value: int) -> set[int]:
+    """The values that some layers make and later ones read, or that are wanted."""
+    made = {top for n in nodes for top in graph.nodes[n].tops}
+    return {i for i in made if i == value or any(n > nodes[-1] for n in graph.readers[i])}
+
+
+def _program(
+    shapes: Shapes, nodes: list[int], kept: set[int]
+) -> Callable[[Mapping[ParamKey, Array], Mapping[int, Held]], dict[int, Held]]:
+    """Some layers as one compiled function: what they read -> what is kept of what they make."""
+
+    def forward(arrays: Mapping[ParamKey, Array], given: Mapping[int, Held]) -> dict[int, Held]:
+        made = run(shapes, arrays, given, nodes=nodes).values
+        return {i: made[i].as_made() for i in kept}
+
+    return jax.jit(forward)
+
+
+def _median(call: Callable[[], Any], repeats: int) -> float:
+    """Seconds of a call, the first one, which compiles, left out."""
+    jax.block_until_ready(call())
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)

@@ -1,0 +1,251 @@
+"""A training regime turned into its equivalent: other images a step, the same memory of them.
+
+By momentum p, an image's gradient still has the share p^n in the n-th step after its own. Where k
+images make a step, that is about p^(1/k) an image, whichever k: p^(1/k) = p'^(1/k') is the
+equation of the FCN papers, by which 0.9 over 20 images is 0.995 over one.
+
+Source: Shelhamer, Long and Darrell, PAMI 2017, on momentum and batch size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from netspec.errors import NetSpecError, SolverError, fail, require, unreadable
+from netspec.files import whole
+from netspec.proto.solver_pb2 import SolverParameter
+from netspec.prototxt import read_solver, rewrite_solver
+from netspec.solving import regime
+from netspec.solving.schedules import gamma_in_parts
+from netspec.upgrade import upgrade_solver_type
+
+# What is counted in iterations.
+COUNTS = ("max_iter", "stepsize", "test_interval", "snapshot", "display", "average_loss")
+_MOST = 2**31 - 1
+_TYPES = ("SGD", "Nesterov")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a regime is to become.
+
+    iter_size: batches a step; None for as many as before. batch: images in a batch of the train
+    net, before and after. momentum: instead of the equivalent one. keep: what of an image stays as
+    it was: "step", its weight in a step, as in the papers' equation, or "way", how far it moves the
+    weights in all.
+    """
+
+    iter_size: int | None = None
+    batch: tuple[int, int] = (1, 1)
+    momentum: float | None = None
+    keep: str = "step"
+
+
+# The papers' regimes: 20 batches a step, one, and one with the momentum that is usual for 20.
+NAMED = {"accum": Target(20), "heavy": Target(1), "online": Target(1, momentum=0.9)}
+
+
+def target(name: str | None, iter_size: int | None, **others: Any) -> Target:
+    """One of `NAMED` or another, with other settings where they are not None."""
+    require(
+        name is None or iter_size is None,
+        f"--{name} and --iter-size both say how many batches make a step; give one",
+        SolverError,
+    )
+    given = [value for value in (name, iter_size, *others.values()) if value is not None]
+    require(
+        given and given != [others.get("keep")],
+        "say what to turn it into: --accum, --online, --heavy, --iter-size N, --batch OLD NEW or "
+        "--momentum P",
+        SolverError,
+    )
+    begun = NAMED[name] if name else Target(iter_size)
+    return replace(begun, **{k: value for k, value in others.items() if value is not None})
+
+
+def convert(old: str | Path, new: str | Path, target: Target) -> list[str]:
+    """Write the equivalent of a solver prototxt, comments and all; returns what was done to it.
+
+    Raises a NetSpecError where there is none, or ``new`` cannot be written.
+    """
+    solver = read_solver(old)
+    require(
+        Path(old).resolve() != Path(new).resolve(),
+        f"{new}: is the solver to turn; write to another",
+        NetSpecError,
+    )
+    with solver.blamed():
+        message, told = equivalent(upgrade_solver_type(solver).message, target)
+    title = f"# {Path(old).name}, turned by netspec regime: {' '.join(told[0].split())}.\n"
+    text = title + rewrite_solver(old, message)
+    try:
+        with whole(new) as part:
+            part.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise NetSpecError(unreadable(new, error)) from None
+    return told
+
+
+def equivalent(solver: SolverParameter, target: Target) -> tuple[SolverParameter, list[str]]:
+    """A solver with other images a step, and what was done to it, in words.
+
+    The rate: Caffe averages a step's gradient over its images, so an image has the weight
+    base_lr / k in its step, and moves the weights by base_lr / k / (1 - momentum) in all its
+    steps. Whether the loss is a sum over pixels or their mean is the same before and after. Raises
+    SolverError where the equation says nothing.
+    """
+    iter_size = solver.iter_size if target.iter_size is None else target.iter_size
+    _check(solver, target, iter_size)
+    images, new_images = solver.iter_size * target.batch[0], iter_size * target.batch[1]
+    parts = images / new_images
+    same = solver.momentum ** (1 / parts)
+    momentum = same if target.momentum is None else target.momentum
+    shorter = (1 - momentum) / (1 - solver.momentum) if target.keep == "way" else 1.0
+    new = SolverParameter()
+    new.CopyFrom(solver)
+    new.iter_size = iter_size
+    if momentum != solver.momentum:
+        new.momentum = _factor("momentum", momentum, images, new_images)
+    gamma = gamma_in_parts(solver, parts)
+    if gamma != solver.gamma:
+        # Of other policies gamma is no factor, and may be near to 1.
+        exact = solver.lr_policy == "exp"
+        new.gamma = _factor("gamma", gamma, images, new_images) if exact else _rounded(gamma)
+    new.base_lr = _rounded(solver.base_lr / parts * shorter)
+    _rescale(new, parts)
+    if solver.clip_gradients > 0:
+        new.clip_gradients = _rounded(solver.clip_gradients * iter_size / solver.iter_size)
+    told = [
+        f"images    {images} -> {new_images} a step",
+        f"momentum  {_momentum_told(solver, new, same)}",
+        f"base_lr   {_rate_told(solver, new, target.keep, (images, new_images))}",
+    ]
+    return new, [*told, *_others_told(solver, new, target)]
+
+
+def _check(solver: SolverParameter, target: Target, iter_size: int) -> None:
+    regime.check(solver)
+    require(
+        solver.type in _TYPES,
+        f"type \"{solver.type}\": p^(1/k) = p'^(1/k') is about {' and '.join(_TYPES)}",
+        SolverError,
+    )
+    require(solver.base_lr > 0, f"base_lr {solver.base_lr:g} must be positive", SolverError)
+    require(
+        0 <= solver.momentum < 1,
+        f"momentum {solver.momentum:g} is outside 0 to 1",
+        SolverError,
+    )
+    require(solver.gamma >= 0, f"gamma {solver.gamma:g} must not be negative", SolverError)
+    require(
+        target.momentum is None or 0 <= target.momentum < 1,
+        f"--momentum {target.momentum} is outside 0 to 1",
+        SolverError,
+    )
+    for name, value in (("iter-size", iter_size), ("batch", min(target.batch))):
+        require(value > 0, f"--{name} {value} must be at least 1", SolverError)
+    for name, value in (("iter-size", iter_size), ("batch", max(target.batch))):
+        require(value <= _MOST, f"--{name} {value} must be at most {_MOST}", SolverError)
+
+
+def _rounded(value: float) -> float:
+    """With as many digits as one cares to read."""
+    return float(f"{value:.6g}")
+
+
+def _factor(name: str, value: float, images: int, new_images: int) -> float:
+    """The same for what is multiplied anew each iteration, so that its distance to 1 counts.
+
+    Raises SolverError where a solver's float would be off by more than a hundredth of that.
+    """
+    for kept in (_rounded(value), float(np.float32(value))):
+        if math.isclose(1 - kept, 1 - value, rel_tol=0.01):
+            return kept
+    return fail(
+        f"{name} would have to be {value:.9g} for {new_images} of {images} images a step, too near "
+        "to 1 to keep",
+        SolverError,
+    )
+
+
+def _rescale(solver: SolverParameter, parts: float) -> None:
+    """Let an iteration be ``parts`` of them, for all that is counted in them."""
+    for name in COUNTS:
+        if getattr(solver, name) and solver.HasField(name):
+            setattr(solver, name, _count(getattr(solver, name), parts))
+    solver.stepvalue[:] = [_count(value, parts) for value in solver.stepvalue]
+
+
+def _count(value: int, parts: float) -> int:
+    return min(max(1, round(value * parts)), _MOST)
+
+
+def _momentum_told(old: SolverParameter, new: SolverParameter, same: float) -> str:
+    if not old.momentum and not new.momentum:
+        return "0: a step forgets those before it, whatever their images"
+    if math.isclose(new.momentum, same, abs_tol=1e-6):
+        return (
+            f"{old.momentum:g} -> {new.momentum:g}: p^(1/k) stays, so that an image is forgotten "
+            "after as many others"
+        )
+    return (
+        f"{old.momentum:g} -> {new.momentum:g} as asked for: not the equivalent, which is "
+        f"{same:.6g} by p^(1/k) = p'^(1/k')"
+    )
+
+
+def _rate_told(
+    old: SolverParameter, new: SolverParameter, keep: str, images: tuple[int, int]
+) -> str:
+    step, way = (
+        [s.base_lr / k / d for s, k, d in zip((old, new), images, divisors, strict=True)]
+        for divisors in ((1, 1), (1 - old.momentum, 1 - new.momentum))
+    )
+    why = f"{old.base_lr:g} -> {new.base_lr:g}: Caffe averages a step over its images; "
+    if keep == "step":
+        return (
+            f"{why}an image's weight in a step, base_lr / k, stays {step[0]:.3g}; in all, "
+            f"base_lr / k / (1 - p), it moves the weights {way[1] / way[0]:.3g} times as far, by "
+            f"{images[0] / images[1]:g} times as many steps (--keep way: as far)"
+        )
+    return (
+        f"{why}how far an image moves the weights in all, base_lr / k / (1 - p), stays "
+        f"{way[0]:.3g}; its weight in a step is {step[1] / step[0]:.3g} times what it was"
+    )
+
+
+def _others_told(old: SolverParameter, new: SolverParameter, target: Target) -> Iterator[str]:
+    counts = [name for name in (*COUNTS, "stepvalue") if getattr(old, name) != getattr(new, name)]
+    if counts:
+        listed = ", ".join(f"{n} {_text(old, n)} -> {_text(new, n)}" for n in counts)
+        yield f"counts    {listed}: as many images"
+    if old.gamma != new.gamma:
+        yield f"gamma     {old.gamma:g} -> {new.gamma:g}: the rate falls over as many images"
+    if old.weight_decay:
+        yield "decay     weight_decay stays, beside a gradient that is averaged before and after"
+    if old.clip_gradients != new.clip_gradients:
+        yield (
+            f"clipping  clip_gradients {old.clip_gradients:g} -> {new.clip_gradients:g}: of a sum "
+            "over iter_size; the same only where all gradients point one way"
+        )
+    if target.batch[0] != target.batch[1]:
+        yield (
+            f"the net   needs another batch_size, {target.batch[1]} for {target.batch[0]}, and a "
+            "loss that is divided by it, as all but normalization: NONE are"
+        )
+    if old.HasField("snapshot_prefix"):
+        yield (
+            f"snapshots {old.snapshot_prefix}, as before: runs of both regimes would write over "
+            "each other's"
+        )
+
+
+def _text(solver: SolverParameter, name: str) -> str:
+    value = getattr(solver, name)
+    return str(value) if isinstance(value, int) else "+".join(map(str, value))

@@ -1,0 +1,193 @@
+"""What a training step holds on its way back, and a net in stages that hold less.
+
+Gradients take the layers from last to first, and each layer's needs what it made, or was given, on
+the way there. In stages, only what later ones read is kept of most of them; what lies within is
+computed again when gradients come to it. Cuts are put where this takes the least memory, as far as
+shapes tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netspec.layers.base import count
+from netspec.layers.precision import Precision
+from netspec.shapes import Shapes
+
+FLOAT_BYTES = 4
+# How far above the least memory a net in stages may go, to compute less of it again.
+_SLACK = 1.01
+# Cuts are looked for at so many places at most, where the least crosses.
+_PLACES = 250
+
+Bytes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Layers in a row. again: whether what is within is computed once more on the way back."""
+
+    nodes: range
+    again: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Loads:
+    """Bytes that a step holds at each layer, but for parameters and their history.
+
+    before: what all layers before each keep for the way back, that of all of them at the end.
+    work: while gradients go through a layer: its own blobs' gradients, and those of the parameters
+    from it on. crossing: for each cut, by layer: what of that layer and those after it, before the
+    cut, is read behind the cut.
+    """
+
+    before: Bytes
+    work: Bytes
+    crossing: tuple[Bytes, ...]
+
+    def most(self, span: range) -> int:
+        """What a stage takes when gradients go through it, beside what was kept before it."""
+        held = self.before[span.start + 1 : span.stop + 1] - self.before[span.start]
+        return int(np.max(held + self.work[span.start : span.stop], initial=0))
+
+    def left(self, stage: Stage) -> int:
+        """What is kept of a stage until gradients come to it."""
+        a, b = stage.nodes.start, stage.nodes.stop
+        return int(self.crossing[b][a] if stage.again else self.before[b] - self.before[a])
+
+    def peak(self, stages: Sequence[Stage]) -> int:
+        """What the way back takes at most."""
+        kept, most = 0, 0
+        for stage in stages:
+            most = max(most, kept + self.most(stage.nodes))
+            kept += self.left(stage)
+        return most
+
+
+@lru_cache(maxsize=256)
+def loads(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> Loads:
+    """The loads of a net's layers. blob_bytes: what a number of the blobs between layers takes."""
+    graph = shapes.graph
+    learned = [_learned(shapes, n) for n in range(len(graph.nodes))]
+    carries = [any(w) or bool(p) for w, p in zip(shapes.wanted, learned, strict=True)]
+    overwritten = {node.bottoms[slot] for node in graph.nodes for slot in node.in_place}
+    sizes = [count(shape) for shape in shapes.values]
+    kept, own = [], []
+    for n, node in enumerate(graph.nodes):
+        needed = not node.layer.is_source and (
+            carries[n] or any(carries[m] for i in node.tops for m in graph.readers[i])
+        )
+        # Of what is overwritten in place, it is kept which elements passed: a byte each.
+        mine = sum(sizes[i] * (1 if i in overwritten else blob_bytes) for i in node.tops)
+        reads = sum(sizes[i] for i in node.bottoms)
+        if carries[n] and node.layer.precision is Precision.FULL:
+            mine += FLOAT_BYTES * reads
+        kept.append(mine if needed else 0)
+        diffs = sum(sizes[i] for i in node.tops)
+        diffs += sum(sizes[i] for i, w in zip(node.bottoms, shapes.wanted[n], strict=True) if w)
+        # For products, arrays and weights are brought into the order that the processor likes.
+        moved = FLOAT_BYTES * (diffs + reads) + 2 * learned[n] if learned[n] else 0
+        own.append(blob_bytes * diffs + moved if carries[n] else 0)
+    gradients = np.cumsum(learned[::-1])[::-1]
+    before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+    return Loads(before, np.array(own, np.int64) + gradients, _crossing(shapes, blob_bytes))
+
+
+def _learned(shapes: Shapes, n: int) -> int:
+    """The bytes of a layer's arrays that training changes; of shared ones, those of their owner."""
+    return FLOAT_BYTES * sum(
+        count(shapes.params[key].shape)
+        for key in shapes.keys[n].values()
+        if key.layer == shapes.graph.nodes[n].name
+        and shapes.params[key].learned
+        and shapes.param_specs[key].lr_mult
+    )
+
+
+def _crossing(shapes: Shapes, blob_bytes: int) -> tuple[Bytes, ...]:
+    graph = shapes.graph
+    # What the host feeds is there all the time.
+    made = [
+        (value.producer, readers[-1], blob_bytes * count(shape))
+        for value, readers, shape in zip(graph.values, graph.readers, shapes.values, strict=True)
+        if readers and not graph.nodes[value.producer].layer.is_source
+    ]
+    producers, lasts, sizes = np.array(made, np.int64).reshape(-1, 3).T
+    found = []
+    for cut in range(len(graph.nodes) + 1):
+        alive = np.where((producers < cut) & (lasts >= cut), sizes, 0)
+        each = np.bincount(producers, alive, len(graph.nodes)).astype(np.int64)
+        found.append(np.cumsum(each[::-1])[::-1])
+    return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def stages(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> tuple[Stage, ...]:
+    """The stages of a net in order, all layers in one of them. blob_bytes: see `loads`."""
+    found = loads(shapes, blob_bytes)
+    cuts = _cuts(found)
+    spans = [range(a, b) for a, b in zip([0, *cuts], [*cuts, len(found.work)], strict=True)]
+    # The last one is where gradients begin: nothing of it has gone yet.
+    again = [
+        not any(shapes.graph.nodes[n].layer.on_host for n in span) and span is not spans[-1]
+        for span in spans
+    ]
+
+    def made() -> tuple[Stage, ...]:
+        return tuple(map(Stage, spans, again))
+
+    room = _SLACK * found.peak(made())
+    for i in sorted(range(len(spans)), key=lambda i: found.left(Stage(spans[i], False))):
+        before, again[i] = again[i], False
+        if found.peak(made()) > room:
+            again[i] = before
+    return made()
+
+
+def _cuts(loads: Loads) -> list[int]:
+    """Before which layers to cut, so that the peak is least, and then what crosses the cuts."""
+    nodes = len(loads.work)
+    inner = sorted(range(1, nodes), key=lambda cut: int(loads.crossing[cut][0]))[:_PLACES]
+    places = np.array([0, *sorted(inner), nodes])
+    # most[j][i]: what a stage from place i to place j takes.
+    most = []
+    for b in places:
+        ends = np.maximum.accumulate((loads.before[1 : b + 1] + loads.work[:b])[::-1])[::-1]
+        most.append(np.array([ends[a] - loads.before[a] for a in places[places < b]], np.int64))
+    low, high = 0, loads.peak([Stage(range(nodes), False)])
+    best = list[int]()
+    # To a percent of the peak.
+    for _ in range(7):
+        limit = (low + high) // 2
+        found = _within(loads, places, most, limit)
+        if found is None:
+            low = limit
+        else:
+            high, best = limit, found
+    return best
+
+
+def _within(loads: Loads, places: Bytes, most: Sequence[Bytes], limit: int) -> list[int] | None:
+    """The cuts that the least crosses, among those whose peak is within a limit, if there are."""
+    never = np.iinfo(np.int64).max
+    costs, froms = np.full(len(places), never), [0] * len(places)
+    costs[0] = 0
+    for j in range(1, len(places)):
+        so_far = costs[:j]
+        # What cannot be reached costs more than any limit.
+        fits = (so_far <= limit) & (most[j] <= limit - np.minimum(so_far, limit))
+        cost = np.where(fits, so_far + loads.crossing[places[j]][places[:j]], never)
+        froms[j] = int(np.argmin(cost))
+        costs[j] = cost[froms[j]]
+    if costs[-1] == never:
+        return None
+    cuts, j = list[int](), froms[-1]
+    while j:
+        cuts.append(int(places[j]))
+        j = froms[j]
+    return cuts[::-1]
