@@ -52,12 +52,12 @@ class Frames:
         LayerError where the net cannot work at its size, and SolverError where not at all of them.
         """
         given = given_of(feeds)
-        exact = self.net.shapes_for(given)
         together = beside or [given]
-        largest = {name: _largest([each[name] for each in together]) for name in given}
+        exacts = [self.net.shapes_for(each) for each in together]
+        exact = self.net.shapes_for(given)
         roomy = None
         if not all(map(self._at_home, together)):
-            roomy = self._room_for(largest, [self.net.shapes_for(each) for each in together])
+            roomy = self._room_for(_largest(together), exacts)
         if roomy is None:
             _require_same(together)
         self.sizes.add(tuple(given.items()))
@@ -114,9 +114,12 @@ def given_of(feeds: Mapping[str, Any]) -> dict[str, Shape]:
     return {name: tuple(array.shape) for name, array in feeds.items()}
 
 
-def _largest(shapes: Sequence[Shape]) -> Shape:
-    """The largest size along each axis."""
-    return tuple(max(sizes) for sizes in zip(*shapes, strict=True))
+def _largest(together: Sequence[Given]) -> dict[str, Shape]:
+    """The largest size along each axis of each blob."""
+    return {
+        name: tuple(map(max, zip(*(each[name] for each in together), strict=True)))
+        for name in together[0]
+    }
 
 
 def _require_same(together: Sequence[Given]) -> None:

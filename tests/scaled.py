@@ -2,64 +2,96 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from netspec.errors import NetSpecError
+from netspec.manner import Manner
 from netspec.solving.loop import Solver
 from netspec.solving.mesh import Mesh
 
 SOLVER = (
-    'net: "{net}.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 weight_decay: 0.01 '
+    'net: "{net}.prototxt" base_lr: 0.01 lr_policy: "fixed" {rule} weight_decay: 0.01 '
     'clip_gradients: 3 iter_size: {iter_size} random_seed: 3 snapshot_prefix: "{name}" '
 )
-# Name -> net, devices, whether in parts, iter_size, the iterations of the snapshots it goes over.
+# The rules of type, and what each needs said.
+RULES = {
+    "sgd": 'type: "SGD" momentum: 0.9',
+    "nesterov": 'type: "Nesterov" momentum: 0.9',
+    "adagrad": 'type: "AdaGrad"',
+    "rmsprop": 'type: "RMSProp" rms_decay: 0.9',
+    "adadelta": 'type: "AdaDelta" momentum: 0.9 delta: 1e-3',
+    "adam": 'type: "Adam" momentum: 0.9 momentum2: 0.99',
+}
+
+
+class Run(NamedTuple):
+    """Four updates; after: those before are made by another run, up to its snapshot."""
+
+    net: str
+    devices: int
+    iter_size: int
+    split: bool = False
+    after: tuple[str, int] | None = None
+    rule: str = "sgd"
+    manner: Manner = Manner()
+
+
 RUNS = {
-    "rows-one": ("rows", 1, False, 8, ()),
-    "rows-eight": ("rows", 8, False, 1, ()),
-    "rows-parts": ("rows", 8, True, 1, ()),
-    "rows-twice": ("rows", 4, True, 2, ()),
-    "rows-resumed": ("rows", 8, True, 1, (("rows-twice", 2),)),
-    "rows-back": ("rows", 1, False, 8, (("rows-eight", 2),)),
-    "sizes-one": ("sizes", 1, False, 4, ()),
-    "sizes-four": ("sizes", 4, False, 1, ()),
+    "rows-one": Run("rows", 1, 8),
+    "rows-eight": Run("rows", 8, 1),
+    "rows-parts": Run("rows", 8, 1, split=True),
+    "rows-twice": Run("rows", 4, 2, split=True),
+    "rows-resumed": Run("rows", 8, 1, split=True, after=("rows-twice", 2)),
+    "rows-back": Run("rows", 1, 8, after=("rows-eight", 2)),
+    "sizes-one": Run("sizes", 1, 4),
+    "sizes-four": Run("sizes", 4, 1),
+    "remat-four": Run("sizes", 4, 1, split=True, manner=Manner(remat=True)),
+    "bf16-one": Run("sizes", 1, 4, manner=Manner("bf16")),
+    "bf16-four": Run("sizes", 4, 1, manner=Manner("bf16")),
+} | {
+    f"{rule}-{name}": Run("rows", devices, 4 // devices, split=True, rule=rule)
+    for rule in list(RULES)[1:]
+    for name, devices in (("one", 1), ("four", 4))
 }
 REFUSED = ("memory", "host", "misfit")
 
 
-def solver(name: str, net: str, devices: int, split: bool, iter_size: int) -> Solver:
-    text = SOLVER.format(net=net, iter_size=iter_size, name=name)
+def solver(name: str, run: Run) -> Solver:
+    text = SOLVER.format(net=run.net, iter_size=run.iter_size, name=name, rule=RULES[run.rule])
     path = Path(f"{name}-solver.prototxt")
     path.write_text(text)
-    mesh = Mesh(jax.devices()[:devices] if devices > 1 else (), split)
-    return Solver.from_file(path, mesh=mesh)
+    made = Solver.from_file(path, mesh=Mesh(jax.devices()[: run.devices], run.split))
+    made.net.manner = run.manner
+    return made
 
 
 def main() -> None:
     found: dict[str, np.ndarray] = {}
     said: dict[str, object] = {}
-    for name, (net, devices, split, iter_size, snapshots) in RUNS.items():
-        run = solver(name, net, devices, split, iter_size)
-        for other, iteration in snapshots:
-            run.restore(f"{other}_iter_{iteration}.solverstate")
-        while run.iteration < 4:
-            run.step(1)
-            if run.iteration == 2 and not snapshots:
-                run.snapshot()
-        for key, array in run.trainer.arrays().items():
+    for name, run in RUNS.items():
+        made = solver(name, run)
+        if run.after is not None:
+            made.restore("{}_iter_{}.solverstate".format(*run.after))
+        while made.iteration < 4:
+            made.step(1)
+            if made.iteration == 2 and run.after is None:
+                made.snapshot()
+        for key, array in made.trainer.arrays().items():
             found[f"{name}/{key}"] = np.asarray(array)
-        found[f"{name}/losses"] = np.array([float(loss) for loss in run.losses])
-        for blob, array in run.outputs.items():
+        found[f"{name}/losses"] = np.array([float(loss) for loss in made.losses])
+        for blob, array in made.outputs.items():
             found[f"{name}/outputs/{blob}"] = np.asarray(array)
         history = sum(
-            leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(run.trainer.state)
+            leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(made.trainer.state)
         )
-        said[name] = {"data": run.data, "history": history}
-        run.close()
+        said[name] = {"data": made.data, "history": history}
+        made.close()
     for name in REFUSED:
         try:
-            refused = solver(name, name, 4, False, 1)
+            refused = solver(name, Run(name, 4, 1))
             refused.step(1)
         except NetSpecError as error:
             said[name] = str(error)

@@ -8,22 +8,33 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import h5py
+import jax
 import numpy as np
 import pytest
 from PIL import Image
+from scaled import RULES
 
-from netspec.errors import SolverError
+from netspec import build
+from netspec.errors import Place, SolverError
 from netspec.layers.base import Shape
+from netspec.proto.layers_pb2 import TRAIN, LayerParameter
+from netspec.solving import meeting
 from netspec.solving.cluster import Scale, joined
+from netspec.solving.evaluation import Evaluation
+from netspec.solving.listener import Listener
 from netspec.solving.loop import Solver
-from netspec.solving.peers import meet
-from netspec.sources.base import Batch, Source
+from netspec.solving.meeting import Where, free_port, meet
+from netspec.solving.peers import Peers
+from netspec.sources.base import Batch, ParallelSource
+from netspec.sources.feed import Feed
 from netspec.sources.share import Share
 from netspec.weights import read_weights
 
@@ -156,16 +167,26 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
         ("rows-resumed", "rows-one"),
         ("rows-back", "rows-one"),
         ("sizes-four", "sizes-one"),
+        ("remat-four", "sizes-one"),
+        *((f"{rule}-four", f"{rule}-one") for rule in list(RULES)[1:]),
     ],
 )
 def test_devices_make_the_update_of_iter_size(found: Found, name: str, one: str) -> None:
-    """In parts or whole, over a snapshot of another number of devices, on images of any size."""
+    """In parts or whole, by each rule, over a snapshot of another number, on images of any size."""
     mine, expected = found.run(name), found.run(one)
     assert mine.keys() == expected.keys()
     for key, array in expected.items():
         if not key.startswith("norm."):
             np.testing.assert_allclose(mine[key], array, 2e-5, 1e-6, err_msg=key)
     assert found.said[name]["data"] == found.said[one]["data"]
+
+
+def test_devices_in_bfloat16(found: Found) -> None:
+    """They differ from one device by less than bfloat16 does from float32."""
+    mine, one, wide = (found.run(name) for name in ("bf16-four", "bf16-one", "sizes-one"))
+    for key, array in one.items():
+        np.testing.assert_allclose(mine[key], array, 2e-5, 1e-5, err_msg=key)
+    assert abs(one["losses"] / wide["losses"] - 1).max() > 2e-4
 
 
 def test_running_statistics_decay_once_an_update(found: Found) -> None:
@@ -188,19 +209,24 @@ def test_nets_that_one_device_must_train(found: Found, name: str) -> None:
     assert REFUSED[name] in found.said[name]
 
 
-class Numbers(Source):
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    write_nets(tmp_path)
+    return tmp_path
+
+
+class Numbers(ParallelSource):
     """0, 1, 2, ...; ``made``: those that were asked for."""
 
     def __init__(self) -> None:
+        super().__init__(LayerParameter(), TRAIN, 0, Place(""))
         self.position = 0
         self.made: list[int] = []
 
     @property
     def tops(self) -> dict[str, Shape]:
         return {"n": (self.position,)}
-
-    def next(self) -> Batch:
-        return self.job()()
 
     def job(self) -> Any:
         number = self.position
@@ -245,11 +271,38 @@ def test_processes_read_without_overlap() -> None:
         assert sorted(read) == list(range(start, start + 12))
 
 
+@pytest.mark.parametrize("net", ["rows", "sizes"])
+def test_shuffled_data_are_dealt_out(folder: Path, net: str) -> None:
+    """To three processes in turn, over several passes."""
+    graph = build.graph(f"{net}.prototxt", "train")
+    with ExitStack() as stack:
+        whole = stack.enter_context(Feed(graph, seed=3))
+        parts = [
+            stack.enter_context(Feed(graph, seed=3, share=partial(Share, first=i, count=1, of=3)))
+            for i in range(3)
+        ]
+        for turn in range(12):
+            expected, mine = whole.next(), parts[turn % 3].next()
+            assert whole.current == parts[turn % 3].current
+            for name, array in expected.items():
+                np.testing.assert_array_equal(mine[name], array)
+        assert all(part.state() == whole.state() for part in parts)
+
+
 @pytest.mark.parametrize(
     ("scale", "message"),
     [
         (Scale(devices="many"), '--devices many: a number from 1 on, or "all"'),
-        (Scale(devices="99"), r"--devices 99: there are \d+ \(cpu\)"),
+        (
+            Scale(devices="99"),
+            r"--devices 99: JAX finds \d+ cpu devices? \(to try it out: XLA_FLAGS=--xla_force_\w+"
+            r"=99 makes virtual ones\)",
+        ),
+        (
+            Scale(shard_params=True),
+            "--shard-params lays a part .* and this run has one; give --dev",
+        ),
+        (Scale(processes="auto", process=1), "--processes auto asks the cluster for"),
         (Scale(processes="2"), "--coordinator, --processes and --process go together"),
         (Scale(coordinator="h:1", processes="2"), "--coordinator, --processes and --process go"),
         (Scale("1", None, False, "h:1", "two", 0), '--processes two: a number from 1 on, or "auto'),
@@ -259,6 +312,16 @@ def test_processes_read_without_overlap() -> None:
 )
 def test_what_cannot_be_had(scale: Scale, message: str) -> None:
     with pytest.raises(SolverError, match=message), joined(scale):
+        pass
+
+
+def test_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def initialize() -> None:
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    message = "^--processes auto: JAX finds no cluster here .*; give --coordinator"
+    with pytest.raises(SolverError, match=message), joined(Scale(processes="auto")):
         pass
 
 
@@ -277,15 +340,10 @@ def test_batch_per_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             Solver.from_file("solver.prototxt", mesh=mesh)
 
 
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def start(folder: Path, solver: str) -> list[subprocess.Popen[str]]:
     """Two processes of one run."""
     command = [sys.executable, "-m", "netspec", "solve", solver, "--shard-params"]
-    command += ["--coordinator", f"127.0.0.1:{port()}", "--processes", "2", "--process"]
+    command += ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process"]
     return [
         subprocess.Popen(
             [*command, str(process)],
@@ -299,19 +357,18 @@ def start(folder: Path, solver: str) -> list[subprocess.Popen[str]]:
     ]
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    write_nets(tmp_path)
-    return tmp_path
-
-
 def test_two_processes_are_one(folder: Path) -> None:
     """They learn what one does, test as it does, and one of them talks and writes."""
     Path("two.prototxt").write_text(TWO.format(end=4, name="two", iter_size=1))
     Path("one.prototxt").write_text(TWO.format(end=4, name="one", iter_size=2))
     processes = start(folder, "two.prototxt")
-    one = Solver.from_file("one.prototxt")
+    tests: list[tuple[int, float]] = []
+
+    class Tested(Listener):
+        def test(self, solver: Solver, index: int, result: Evaluation) -> None:
+            tests.append((solver.iteration, result.metrics["score"].mean_iu))
+
+    one = Solver.from_file("one.prototxt", Tested())
     one.solve()
     one.close()
     (out, error), (quiet, quiet_error) = (process.communicate(timeout=300) for process in processes)
@@ -322,6 +379,13 @@ def test_two_processes_are_one(folder: Path) -> None:
     assert [line for line in quiet.splitlines() if "Gloo" not in line] == []
     files = {path.name for path in Path("one").iterdir()}
     assert {path.name for path in Path("two").iterdir()} == files | {"run.log.jsonl"}
+    logged = [json.loads(line) for line in Path("two/run.log.jsonl").read_text().splitlines()]
+    assert [iteration for iteration, _ in tests] == [0, 2, 4]
+    assert tests == [
+        (event["iteration"], pytest.approx(event["metrics"]["score"]["mean_iu"], rel=1e-6))
+        for event in logged
+        if event["event"] == "test"
+    ]
     for iteration in (2, 4):
         name = f"run_iter_{iteration}"
         mine, expected = (read_weights(f"{run}/{name}.caffemodel").layers for run in ("two", "one"))
@@ -336,43 +400,100 @@ def test_two_processes_are_one(folder: Path) -> None:
         np.testing.assert_allclose(records[0]["losses"], records[1]["losses"], 1e-5)
 
 
-def test_a_lost_process_ends_the_others(folder: Path) -> None:
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_process_ends_the_others(folder: Path, lost: int) -> None:
     Path("two.prototxt").write_text(TWO.format(end=100000, name="two", iter_size=1))
     processes = start(folder, "two.prototxt")
+    left = processes[1 - lost]
     end = time.monotonic() + 300
     while not Path("two/run_iter_2.solverstate").exists() and time.monotonic() < end:
-        assert processes[0].poll() is None, processes[0].communicate()[1]
+        assert left.poll() is None, left.communicate()[1]
         time.sleep(0.05)
-    os.kill(processes[1].pid, signal.SIGKILL)
-    _, error = processes[0].communicate(timeout=60)
-    processes[1].communicate()
-    assert processes[0].returncode == 1
-    assert "netspec: process 1 of 2 (counted from 0) is lost: " in error
-    assert "; the last snapshot is that of iteration " in error
+    os.kill(processes[lost].pid, signal.SIGKILL)
+    _, error = left.communicate(timeout=60)
+    processes[lost].communicate()
+    assert left.returncode == 1, error
+    assert f"netspec: process {lost} of 2 (counted from 0) is lost: " in error
+    assert "; the last snapshot is two/run_iter_" in error
+
+
+def all_meet(count: int) -> tuple[list[Future[Peers]], ThreadPoolExecutor]:
+    """Processes that find each other where process 0 tells the others to."""
+    told: SimpleQueue[Where] = SimpleQueue()
+
+    def tell(where: Where) -> Where:
+        for _ in range(count - 1):
+            told.put(where)
+        return where
+
+    pool = ThreadPoolExecutor(count)
+    first = pool.submit(meet, 0, count, (["nowhere.invalid", "127.0.0.1"], 0), tell)
+    others = [pool.submit(meet, i, count, ([], 0), lambda _: told.get()) for i in range(1, count)]
+    return [first, *others], pool
 
 
 def test_processes_hear_each_other() -> None:
     """From the first word on, however soon it comes; and all hear of a loss, by its number."""
-    told: SimpleQueue[bytes] = SimpleQueue()
-
-    def tell(said: bytes) -> bytes:
-        for _ in range(2):
-            told.put(said)
-        return said
-
-    with ThreadPoolExecutor(3) as pool:
-        gathered = pool.submit(meet, 0, 3, "127.0.0.1", tell)
-        others = [pool.submit(meet, i, 3, None, lambda _: told.get()) for i in (1, 2)]
-        one, two = (other.result() for other in others)
-        heard = [pool.submit(peers.exchange, value) for peers, value in ((one, None), (two, [2]))]
-        peers = gathered.result()
-        assert peers.exchange("0") == ["0", None, [2]]
-        assert [each.result() for each in heard] == [["0", None, [2]]] * 2
+    met, pool = all_meet(3)
+    with pool:
+        one, two = (other.result() for other in met[1:])
+        heard = [
+            pool.submit(peers.exchange, value) for peers, value in ((one, {"lost": 0}), (two, [2]))
+        ]
+        zero = met[0].result()
+        said = ["0", {"lost": 0}, [2]]
+        assert zero.exchange("0") == said
+        assert [each.result() for each in heard] == [said] * 2
     two.close()
-    for left in (peers, one):
-        with (
-            pytest.raises(SolverError, match=r"^process 2 of 3 .* is lost: .*; nothing is saved$"),
-            left.needed(lambda: "nothing is saved"),
-        ):
-            left.exchange(None)
+    with (
+        pytest.raises(SolverError, match=r"^process 2 of 3 .* is lost: .*; nothing is saved$"),
+        zero.needed(lambda: "nothing is saved"),
+    ):
+        zero.exchange(None)
+    with pytest.raises(SolverError, match=r"^process 2 of 3 .* is lost: .* cannot be reached$"):
+        one.exchange(None)
+    for left in (zero, one):
         left.close()
+
+
+def test_a_mistake_is_told_though_a_process_is_lost() -> None:
+    """All may leave for the same reason, one of them first."""
+    met, pool = all_meet(2)
+    with pool:
+        zero, one = (each.result() for each in met)
+
+    def fails() -> None:
+        with zero.needed(lambda: "nothing is saved"):
+            one.close()
+            while zero.lost is None:
+                time.sleep(0.01)
+            raise SolverError("not finite")
+
+    with pytest.raises(SolverError, match=r"^not finite$"):
+        fails()
+    zero.close()
+
+
+def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "_MEETING", 1)
+    port = free_port()
+    here = (["127.0.0.1"], port)
+    with pytest.raises(SolverError, match=f"^process 1 of 2 did not .* 1 s: 127.0.0.1:{port}: "):
+        meet(1, 2, here)
+    with pytest.raises(SolverError, match=r"^after 1 s process 1, 2 of 3 is not here \(0 others "):
+        meet(0, 3, here)
+    busy = f"^process 0 cannot listen at port {port}: Address"
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(SolverError, match=busy):
+        meet(0, 2, here)
+    monkeypatch.setattr(meeting, "_MEETING", 20)
+    with ThreadPoolExecutor(2) as pool:
+        zero, one = pool.submit(meet, 0, 3, here), pool.submit(meet, 1, 3, here)
+        peers = one.result()
+        with pytest.raises(SolverError, match=r"^process 1 of 3: there is a process 1 already$"):
+            meet(1, 3, here)
+        with pytest.raises(SolverError, match=r"^process 1 of 2: process 0 is one of 3, and this "):
+            meet(1, 2, here)
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        for each in (meet(2, 3, here), peers, zero.result()):
+            each.close()

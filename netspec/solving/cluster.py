@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,9 +14,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from netspec.errors import SolverError, fail, require
+from netspec.errors import SolverError, counted, fail, require
+from netspec.solving.meeting import Where, free_port, here, meet
 from netspec.solving.mesh import Mesh
-from netspec.solving.peers import Peers, meet
+from netspec.solving.peers import Peers
 
 # Room for what process 0 tells the others of how to reach it.
 _BROADCAST = 1024
@@ -48,10 +50,11 @@ def joined(scale: Scale) -> Iterator[Mesh]:
     """
     peers = Peers()
     try:
-        if _joins(scale):
+        if scale.processes == "auto":
+            peers = _join_cluster(scale)
+        elif _joins(scale):
             peers = _join(scale)
-        mesh = _mesh(scale, peers)
-        yield mesh
+        yield _mesh(scale, peers)
     except BaseException:
         if peers.processes > 1:
             # Before JAX's own, which waits for all processes.
@@ -62,42 +65,53 @@ def joined(scale: Scale) -> Iterator[Mesh]:
 
 
 def _mesh(scale: Scale, peers: Peers) -> Mesh:
-    if scale.devices in (None, "1") and peers.processes == 1:
-        return Mesh(batch=scale.batch_per_device)
-    devices = jax.devices()
-    by_process = [
-        [device for device in devices if device.process_index == process]
-        for process in range(peers.processes)
-    ]
-    fewest = min(map(len, by_process))
-    if scale.devices is None or scale.devices == "all":
-        require(
-            all(len(each) == fewest for each in by_process),
-            f"the processes have {', '.join(str(len(each)) for each in by_process)} devices; each "
-            "needs as many",
-            SolverError,
-        )
-        each = fewest
+    asked = scale.devices or ("all" if scale.processes == "auto" or peers.processes > 1 else "1")
+    if peers.processes == 1 and asked == "1":
+        chosen: list[jax.Device] = []
     else:
-        each = _devices_each(scale.devices, fewest, peers.processes)
-    chosen = [device for mine in by_process for device in mine[:each]]
+        by_process = [
+            [device for device in jax.devices() if device.process_index == process]
+            for process in range(peers.processes)
+        ]
+        each = _devices_each(asked, list(map(len, by_process)))
+        chosen = [device for mine in by_process for device in mine[:each]]
+    require(
+        len(chosen) > 1 or not scale.shard_params,
+        "--shard-params lays a part of each array on each device, and this run has one; give "
+        "--devices",
+        SolverError,
+    )
     return Mesh(chosen, scale.shard_params, peers, scale.batch_per_device)
 
 
-def _devices_each(devices: str, most: int, processes: int) -> int:
-    """How many devices each process takes."""
-    wanted = int(devices) if devices.isdecimal() else 0
-    require(wanted > 0, f'--devices {devices}: a number from 1 on, or "all"', SolverError)
+def _devices_each(asked: str, have: Sequence[int]) -> int:
+    """How many devices each process takes; have: how many there are in each."""
+    fewest, processes = min(have), len(have)
+    if asked == "all":
+        require(
+            max(have) == fewest,
+            f"the processes have {', '.join(map(str, have))} devices; each needs as many",
+            SolverError,
+        )
+        return fewest
+    wanted = int(asked) if asked.isdecimal() else 0
+    require(wanted > 0, f'--devices {asked}: a number from 1 on, or "all"', SolverError)
     require(
         wanted % processes == 0,
         f"--devices {wanted}: {processes} processes take as many each, which {wanted} is no "
         "multiple of",
         SolverError,
     )
-    have = most if processes == 1 else f"{most} a process, {most * processes} in all"
+    there = counted(fewest * processes, f"{jax.default_backend()} device")
+    where = f", {fewest} a process" if processes > 1 else ""
+    virtual = (
+        f" (to try it out: XLA_FLAGS=--xla_force_host_platform_device_count={wanted // processes} "
+        "makes virtual ones)"
+    )
     require(
-        wanted <= most * processes,
-        f"--devices {wanted}: there are {have} ({jax.default_backend()})",
+        wanted <= fewest * processes,
+        f"--devices {wanted}: JAX finds {there}{where}"
+        + (virtual if jax.default_backend() == "cpu" else ""),
         SolverError,
     )
     return wanted // processes
@@ -105,16 +119,15 @@ def _devices_each(devices: str, most: int, processes: int) -> int:
 
 def _joins(scale: Scale) -> bool:
     """Whether there are other processes; raises SolverError for half of what it takes."""
-    if scale.processes == "auto":
-        return True
+    given = [scale.coordinator, scale.processes, scale.process]
+    if given == [None] * 3:
+        return False
     if scale.coordinator is None or scale.processes is None or scale.process is None:
-        require(
-            not (scale.coordinator or scale.processes or scale.process is not None),
+        fail(
             "--coordinator, --processes and --process go together (or --processes auto alone, "
             "where SLURM or a TPU pod started this process)",
             SolverError,
         )
-        return False
     require(
         scale.processes.isdecimal() and int(scale.processes) > 0,
         f'--processes {scale.processes}: a number from 1 on, or "auto"',
@@ -136,27 +149,43 @@ def _joins(scale: Scale) -> bool:
 
 
 def _join(scale: Scale) -> Peers:
-    count = None if scale.processes == "auto" else int(scale.processes or 0)
+    """The processes that the options name, once all are there."""
+    host, _, port = (scale.coordinator or "").rpartition(":")
+    process, processes = scale.process or 0, int(scale.processes or 0)
+    peers = meet(process, processes, ([host.strip("[]")], int(port)))
+    # JAX's own service is elsewhere on the same machine.
+    address = peers.exchange(f"{host}:{free_port()}" if process == 0 else None)[0]
+    jax.distributed.initialize(address, processes, process)
+    return peers
+
+
+def _join_cluster(scale: Scale) -> Peers:
+    """The processes that a cluster has started, once all are there."""
+    require(
+        scale.coordinator is None and scale.process is None,
+        "--processes auto asks the cluster for --coordinator and --process, too; leave them out",
+        SolverError,
+    )
     try:
-        jax.distributed.initialize(scale.coordinator, count, scale.process)
-    except (RuntimeError, ValueError, OSError) as error:
-        why = str(error).splitlines()[0]
-        if count is None:
-            fail(
-                f"--processes auto: JAX finds no cluster here: {why}; give --coordinator "
-                "HOST:PORT, --processes P and --process I",
-                SolverError,
-            )
-        fail(f"--coordinator {scale.coordinator}: process {scale.process}: {why}", SolverError)
-    host = scale.coordinator.rpartition(":")[0].strip("[]") if scale.coordinator else None
-    return meet(jax.process_index(), jax.process_count(), host, _broadcast)
+        jax.distributed.initialize()
+    # Of what is missing JAX says no more than which of its own arguments that would be.
+    except ValueError:
+        fail(
+            "--processes auto: JAX finds no cluster here that started this process (SLURM, Open "
+            "MPI, a TPU pod); give --coordinator HOST:PORT, --processes P and --process I",
+            SolverError,
+        )
+    except (RuntimeError, OSError) as error:
+        fail(f"--processes auto: {str(error).splitlines()[0]}", SolverError)
+    return meet(jax.process_index(), jax.process_count(), (here(), 0), _broadcast)
 
 
-def _broadcast(told: bytes) -> bytes:
+def _broadcast(where: Where) -> Where:
     """What process 0 tells, in all processes."""
-    padded = np.frombuffer(told.ljust(_BROADCAST), np.uint8)
+    padded = np.frombuffer(json.dumps(where).encode().ljust(_BROADCAST), np.uint8)
     heard: bytes = np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()
-    return heard
+    hosts, port = json.loads(heard)
+    return hosts, port
 
 
 def _leave() -> None:

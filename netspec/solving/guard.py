@@ -96,7 +96,8 @@ class Guard:
         fail(
             f"iteration {pending.iteration}: not finite: {found or self._update()}"
             + (f"; the batch is {files}" if files else "")
-            + f"; {self._saved()}",
+            # Which the others wait for.
+            + f"; {solver.mesh.agreed(self._saved())}",
             SolverError,
         )
 

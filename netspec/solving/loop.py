@@ -377,6 +377,8 @@ class Solver:
         written = self.mesh.agreed(self.store.newest) == self.iteration
         if self.param.snapshot_after_train and not written:
             self.snapshot()
+            # No other leaves before it is written.
+            self.mesh.agreed(None)
 
     def _go_on(self, found: Record) -> None:
         self.trainer.reseed(found.seed)

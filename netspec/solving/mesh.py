@@ -26,7 +26,7 @@ from netspec.shapes import Shapes
 from netspec.solving.peers import Peers
 from netspec.solving.program import Batch, Program
 from netspec.solving.spread import AXIS, Spread
-from netspec.sources.base import Source
+from netspec.sources.base import LayerSource
 from netspec.sources.share import Share
 
 AnyTree = TypeVar("AnyTree")
@@ -103,7 +103,7 @@ class Mesh:
                 SolverError,
             )
 
-    def share(self, source: Source) -> Source:
+    def share(self, source: LayerSource) -> LayerSource:
         """What this process reads of a source: the batches of its own devices."""
         if self.peers.processes == 1:
             return source

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
@@ -18,22 +19,16 @@ from typing import Any, NoReturn
 
 from netspec.errors import NetSpecError, SolverError, fail
 
-# How long processes may take to find each other, in seconds.
-_MEETING = 120
 # How long a computation that failed may have done so for want of a process that is then missed.
 _SOON = 5
 # How long one that waits for a lost process may hang before this process is ended from outside.
 _GRACE = 20
 # What is heard of a process after its last word.
 _LOST = object()
-# When a machine that is silent counts as gone: after how many seconds it is asked, how often, and
-# how many times; and the milliseconds that what was sent may stay without an answer.
-_LASTING = (
-    ("TCP_KEEPIDLE", 10),
-    ("TCP_KEEPINTVL", 5),
-    ("TCP_KEEPCNT", 4),
-    ("TCP_USER_TIMEOUT", 30_000),
-)
+
+
+class _LostError(SolverError):
+    """A process is gone."""
 
 
 class Peers:
@@ -88,12 +83,11 @@ class Peers:
         self._last_words = saved if self.processes > 1 else None
         try:
             yield
-        # What a lost process does to a computation under way is the backend's affair.
         except Exception as error:
-            if self._last_words is None or not self._lost_soon(error):
+            if not self._is_of_loss(error):
                 raise
             self._last_words = None
-            raise SolverError(f"{self._loss()}; {saved()}") from None
+            fail(f"{self._loss()}; {saved()}", SolverError)
         finally:
             self._last_words = None
 
@@ -109,10 +103,12 @@ class Peers:
         for link in self._links.values():
             link.close()
 
-    def _lost_soon(self, error: Exception) -> bool:
-        """Whether a process is lost, or is found to be in a moment."""
-        if not isinstance(error, NetSpecError):
-            self._known.wait(_SOON)
+    def _is_of_loss(self, error: Exception) -> bool:
+        """Whether work failed because a process is lost, which may be known only in a moment."""
+        if self.processes == 1 or isinstance(error, NetSpecError):
+            return isinstance(error, _LostError)
+        # What a lost process does to a computation under way is the backend's affair.
+        self._known.wait(_SOON)
         return self.lost is not None
 
     def _loss(self) -> str:
@@ -123,14 +119,14 @@ class Peers:
 
     def _tell(self, number: int, value: Any) -> None:
         try:
-            self._send(number, value)
+            self._send(number, {"said": value})
         except OSError:
             self._lose(number)
             self._fail()
 
     def _send(self, number: int, value: Any) -> None:
         with self._turn:
-            self._links[number].sendall(json.dumps(value).encode() + b"\n")
+            send_line(self._links[number], value)
 
     def _hear(self, number: int) -> Any:
         heard = self._said[number].get()
@@ -139,17 +135,17 @@ class Peers:
         return heard
 
     def _fail(self) -> NoReturn:
-        fail(self._loss(), SolverError)
+        fail(self._loss(), _LostError)
 
     def _read(self, number: int) -> None:
         """Take in what a process says, until its link goes down."""
         with suppress(OSError, ValueError), self._links[number].makefile("rb") as lines:
             for line in lines:
                 heard = json.loads(line)
-                if isinstance(heard, dict) and "lost" in heard:
+                if "lost" in heard:
                     number = heard["lost"]
                     break
-                self._said[number].put(heard)
+                self._said[number].put(heard["said"])
         self._lose(number)
 
     def _lose(self, number: int) -> None:
@@ -168,82 +164,17 @@ class Peers:
             threading.Thread(target=self._end, name="last words", daemon=True).start()
 
     def _end(self) -> None:
-        """End a process that hangs in a computation with a lost one."""
-        threading.Event().wait(_GRACE)
+        """End a process whose work will never be done; others than 0, which alone writes, at once.
+
+        Those JAX would end by a crash, as its own service is in process 0.
+        """
+        if self.process == 0:
+            time.sleep(_GRACE)
         if self._last_words is not None:
             print(f"netspec: {self._loss()}; {self._last_words()}", file=sys.stderr, flush=True)
             os._exit(1)
 
 
-def meet(
-    process: int, processes: int, host: str | None, broadcast: Callable[[bytes], bytes]
-) -> Peers:
-    """Link the processes of a run.
-
-    host: where process 0 can be reached, if known. broadcast: gives all processes what process 0
-    puts in. Raises SolverError.
-    """
-    try:
-        if process == 0:
-            return _gather(processes, host, broadcast)
-        told = json.loads(broadcast(b""))
-        link = _connect(told["hosts"], told["port"])
-        link.sendall(json.dumps([told["secret"], process]).encode() + b"\n")
-        return Peers(process, processes, [link])
-    except OSError as error:
-        fail(
-            f"process {process} of {processes} cannot be linked to "
-            f"{'the others' if process == 0 else 'process 0'}: {error}; they need TCP between "
-            "their machines, on any port",
-            SolverError,
-        )
-
-
-def _gather(processes: int, host: str | None, broadcast: Callable[[bytes], bytes]) -> Peers:
-    secret = os.urandom(16).hex()
-    with socket.create_server(("", 0), backlog=processes) as server:
-        server.settimeout(_MEETING)
-        told = {"hosts": _hosts(host), "port": server.getsockname()[1], "secret": secret}
-        broadcast(json.dumps(told).encode())
-        links: dict[int, socket.socket] = {}
-        while len(links) < processes - 1:
-            link, _ = server.accept()
-            link.settimeout(_MEETING)
-            # Unbuffered: what follows the first line is for later.
-            with suppress(OSError, ValueError), link.makefile("rb", 0) as lines:
-                said, number = json.loads(lines.readline(256))
-                if said == secret:
-                    links[number] = _lasting(link)
-    return Peers(0, processes, [links[number] for number in range(1, processes)])
-
-
-def _connect(hosts: Sequence[str], port: int) -> socket.socket:
-    failed = OSError("it names no host")
-    for host in hosts:
-        try:
-            return _lasting(socket.create_connection((host, port), _MEETING / len(hosts)))
-        except OSError as error:
-            failed = OSError(f"{host}:{port}: {error}")
-    raise failed
-
-
-def _hosts(given: str | None) -> list[str]:
-    """Where others may find this machine."""
-    name = socket.gethostname()
-    hosts = [given] if given else []
-    with suppress(OSError):
-        address = socket.gethostbyname(name)
-        if not address.startswith("127."):
-            hosts.append(address)
-    return [*hosts, name]
-
-
-def _lasting(link: socket.socket) -> socket.socket:
-    """A link without a time limit, which breaks if the other machine is gone."""
-    link.settimeout(None)
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _LASTING:
-        if hasattr(socket, name):
-            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return link
+def send_line(link: socket.socket, value: Any) -> None:
+    """Send a value, in JSON's types."""
+    link.sendall(json.dumps(value).encode() + b"\n")

@@ -153,9 +153,10 @@ class Store:
 
     def settle(self, wait: bool) -> None:
         """Take note of the snapshot under way if it is written, or failed, or ``wait`` is set."""
-        if self._writing is None or not self._writing.done(wait):
+        writing = self._writing
+        if writing is None or not writing.done(wait):
             return
-        writing, self._writing = self._writing, None
+        self._writing = None
         if writing.error is None:
             self.newest = writing.iteration
             self._whole(self._paths(writing.iteration))
@@ -163,11 +164,11 @@ class Store:
             self._failed(str(writing.error))
 
     def saved(self) -> str:
-        """What is saved of the run, once nothing is under way."""
+        """What a run that ends now can go on from."""
         self.settle(wait=True)
-        if self.newest is None:
-            return "there is no snapshot of this run"
-        return f"the last snapshot is that of iteration {self.newest}; --resume goes on from there"
+        for _, state in states(self.prefix):
+            return f"the last snapshot is {state}; --resume goes on from there"
+        return "there is no snapshot of this run"
 
     def _paths(self, iteration: int) -> Paths:
         stem = f"{self.prefix}_iter_{iteration}"

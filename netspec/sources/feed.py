@@ -10,7 +10,15 @@ from netspec.errors import SourceError, blame
 from netspec.graph import Graph, Node
 from netspec.layers.base import Labels, Shape
 from netspec.shapes import Shapes
-from netspec.sources.base import About, Batch, ParallelSource, Source, open_source, require_keys
+from netspec.sources.base import (
+    About,
+    Batch,
+    LayerSource,
+    ParallelSource,
+    Source,
+    open_source,
+    require_keys,
+)
 from netspec.sources.checks import check_labels
 from netspec.sources.prefetch import Prefetch, cores
 from netspec.sources.skipping import Skipping, step_over
@@ -40,7 +48,7 @@ class Feed:
         seed: int | None = None,
         depth: int | None = None,
         skip_corrupt: bool = False,
-        share: Callable[[Source], Source] = lambda source: source,
+        share: Callable[[LayerSource], LayerSource] = lambda source: source,
     ) -> None:
         """Open every data layer; raises SourceError.
 

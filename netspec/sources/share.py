@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from netspec.layers.base import Shape
-from netspec.sources.base import Batch, Job, ParallelSource, Source
+from netspec.sources.base import Job, LayerSource, ParallelSource
 
 
 class Share(ParallelSource):
@@ -17,16 +17,17 @@ class Share(ParallelSource):
     run may go on with any other division.
     """
 
-    def __init__(self, source: Source, first: int, count: int, of: int) -> None:
+    def __init__(self, source: LayerSource, first: int, count: int, of: int) -> None:
+        super().__init__(source.spec, source.phase, source.seed, source.place)
         self._source = source
         self._first = first
         self._count = count
         self._of = of
-        self.read_ahead = source.read_ahead
+        self.about, self.read_ahead = source.about, source.read_ahead
         self._begin()
 
     def _begin(self) -> None:
-        self.current = self._source.current
+        self._note()
         self._state = self._source.state()
         # Batches of this turn that were stepped over or handed out.
         self._position = 0
@@ -36,13 +37,10 @@ class Share(ParallelSource):
         self._step_to(self._first)
         return self._source.tops
 
-    def next(self) -> Batch:
-        return self.job()()
-
     def job(self) -> Job:
         self._step_to(self._first)
         job = self._source.job()
-        self.current = self._source.current
+        self._note()
         self._position += 1
         if self._position == self._first + self._count:
             self._step_to(self._of)
@@ -58,6 +56,10 @@ class Share(ParallelSource):
         self._begin()
 
     @property
+    def user(self) -> Any:
+        return self._source.user
+
+    @property
     def batches(self) -> int:
         return self._source.batches
 
@@ -66,6 +68,11 @@ class Share(ParallelSource):
 
     def close(self) -> None:
         self._source.close()
+
+    def _note(self) -> None:
+        """What is behind the batch that the source is at."""
+        self.current, self.sample = self._source.current, self._source.sample
+        self.files = self._source.files
 
     def _step_to(self, position: int) -> None:
         while self._position < position:
