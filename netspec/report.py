@@ -244,12 +244,13 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
 
 def predicted(solver: Solver, remat: bool = False) -> Prediction:
     """What a step is predicted to take; remat: if it were in stages."""
-    manner = solver.net.manner
+    manner, mesh = solver.net.manner, solver.mesh
     return predict(
         solver.net.shapes,
         replace(manner, remat=manner.remat or remat),
         updates.rule(solver.param).slots,
-        solver.param.iter_size > 1,
+        sums=solver.param.iter_size > mesh.size,
+        parts=mesh.size if mesh.split else 1,
     )
 
 

@@ -452,7 +452,7 @@ def test_processes_hear_each_other() -> None:
         zero.exchange(None)
     with pytest.raises(SolverError, match=r"^process 2 of 3 .* is lost: .* cannot be reached$"):
         one.exchange(None)
-    for left in (zero, one):
+    for left in (one, zero):
         left.close()
 
 
@@ -495,5 +495,5 @@ def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) 
             meet(1, 2, here)
         with socket.create_connection(("127.0.0.1", port)) as stranger:
             stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        for each in (meet(2, 3, here), peers, zero.result()):
+        for each in (peers, meet(2, 3, here), zero.result()):
             each.close()

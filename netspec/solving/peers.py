@@ -45,6 +45,7 @@ class Peers:
         self.processes = processes
         self.lost: int | None = None
         self._known = threading.Event()
+        self._leaving = False
         self._turn = threading.Lock()
         # What to say of the run when it is ended from outside; None where it must not be.
         self._last_words: Callable[[], str] | None = None
@@ -92,9 +93,18 @@ class Peers:
             self._last_words = None
 
     def close(self) -> None:
-        """Take the links down, once all know of a loss."""
+        """Take the links down, once all know of a loss.
+
+        Process 0 goes last, for a while: the others may leave for the same reason, and are to say
+        it themselves.
+        """
+        self._leaving = True
         if self.lost is not None:
             self._known.wait(_SOON)
+        elif self.process == 0:
+            end = time.monotonic() + _SOON
+            for reader in self._readers:
+                reader.join(max(0, end - time.monotonic()))
         for link in self._links.values():
             with suppress(OSError):
                 link.shutdown(socket.SHUT_RDWR)
@@ -153,7 +163,7 @@ class Peers:
             return
         self.lost = number
         # The others first: this process may leave as soon as it knows.
-        if self.process == 0:
+        if self.process == 0 and not self._leaving:
             for other in self._links:
                 with suppress(OSError):
                     self._send(other, {"lost": number})
