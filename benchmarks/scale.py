@@ -7,17 +7,21 @@ what the sharing itself costs, not what more devices bring.
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
+from benchmarks.figures import Row, machine, tell
 from benchmarks.rounds import Rate, Run, rates
+
+if TYPE_CHECKING:
+    from netspec.solving.loop import Solver
 
 NET = """
 layer {{ name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {{
@@ -40,21 +44,6 @@ SOLVER = (
 )
 
 
-class Row(NamedTuple):
-    """Steps a second on so many devices, and the batches that they took.
-
-    efficiency: batches a second of each device, over those of one device alone. cores: that were
-    had.
-    """
-
-    devices: int
-    split: bool
-    steps: float
-    batches: float
-    efficiency: float
-    cores: float
-
-
 def counts(devices: int) -> list[int]:
     """1, 2, 4, ... and all."""
     return [*(1 << i for i in range(devices.bit_length()) if 1 << i < devices), devices]
@@ -73,55 +62,56 @@ def measure(size: int, width: int, steps: int, rounds: int) -> list[Row]:
         net, solver = folder / "net.prototxt", folder / "solver.prototxt"
         net.write_text(NET.format(size=size, width=width))
         solver.write_text(SOLVER.format(net=net))
-        runs: dict[str, Run] = {}
         cases = [(n, split) for n in counts(len(devices)) for split in (False, True) if n > split]
-        for count, split in cases:
-            mesh = Mesh(devices[:count] if count > 1 else (), split)
-            run = stack.enter_context(closing(Solver.from_file(solver, mesh=mesh)))
-            runs[f"{count} {split}"] = partial(taken, run, steps)
+        solvers = [
+            stack.enter_context(closing(Solver.from_file(solver, mesh=Mesh(devices[:n], split))))
+            for n, split in cases
+        ]
+        runs: dict[str, Run] = {
+            f"{case}": partial(taken, each, steps)
+            for case, each in zip(cases, solvers, strict=True)
+        }
         found = rates(runs, rounds)
-    return rows(cases, list(found.values()))
+        taking = [each.trainer.program_bytes() for each in solvers]
+    return rows(cases, list(found.values()), taking)
 
 
-def taken(solver: object, steps: int) -> int:
+def taken(solver: Solver, steps: int) -> int:
     """Take steps to their end; returns how many."""
-    solver.step(steps)  # type: ignore[attr-defined]
+    solver.step(steps)
     return steps
 
 
-def rows(cases: list[tuple[int, bool]], found: list[Rate]) -> list[Row]:
-    """What the rates say of (devices, whether in parts); the first is of one device."""
+def rows(
+    cases: Sequence[tuple[int, bool]], found: Sequence[Rate], taking: Sequence[int | None]
+) -> list[Row]:
+    """A row for each case, (devices, whether in parts); the first is one device.
+
+    found: steps a second. taking: the bytes that a step takes on each device, if XLA says.
+    """
     alone = found[0].things
     return [
-        Row(n, split, rate.things, n * rate.things, rate.things / alone, rate.cores)
-        for (n, split), rate in zip(cases, found, strict=True)
+        {
+            "devices": f"{n}",
+            "learned arrays": "in parts" if split else "whole",
+            "steps/s": rate.things,
+            "batches/s": n * rate.things,
+            "efficiency": rate.things / alone,
+            "MiB a device": None if took is None else took / 2**20,
+            "cores had": rate.cores,
+        }
+        for (n, split), rate, took in zip(cases, found, taking, strict=True)
     ]
-
-
-def table(found: list[Row], backend: str) -> str:
-    """The figures as Markdown."""
-    lines = [
-        "| devices | learned arrays | steps/s | batches/s | efficiency | cores had |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.devices} | {'in parts' if row.split else 'whole'} | {row.steps:.3g} | "
-        f"{row.batches:.3g} | {100 * row.efficiency:.0f} % | {row.cores:.2f} |"
-        for row in found
-    ]
-    if backend == "cpu":
-        lines += ["", f"The devices are virtual and share {os.cpu_count()} cores."]
-    return "\n".join(lines)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--json", "path", metavar="FILE", help="Write the figures there, too.")
 @click.option("--rounds", default=7, show_default=True, help="Take the median of so many.")
 @click.option("--devices", default=8, show_default=True, help="Virtual ones, where there is a CPU.")
 @click.option("--size", default=64, show_default=True, help="Height and width of an image.")
 @click.option("--width", default=32, show_default=True, help="Channels of a layer.")
 @click.option("--steps", default=10, show_default=True, help="Steps a round.")
-def main(as_json: bool, rounds: int, devices: int, size: int, width: int, steps: int) -> None:
+def main(path: str | None, rounds: int, devices: int, size: int, width: int, steps: int) -> None:
     """Measure how steps scale over devices."""
     # Read when JAX first looks for devices; of others than CPUs all are taken that there are.
     os.environ["XLA_FLAGS"] = (
@@ -130,12 +120,13 @@ def main(as_json: bool, rounds: int, devices: int, size: int, width: int, steps:
     import jax
 
     found = measure(size, width, steps, rounds)
-    backend = jax.default_backend()
-    if as_json:
-        shown = {"backend": backend, "device": jax.devices()[0].device_kind}
-        click.echo(json.dumps({**shown, "rows": [row._asdict() for row in found]}, indent=1))
-    else:
-        click.echo(table(found, backend))
+    kind = jax.devices()[0].device_kind
+    tell([found], {**machine("jax", "jaxlib"), "device": kind}, path)
+    if jax.default_backend() == "cpu":
+        click.echo(
+            "\nThe devices are virtual and share the cores. Batches a second below those of one "
+            "device\nare what sharing costs; what more devices bring cannot be seen here."
+        )
 
 
 if __name__ == "__main__":
