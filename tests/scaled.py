@@ -1,6 +1,7 @@
 """Runs on eight virtual devices, for `test_scale`: what they learn goes into ``found.npz``."""
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from netspec.errors import NetSpecError
 from netspec.manner import Manner
+from netspec.solving.cluster import Scale, joined
 from netspec.solving.loop import Solver
 from netspec.solving.mesh import Mesh
 
@@ -52,18 +54,23 @@ RUNS = {
     "bf16-one": Run("sizes", 1, 4, manner=Manner("bf16")),
     "bf16-four": Run("sizes", 4, 1, manner=Manner("bf16")),
 } | {
-    f"{rule}-{name}": Run("rows", devices, 4 // devices, split=True, rule=rule)
+    f"{rule}-{name}": Run("rows", devices, 4 // devices, split=devices > 1, rule=rule)
     for rule in list(RULES)[1:]
     for name, devices in (("one", 1), ("four", 4))
 }
 REFUSED = ("memory", "host", "misfit")
 
 
-def solver(name: str, run: Run) -> Solver:
+def mesh(run: Run) -> AbstractContextManager[Mesh]:
+    devices = "all" if run.devices == len(jax.devices()) else f"{run.devices}"
+    return joined(Scale(devices=devices, shard_params=run.split))
+
+
+def solver(name: str, run: Run, mesh: Mesh) -> Solver:
     text = SOLVER.format(net=run.net, iter_size=run.iter_size, name=name, rule=RULES[run.rule])
     path = Path(f"{name}-solver.prototxt")
     path.write_text(text)
-    made = Solver.from_file(path, mesh=Mesh(jax.devices()[: run.devices], run.split))
+    made = Solver.from_file(path, mesh=mesh)
     made.net.manner = run.manner
     return made
 
@@ -72,7 +79,8 @@ def main() -> None:
     found: dict[str, np.ndarray] = {}
     said: dict[str, object] = {}
     for name, run in RUNS.items():
-        made = solver(name, run)
+        with mesh(run) as devices:
+            made = solver(name, run, devices)
         if run.after is not None:
             made.restore("{}_iter_{}.solverstate".format(*run.after))
         while made.iteration < 4:
@@ -90,8 +98,10 @@ def main() -> None:
         said[name] = {"data": made.data, "history": history}
         made.close()
     for name in REFUSED:
+        run = Run(name, 4, 1)
         try:
-            refused = solver(name, Run(name, 4, 1))
+            with mesh(run) as devices:
+                refused = solver(name, run, devices)
             refused.step(1)
         except NetSpecError as error:
             said[name] = str(error)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -340,28 +340,46 @@ def test_batch_per_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             Solver.from_file("solver.prototxt", mesh=mesh)
 
 
-def start(folder: Path, solver: str) -> list[subprocess.Popen[str]]:
+def by_hand(process: int, port: int) -> tuple[list[str], dict[str, str]]:
+    """What one of two processes is started with: options, and what it finds in its environment."""
+    where = ["--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", f"{process}"]
+    return where, {}
+
+
+def by_slurm(process: int, port: int) -> tuple[list[str], dict[str, str]]:
+    """As ``srun`` starts it, and JAX finds out; it goes by a port that it makes of the job's."""
+    found = {"JOB_ID": port, "STEP_NODELIST": "localhost", "NTASKS": 2}
+    found |= {"PROCID": process, "LOCALID": process}
+    return ["--processes", "auto"], {f"SLURM_{name}": f"{value}" for name, value in found.items()}
+
+
+Launcher = Callable[[int, int], tuple[list[str], dict[str, str]]]
+
+
+def start(folder: Path, solver: str, launcher: Launcher) -> list[subprocess.Popen[str]]:
     """Two processes of one run."""
-    command = [sys.executable, "-m", "netspec", "solve", solver, "--shard-params"]
-    command += ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process"]
-    return [
-        subprocess.Popen(
-            [*command, str(process)],
-            cwd=folder,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    port = free_port()
+    begun = []
+    for process in range(2):
+        options, found = launcher(process, port)
+        begun.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "netspec", "solve", solver, "--shard-params", *options],
+                cwd=folder,
+                env={**environment(), **found},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         )
-        for process in range(2)
-    ]
+    return begun
 
 
 def test_two_processes_are_one(folder: Path) -> None:
     """They learn what one does, test as it does, and one of them talks and writes."""
     Path("two.prototxt").write_text(TWO.format(end=4, name="two", iter_size=1))
     Path("one.prototxt").write_text(TWO.format(end=4, name="one", iter_size=2))
-    processes = start(folder, "two.prototxt")
+    processes = start(folder, "two.prototxt", by_hand)
     tests: list[tuple[int, float]] = []
 
     class Tested(Listener):
@@ -400,10 +418,10 @@ def test_two_processes_are_one(folder: Path) -> None:
         np.testing.assert_allclose(records[0]["losses"], records[1]["losses"], 1e-5)
 
 
-@pytest.mark.parametrize("lost", [0, 1])
-def test_a_lost_process_ends_the_others(folder: Path, lost: int) -> None:
+@pytest.mark.parametrize(("lost", "launcher"), [(0, by_hand), (1, by_slurm)])
+def test_a_lost_process_ends_the_others(folder: Path, lost: int, launcher: Launcher) -> None:
     Path("two.prototxt").write_text(TWO.format(end=100000, name="two", iter_size=1))
-    processes = start(folder, "two.prototxt")
+    processes = start(folder, "two.prototxt", launcher)
     left = processes[1 - lost]
     end = time.monotonic() + 300
     while not Path("two/run_iter_2.solverstate").exists() and time.monotonic() < end:
