@@ -430,9 +430,11 @@ def test_a_lost_process_ends_the_others(folder: Path, lost: int, launcher: Launc
     os.kill(processes[lost].pid, signal.SIGKILL)
     _, error = left.communicate(timeout=60)
     processes[lost].communicate()
-    assert left.returncode == 1, error
-    assert f"netspec: process {lost} of 2 (counted from 0) is lost: " in error
-    assert "; the last snapshot is two/run_iter_" in error
+    # JAX may be faster to crash for want of the service that it has in process 0.
+    if not (lost == 0 and left.returncode == -signal.SIGABRT):
+        assert left.returncode == 1, error
+        assert f"netspec: process {lost} of 2 (counted from 0) is lost: " in error
+        assert "; the last snapshot is two/run_iter_" in error
 
 
 def all_meet(count: int) -> tuple[list[Future[Peers]], ThreadPoolExecutor]:

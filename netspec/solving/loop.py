@@ -327,13 +327,11 @@ class Solver:
         self.outputs = micro.outputs
         self.losses.append(micro.loss)
         self.iteration += 1
-        step = Step(pending.iteration, micro.loss, micro.outputs, self.rate)
-        self.listener.step(self, step)
+        self.listener.step(self, Step(pending.iteration, micro.loss, micro.outputs, self.rate))
         self.guard.after(pending, micro)
 
     def _fed(self, micro: int) -> Fed:
-        feeds = {**self.feed.next(self.net.shapes), **self._given()}
-        return Fed(micro, feeds, self.feed.current)
+        return Fed(micro, {**self.feed.next(self.net.shapes), **self._given()}, self.feed.current)
 
     def _batch(self, fed: Fed) -> Batch:
         moment = self.iteration * self.param.iter_size + fed.micro
@@ -347,6 +345,7 @@ class Solver:
         """What is saved of a run that ends as another process is lost."""
         # Those of updates under way never come.
         self.losses.clear()
+        self.store.settle(wait=True)
         return self.store.saved()
 
     def _given(self) -> Mapping[str, Array]:

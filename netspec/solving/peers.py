@@ -162,24 +162,23 @@ class Peers:
         if self.lost is not None:
             return
         self.lost = number
+        if self.process:
+            # First of all: if 0 is gone, so is JAX's own service, for want of which it crashes.
+            self._end(0)
         # The others first: this process may leave as soon as it knows.
-        if self.process == 0 and not self._leaving:
+        elif not self._leaving:
             for other in self._links:
                 with suppress(OSError):
                     self._send(other, {"lost": number})
         self._known.set()
         for queue in self._said.values():
             queue.put(_LOST)
-        if self._last_words is not None:
-            threading.Thread(target=self._end, name="last words", daemon=True).start()
-
-    def _end(self) -> None:
-        """End a process whose work will never be done; others than 0, which alone writes, at once.
-
-        Those JAX would end by a crash, as its own service is in process 0.
-        """
         if self.process == 0:
-            time.sleep(_GRACE)
+            threading.Thread(target=self._end, args=(_GRACE,), daemon=True).start()
+
+    def _end(self, seconds: float) -> None:
+        """End a process that is still at work which will never be done."""
+        time.sleep(seconds)
         if self._last_words is not None:
             print(f"netspec: {self._loss()}; {self._last_words()}", file=sys.stderr, flush=True)
             os._exit(1)

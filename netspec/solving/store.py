@@ -164,11 +164,10 @@ class Store:
             self._failed(str(writing.error))
 
     def saved(self) -> str:
-        """What a run that ends now can go on from."""
-        self.settle(wait=True)
+        """What can be gone on from, as the disk has it: others may write, and be lost at it."""
         for _, state in states(self.prefix):
             return f"the last snapshot is {state}; --resume goes on from there"
-        return "there is no snapshot of this run"
+        return "there is no snapshot"
 
     def _paths(self, iteration: int) -> Paths:
         stem = f"{self.prefix}_iter_{iteration}"
