@@ -1,6 +1,9 @@
 """What all tests share."""
 
+import gc
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +33,12 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs nets and pictures that are not part of the project")
     return SHARED
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_let_go() -> Iterator[None]:
+    """Forget what a module compiled: all of it together would fill a small machine."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()

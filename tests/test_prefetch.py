@@ -1,6 +1,8 @@
 """Sources whose batches are made side by side: order, bounds, and errors in their turn."""
 
+import gc
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -167,3 +169,16 @@ def test_a_damaged_batch_is_stepped_over() -> None:
     with pytest.raises(SourceError, match=r"^1.png: damaged$"):
         source.next()
     assert source.next()["n"] == [2]
+
+
+def test_threads_end_with_a_source_that_was_dropped() -> None:
+    before = threading.active_count()
+    prefetch = Prefetch(Numbers(), workers=2)
+    assert number(prefetch) == 0
+    assert threading.active_count() > before
+    del prefetch
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before

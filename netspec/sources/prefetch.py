@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -49,10 +50,14 @@ class _Reader:
         self._slots.release()
         return read
 
-    def stop(self) -> None:
-        """End the threads, once the batches that they are making are made."""
+    def leave(self) -> None:
+        """Let the threads end, once the batches that they are making are made."""
         self._stopped = True
         self._slots.release(len(self._threads))
+
+    def stop(self) -> None:
+        """The same, and wait for it."""
+        self.leave()
         for thread in self._threads:
             thread.join()
 
@@ -118,6 +123,8 @@ class Prefetch(Source):
 
     def _read(self) -> _Reader:
         self._reader = _Reader(self._source, self._depth, self._workers)
+        # Who drops a net without closing it leaves no threads behind.
+        self._dropped = weakref.finalize(self, self._reader.leave)
         return self._reader
 
     @property
@@ -168,6 +175,7 @@ class Prefetch(Source):
 
     def _stop(self) -> None:
         if self._reader:
+            self._dropped.detach()
             self._reader.stop()
             self._reader = None
 
