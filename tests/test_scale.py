@@ -23,7 +23,7 @@ from PIL import Image
 from scaled import RULES
 
 from netspec import build
-from netspec.errors import Place, SolverError
+from netspec.errors import Place, SolverError, SourceError, require
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import TRAIN, LayerParameter
 from netspec.solving import meeting
@@ -32,6 +32,7 @@ from netspec.solving.evaluation import Evaluation
 from netspec.solving.listener import Listener
 from netspec.solving.loop import Solver
 from netspec.solving.meeting import Where, free_port, meet
+from netspec.solving.mesh import Fed, Mesh
 from netspec.solving.peers import Peers
 from netspec.sources.base import Batch, ParallelSource
 from netspec.sources.feed import Feed
@@ -88,7 +89,7 @@ layer { name: "loss" type: "Reduction" bottom: "norm2" top: "loss" loss_weight: 
 # What each refused net is told.
 REFUSED = {
     "host": 'layer "out" (HDF5Output): runs on the host, which only one device can train with',
-    "memory": 'layer "lstm" remembers ',
+    "memory": 'layer "lstm" (LSTM): remembers h, c from one batch to the next, which only one',
     "misfit": 'devices that take a batch each cannot share an update of "data" 1x3x',
 }
 TWO = (
@@ -492,6 +493,32 @@ def test_a_mistake_is_told_though_a_process_is_lost() -> None:
     with pytest.raises(SolverError, match=r"^not finite$"):
         fails()
     zero.close()
+
+
+def test_what_one_process_cannot_read_ends_all() -> None:
+    """With its words. Before, what one of them wants, all do."""
+    met, pool = all_meet(2)
+    with pool:
+        zero, one = (Mesh(peers=each.result()) for each in met)
+
+        def feed(mesh: Mesh, bad: int, stop: bool) -> Future[list[Fed]]:
+            def read(micro: int) -> Fed:
+                require(micro != bad, "3.png: damaged", SourceError)
+                return Fed(micro, {}, "")
+
+            return pool.submit(mesh.feed, read, 1, {"stop": stop, "snapshot": False})
+
+        fed = [feed(zero, bad=2, stop=False), feed(one, bad=2, stop=True)]
+        assert [each.result()[0].micro for each in fed] == [0, 1]
+        for mesh in (zero, one):
+            assert mesh.wants("stop", False)
+            assert not mesh.wants("snapshot", True)
+        failed = [feed(zero, bad=1, stop=False), feed(one, bad=1, stop=False)]
+        for each, said in zip(failed, ("process 1: 3.png: damaged", "3.png: damaged"), strict=True):
+            with pytest.raises(SourceError, match=f"^{said}$"):
+                each.result()
+    for mesh in (one, zero):
+        mesh.peers.close()
 
 
 def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ class Guard:
 
     def _culprit(self, pending: Pending) -> str | None:
         """The first of the batches' blobs and gradients that is not finite."""
-        found: str | None = self.solver.mesh.any(self._own_culprit(pending))
+        found: str | None = self.solver.mesh.found_by_any(self._own_culprit(pending))
         return found
 
     def _own_culprit(self, pending: Pending) -> str | None:

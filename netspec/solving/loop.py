@@ -89,8 +89,8 @@ class Solver:
         self.net = build.compile_net(train_graph, tops, seed)
         graphs = [build.graph_of(*test) for test in tests]
         self.tests = TestNets(graphs, self.net, seed, self._say, self.mesh.local)
+        self.mesh.check(self.net.shapes)
         with self.text.blamed():
-            self.mesh.check(self.net.shapes)
             frames = Frames(self.net, self._say)
             self.trainer = Trainer(self.net, self.param, seed, frames, self.mesh)
         self.guard = Guard(self)

@@ -96,12 +96,14 @@ class Mesh:
 
     def check(self, shapes: Shapes) -> None:
         """Raise SolverError for a net whose batches follow one from another."""
-        for key in shapes.memory if self.size > 1 else ():
-            fail(
-                f'layer "{key.layer}" remembers {key.blob} from one batch to the next, which only '
-                "one device can do; give --devices 1",
-                SolverError,
-            )
+        for node, remembered in zip(shapes.graph.nodes, shapes.memories, strict=True):
+            with blame(node.place, node.who):
+                require(
+                    self.size == 1 or not remembered,
+                    f"remembers {', '.join(remembered)} from one batch to the next, which only one "
+                    "device can train with",
+                    SolverError,
+                )
 
     def share(self, source: LayerSource) -> LayerSource:
         """What this process reads of a source: the batches of its own devices."""
@@ -120,7 +122,7 @@ class Mesh:
         """What process 0 says, in JSON's types; all must ask at the same point of the run."""
         return self.peers.exchange(value)[0]
 
-    def any(self, value: Any) -> Any:
+    def found_by_any(self, value: Any) -> Any:
         """The first of what the processes say that is not empty."""
         return next(filter(None, self.peers.exchange(value)), None)
 
