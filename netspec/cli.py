@@ -55,12 +55,20 @@ def main() -> None:
 @click.option("--debug-nans", is_flag=True, help="Find the first number that is not finite.")
 @dtype_option
 @click.option("--remat", is_flag=True, help="Compute blobs again on the way back: less memory.")
+@click.option("--devices", metavar="N|all", help="Train on so many devices; 1 by default.")
+@click.option("--batch-per-device", type=int, help="Set the batch_size of the train net's data.")
+@click.option("--shard-params", is_flag=True, help="Keep a part of all weights on each device.")
+@click.option("--coordinator", metavar="HOST:PORT", help="Where processes find process 0.")
+@click.option("--processes", metavar="P|auto", help="How many there are, or ask the cluster.")
+@click.option("--process", type=int, help="Which one this is, from 0.")
 def solve(solver: str, **options: Any) -> None:
     """Train the net of SOLVER, a solver prototxt."""
     from netspec.session import Options, run
+    from netspec.solving.cluster import Scale
 
     keep_programs()
-    run(solver, Options(**options))
+    scale = Scale(**{name: options.pop(name) for name in Scale.__dataclass_fields__})
+    run(solver, Options(**options, scale=scale))
 
 
 @main.command()

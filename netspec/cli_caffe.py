@@ -77,10 +77,12 @@ def train(solver: str, gpu: str, log_dir: str, **flags: Any) -> None:
     """Train the net of a solver, or go on from a snapshot."""
     require(solver, "train needs a solver: --solver=solver.prototxt", NetSpecError)
     from netspec.session import Options, run
+    from netspec.solving.cluster import Scale
 
     with Log(log_dir) as log:
-        _train_on(log, gpu, solver)
+        count = _train_on(log, gpu, solver)
         options = Options(
+            scale=Scale(devices=f"{count}"),
             weights=flags["weights"] or None,
             weights_only=True,
             snapshot=flags["snapshot"] or None,
@@ -186,8 +188,11 @@ def device_query(gpu: str, log_dir: str, **_: Any) -> None:
                 log.say(line)
 
 
-def _train_on(log: Log, gpu: str, solver: str) -> None:
-    """Choose the device to train on; what the solver says counts where no flag does."""
+def _train_on(log: Log, gpu: str, solver: str) -> int:
+    """Choose the devices to train on; what the solver says counts where no flag does.
+
+    Returns how many there are: the first so many of JAX's.
+    """
     from netspec import devices
     from netspec.proto.solver_pb2 import SolverParameter
     from netspec.prototxt import read_solver
@@ -200,14 +205,17 @@ def _train_on(log: Log, gpu: str, solver: str) -> None:
         log.warn(f"{solver}: solver_mode: GPU, but JAX finds no GPU here")
     found = devices.chosen(gpu)
     require(
-        len(found) < 2,
-        f"--gpu {gpu}: a net is trained on one device at a time; give the number of one",
+        len(found) < 2 or found == devices.accelerators()[: len(found)],
+        f"--gpu {gpu}: several devices are the first that JAX finds, in their order; "
+        f"CUDA_VISIBLE_DEVICES={gpu} and --gpu=all take these",
         NetSpecError,
     )
     devices.use(found)
-    log.say(f"Using GPUs {found[0].id}" if found else "Use CPU.")
-    if found:
-        log.say(f"GPU {found[0].id}: {found[0].device_kind}")
+    numbers = ", ".join(f"{device.id}" for device in found)
+    log.say(f"Using GPUs {numbers}" if found else "Use CPU.")
+    for device in found:
+        log.say(f"GPU {device.id}: {device.device_kind}")
+    return max(1, len(found))
 
 
 def _compute_on(log: Log, gpu: str) -> None:

@@ -43,7 +43,7 @@ def chosen(gpu: str) -> list[Device]:
 
 
 def use(devices: list[Device]) -> None:
-    """Compute on the first of these from now on, or on the CPU where there are none."""
+    """Compute on the first of these, unless told otherwise; on the CPU where there are none."""
     if devices:
         jax.config.update("jax_default_device", devices[0])
     else:

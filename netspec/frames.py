@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from netspec.errors import LayerError, counted
+from netspec.errors import LayerError, SolverError, counted, require
 from netspec.framing import Framed, framing, rounded_shape, spatial
 from netspec.layers.base import Shape, text
 from netspec.module import Net
@@ -45,14 +45,21 @@ class Frames:
         self._said = False
         self._roomy: dict[Sized, Shapes | None] = {}
 
-    def frame(self, feeds: Mapping[str, Any]) -> Framed:
+    def frame(self, feeds: Mapping[str, Any], beside: Sequence[Given] = ()) -> Framed:
         """A batch, fed blob by fed blob, as a program takes it.
 
-        Raises LayerError where the net cannot work at its size.
+        beside: the shapes of batches, this one among them, that a program takes together. Raises
+        LayerError where the net cannot work at its size, and SolverError where not at all of them.
         """
-        given = {name: tuple(array.shape) for name, array in feeds.items()}
+        given = given_of(feeds)
+        together = beside or [given]
+        exacts = [self.net.shapes_for(each) for each in together]
         exact = self.net.shapes_for(given)
-        roomy = None if self._at_home(given) else self._room_for(given, exact)
+        roomy = None
+        if not all(map(self._at_home, together)):
+            roomy = self._room_for(_largest(together), exacts)
+        if roomy is None:
+            _require_same(together)
         self.sizes.add(tuple(given.items()))
         self.programs.add((roomy or exact, roomy is not None))
         if roomy is None:
@@ -74,13 +81,13 @@ class Frames:
             for name, shape in given.items()
         )
 
-    def _room_for(self, given: Given, exact: Shapes) -> Shapes | None:
-        """The shapes of larger arrays that the net can work in, if it can."""
-        wanted = tuple(sorted((name, rounded_shape(shape)) for name, shape in given.items()))
+    def _room_for(self, largest: Given, exact: Sequence[Shapes]) -> Shapes | None:
+        """The shapes of larger arrays that the net can work in, if it can, with all these in it."""
+        wanted = tuple(sorted((name, rounded_shape(shape)) for name, shape in largest.items()))
         if wanted not in self._roomy:
             self._roomy[wanted] = self._frame_of(dict(wanted))
         roomy = self._roomy[wanted]
-        return roomy if roomy is not None and framing(roomy).fits(exact) else None
+        return roomy if roomy is not None and all(map(framing(roomy).fits, exact)) else None
 
     def _frame_of(self, wanted: Given) -> Shapes | None:
         try:
@@ -100,6 +107,33 @@ class Frames:
         if not self._said:
             self._said = True
             self._say(f"{self.net.graph.file}: {line}")
+
+
+def given_of(feeds: Mapping[str, Any]) -> dict[str, Shape]:
+    """The shapes of fed arrays, by blob."""
+    return {name: tuple(array.shape) for name, array in feeds.items()}
+
+
+def _largest(together: Sequence[Given]) -> dict[str, Shape]:
+    """The largest size along each axis of each blob."""
+    return {
+        name: tuple(map(max, zip(*(each[name] for each in together), strict=True)))
+        for name in together[0]
+    }
+
+
+def _require_same(together: Sequence[Given]) -> None:
+    """Raise SolverError unless batches that a program takes as they are have one shape."""
+    for given in together:
+        for name, shape in given.items():
+            require(
+                shape == together[0][name],
+                f'devices that take a batch each cannot share an update of "{name}" '
+                f"{text(together[0][name])} and {text(shape)}, as this net takes no arrays larger "
+                "than its blobs; make them one size (crop_size, batch_size), or give --devices 1 "
+                "and an iter_size",
+                SolverError,
+            )
 
 
 def as_shapes(lists: Mapping[str, Sequence[int]]) -> dict[str, Shape]:

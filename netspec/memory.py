@@ -38,10 +38,13 @@ class Prediction:
         return self.parameters + self.history + self.data + self.passes
 
 
-def predict(shapes: Shapes, manner: Manner, slots: int, sums: bool = False) -> Prediction:
+def predict(
+    shapes: Shapes, manner: Manner, slots: int, sums: bool = False, parts: int = 1
+) -> Prediction:
     """What a step at these shapes takes.
 
     slots: history arrays of each learned array. sums: whether gradients of several passes add up.
+    parts: how many devices keep one each of learned arrays and history.
     """
     graph = shapes.graph
     learned = FLOAT_BYTES * sum(
@@ -53,10 +56,10 @@ def predict(shapes: Shapes, manner: Manner, slots: int, sums: bool = False) -> P
     whole = (Stage(range(len(graph.nodes)), again=False),)
     passed = stages(shapes, manner.blob_bytes) if manner.remat else whole
     return Prediction(
-        parameters=parameters,
-        history=slots * learned + (learned if sums else 0),
+        parameters=parameters - learned + learned // parts,
+        history=(slots + sums) * learned // parts,
         data=FLOAT_BYTES * sum(count(shapes.values[graph.first_blobs[name]]) for name in graph.fed),
-        # Once more the weights, in the order that the processor likes.
+        # Once more the weights: whole, and in the order that the processor likes.
         passes=loads(shapes, manner.blob_bytes).peak(passed) + parameters,
     )
 

@@ -233,6 +233,7 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
         + (f", {param.iter_size} batches an update" if param.iter_size > 1 else "")
         + f"; random_seed {solver.seed}"
     )
+    lines += solver.mesh.told
     lines += [f"weights   {one}" for one in copied]
     lines.append(f"training  iterations {solver.iteration} to {until}")
     # Parsers of Caffe's logs count time from here.
@@ -243,12 +244,13 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
 
 def predicted(solver: Solver, remat: bool = False) -> Prediction:
     """What a step is predicted to take; remat: if it were in stages."""
-    manner = solver.net.manner
+    manner, mesh = solver.net.manner, solver.mesh
     return predict(
         solver.net.shapes,
         replace(manner, remat=manner.remat or remat),
         updates.rule(solver.param).slots,
-        solver.param.iter_size > 1,
+        sums=solver.param.iter_size > mesh.size,
+        parts=mesh.size if mesh.split else 1,
     )
 
 

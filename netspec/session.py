@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -20,9 +20,11 @@ from netspec.memory import size
 from netspec.prototxt import SolverText, read_solver
 from netspec.report import Report, lasting, memory_doubts, plan, predicted
 from netspec.solving import regime, store
+from netspec.solving.cluster import Scale, joined
 from netspec.solving.listener import Listener, Listeners, Step
 from netspec.solving.log import JsonLog, TensorBoardLog
 from netspec.solving.loop import Solver
+from netspec.solving.mesh import Mesh
 from netspec.weights import Copied
 
 
@@ -40,7 +42,7 @@ class Options:
     Ctrl-C and SIGHUP do: "stop", "snapshot" or "none". weights_only: start from ``weights`` alone,
     not from those that the solver names, too. may_be_over: a snapshot at the end is no mistake.
     dtype, remat: see `Manner`; without ``dtype`` a run goes on in the one that it began in, float32
-    by default.
+    by default. scale: the devices and processes to train on.
     """
 
     weights: str | None = None
@@ -63,18 +65,33 @@ class Options:
     may_be_over: bool = False
     dtype: str | None = None
     remat: bool = False
+    scale: Scale = field(default_factory=Scale)
 
 
 def run(path: str, options: Options) -> None:
     """Train the net of a solver prototxt to the end, or to a signal; raises a NetSpecError."""
     _check(options)
-    signals = _Signals(options.sigint, options.sighup)
-    solver = Solver(_text(path, options), keep=options.keep, skip_corrupt=options.skip_corrupt)
+    with joined(options.scale) as mesh:
+        # Not before: JAX has a handler of its own, where processes join.
+        signals = _Signals(options.sigint, options.sighup)
+        require(
+            mesh.peers.processes == 1 or not options.skip_corrupt,
+            "--skip-corrupt needs all data in one process, to leave out the same as ever",
+            SolverError,
+        )
+        _train(path, options, mesh, signals)
+
+
+def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
+    solver = Solver(
+        _text(path, options), keep=options.keep, skip_corrupt=options.skip_corrupt, mesh=mesh
+    )
     solver.guard.debug_nans = options.debug_nans
     solver.net.manner = Manner(options.dtype or "f32", options.remat)
     until = solver.param.max_iter if options.max_iter is None else options.max_iter
     require(until > 0, f"{Place(path)}: needs max_iter, or --max-iter", SolverError)
-    console = Console(file=lasting(options.output or sys.stdout))
+    # Of several processes one talks.
+    console = Console(file=lasting(options.output or sys.stdout), quiet=not mesh.first)
     with (
         Report(console, until, options.glog) as report,
         _closing(solver),
@@ -210,6 +227,8 @@ def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bo
 
 def _logs(solver: Solver, options: Options, report: Report) -> list[Listener]:
     logs: list[Listener] = []
+    if not solver.mesh.first:
+        return logs
     if solver.param.snapshot or solver.param.snapshot_after_train:
         logs.append(JsonLog(f"{solver.param.snapshot_prefix}.log.jsonl", report.warn))
     if options.tensorboard:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import data, rounds, shapes
+from benchmarks import data, rounds, scale, shapes
 from netspec.framing import rounded
 
 
@@ -79,3 +79,20 @@ def test_images_of_vocs_sizes_need_few_programs_and_little_room() -> None:
     assert 1 + len({(rounded(height), rounded(width)) for height, width in sizes}) <= 8
     assert 0 < shapes.pixels_added(sizes, sizes[0]) < 0.15
     assert shapes.pixels_added([(100, 200), (100, 100)], (100, 100)) == pytest.approx(5088 / 30000)
+
+
+def test_efficiency_is_steps_over_those_of_one_device() -> None:
+    """Devices take a batch each."""
+    assert scale.counts(1) == [1]
+    assert scale.counts(6) == [1, 2, 4, 6]
+    assert scale.counts(8) == [1, 2, 4, 8]
+    cases, found = [(1, False), (4, True)], [rounds.Rate(10, 1.5), rounds.Rate(9, 2)]
+    assert scale.rows(cases, found, [None, 3 << 20])[1] == {
+        "devices": "4",
+        "learned arrays": "in parts",
+        "steps/s": 9,
+        "batches/s": 36,
+        "efficiency": 0.9,
+        "MiB a device": 3,
+        "cores had": 2,
+    }

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from netspec import devices
+from netspec import devices, session
 from netspec.build import load
 from netspec.caffe import Classifier, Detector
 from netspec.caffe.io import load_image
@@ -29,6 +29,8 @@ from netspec.proto.layers_pb2 import DataParameter, Datum
 from netspec.proto.net_pb2 import NetParameter
 from netspec.prototxt import read_net
 from netspec.report import Report
+from netspec.session import Options
+from netspec.solving.cluster import Scale
 from netspec.sources.databases import open_database
 from netspec.weights import read_weights
 
@@ -483,6 +485,23 @@ def test_devices_are_chosen(flag: str, numbers: list[int]) -> None:
 def test_devices_that_are_not_there() -> None:
     with pytest.raises(NetSpecError, match=r"^--gpu 2: no device 2; there is 0 \(G\), 1 \(G\)$"):
         devices.chosen("2")
+
+
+@pytest.mark.usefixtures("gpus")
+def test_training_on_several_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch each, as in Caffe; they are the first ones."""
+    asked: list[Options] = []
+    monkeypatch.setattr(session, "run", lambda solver, options: asked.append(options))
+    monkeypatch.setattr(devices, "use", lambda found: None)
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text("base_lr: 1")
+    for flag, count in (("1", "1"), ("0,1", "2"), ("all", "2")):
+        told = lines("train", f"--solver={solver}", f"--gpu={flag}")
+        assert asked.pop().scale == Scale(devices=count)
+        numbers = "0, 1" if count == "2" else "1"
+        assert told == [f"Using GPUs {numbers}", *(f"GPU {i}: G" for i in numbers.split(", "))]
+    refused = run("train", f"--solver={solver}", "--gpu=1,0")
+    assert "CUDA_VISIBLE_DEVICES=1,0 and --gpu=all take these" in refused.output
 
 
 # Tools

@@ -56,6 +56,10 @@ def test_fcn8s_at_1024x2048_has_room_on_a_card_of_24_gb() -> None:
     summed = predict(shapes, PLAIN, slots=2, sums=True)
     assert summed.history == 3 * plain.history
     assert summed.total - plain.total == 2 * plain.history
+    eighth = predict(shapes, PLAIN, slots=2, sums=True, parts=8)
+    assert eighth.history == summed.history // 8
+    assert summed.parameters - eighth.parameters == plain.history - plain.history // 8
+    assert eighth.passes == plain.passes
 
 
 @pytest.mark.parametrize(

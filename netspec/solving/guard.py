@@ -15,9 +15,8 @@ from netspec.errors import SolverError, fail
 from netspec.layers.base import Array
 from netspec.solving.debug_info import debug_info_lines
 from netspec.solving.health import Look, culprit, look
-from netspec.solving.program import Micro
+from netspec.solving.program import Batch, Micro
 from netspec.solving.stuck import StuckWatch, why_stuck
-from netspec.solving.trainer import Batch
 from netspec.solving.updates import Tree
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Guard:
                 self._stop(pending, found)
         if param.debug_info and param.display and pending.iteration % param.display == 0:
             batch = pending.batches[-1].alone
-            for line in debug_info_lines(self._look(batch), batch.shapes):
+            for line in debug_info_lines(self._look(batch, self._params(batch)), batch.shapes):
                 self.solver.listener.say(line)
 
     def after(self, pending: Pending, micro: Micro) -> None:
@@ -97,15 +96,22 @@ class Guard:
         fail(
             f"iteration {pending.iteration}: not finite: {found or self._update()}"
             + (f"; the batch is {files}" if files else "")
-            + f"; {self._saved()}",
+            # Which the others wait for.
+            + f"; {solver.mesh.agreed(self._saved())}",
             SolverError,
         )
 
     def _culprit(self, pending: Pending) -> str | None:
         """The first of the batches' blobs and gradients that is not finite."""
+        found: str | None = self.solver.mesh.found_by_any(self._own_culprit(pending))
+        return found
+
+    def _own_culprit(self, pending: Pending) -> str | None:
+        """That of the batches which this process took."""
         for batch in (batch.alone for batch in pending.batches):
             params = self._params(batch)
-            found = culprit(self._look(batch), batch.shapes, params, batch.frame.feeds, batch.key)
+            look = self._look(batch, params)
+            found = culprit(look, batch.shapes, params, batch.frame.feeds, batch.key)
             if found is not None:
                 return found
         return None
@@ -119,24 +125,23 @@ class Guard:
         )
 
     def _params(self, batch: Batch) -> Tree:
-        trainer = self.solver.trainer
-        return {**trainer.learned(), **trainer.fixed(batch.shapes)}
+        return self.solver.trainer.params(batch.shapes)
 
-    def _look(self, batch: Batch) -> Look:
+    def _look(self, batch: Batch, params: Tree) -> Look:
         learned = self.solver.trainer.learned_specs
-        return look(batch.shapes, self._params(batch), learned, batch.frame.feeds, batch.key)
+        return look(batch.shapes, params, learned, batch.frame.feeds, batch.key)
 
     def _saved(self) -> str:
         """Write a snapshot of what was learned until now, if the solver writes any; says where."""
         solver = self.solver
-        if solver.store.newest == solver.iteration > 0:
+        newest = solver.mesh.agreed(solver.store.newest)
+        if newest == solver.iteration > 0:
             return "all before it is in the last snapshot"
         if not (solver.param.snapshot or solver.param.snapshot_after_train):
             return "what was learned is not saved, as the solver writes no snapshots"
         if not solver.iteration:
             return "nothing was learned before"
         if not solver.trainer.finite():
-            newest = solver.store.newest
             return "what was learned is not finite either, and not saved" + (
                 f"; the last snapshot is that of iteration {newest}" if newest else ""
             )
@@ -147,8 +152,9 @@ class Guard:
         return f"all before it is saved in {state}"
 
     def _warn_if_stuck(self, batch: Batch, loss: float) -> None:
-        if self._watch.stays(loss, batch.shapes, self._params(batch), batch.frame.feeds):
-            for line in why_stuck(self._look(batch), batch.shapes):
+        params = self._params(batch)
+        if self._watch.stays(loss, batch.shapes, params, batch.frame.feeds):
+            for line in why_stuck(self._look(batch, params), batch.shapes):
                 self.solver.listener.warn(
                     f"the loss stays at {loss:g}, that of equal scores: {line}"
                 )

@@ -6,10 +6,9 @@ Caffe: ``Solver::Step``, ``Solver::Solve``, ``Solver::Test`` in ``solver.cpp``.
 from __future__ import annotations
 
 import os
-import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,8 @@ from netspec.errors import (
     Place,
     SolverError,
     SourceError,
-    WeightsError,
     blame,
     fail,
-    require,
 )
 from netspec.frames import Frames, as_shapes
 from netspec.layers.base import Array
@@ -34,14 +31,17 @@ from netspec.proto.solver_pb2 import SolverParameter
 from netspec.prototxt import SolverText, read_solver
 from netspec.record import Record
 from netspec.solving import regime, store
+from netspec.solving.capture import capture
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.guard import Guard, Pending
 from netspec.solving.listener import Listener, Step
-from netspec.solving.schedules import check_end, schedule, steps_taken
-from netspec.solving.snapshot import State, check_writable
+from netspec.solving.mesh import Fed, Mesh
+from netspec.solving.program import Batch
+from netspec.solving.schedules import check_end, schedule
+from netspec.solving.snapshot import check_writable
 from netspec.solving.store import Found, Store
 from netspec.solving.testing import TestNets
-from netspec.solving.trainer import Batch, Trainer, memory_lists, set_memory
+from netspec.solving.trainer import Trainer, set_memory
 from netspec.sources.feed import Feed
 from netspec.upgrade import upgrade_solver
 from netspec.weights import Copied, copy_into, read_weights, require_hdf5_names
@@ -64,27 +64,35 @@ class Solver:
         listener: Listener | None = None,
         keep: int | None = None,
         skip_corrupt: bool = False,
+        mesh: Mesh | None = None,
     ) -> None:
         """Build every net and open the training data; raises a NetSpecError.
 
         keep: how many snapshots stay on disk; None for all. skip_corrupt: leave out batches of
-        files that cannot be read; test nets never do.
+        files that cannot be read; test nets never do. mesh: the devices to train on: ``iter_size``
+        is multiplied by their number.
         """
+        self.mesh = mesh or Mesh()
         self.text = upgrade_solver(text)
         self.param: SolverParameter = self.text.message
         self.listener = listener or Listener()
         with self.text.blamed():
             regime.check(self.param)
+            self.param.iter_size *= self.mesh.size
             self.rate = schedule(self.param)
             train, tests = regime.net_texts(self.text)
         seed = self.param.random_seed if self.param.random_seed >= 0 else _entropy()
-        train_graph = build.graph_of(*train)
-        self.feed = Feed(train_graph, seed, skip_corrupt=skip_corrupt)
-        self.net = build.compile_net(train_graph, self.feed.tops, seed)
+        seed = self.mesh.agreed(seed)
+        train_graph = self.mesh.prepare(build.graph_of(*train))
+        self.feed = Feed(train_graph, seed, skip_corrupt=skip_corrupt, share=self.mesh.share)
+        tops = as_shapes(self.mesh.agreed(self.feed.tops))
+        self.net = build.compile_net(train_graph, tops, seed)
         graphs = [build.graph_of(*test) for test in tests]
-        self.tests = TestNets(graphs, self.net, seed, self._say)
+        self.tests = TestNets(graphs, self.net, seed, self._say, self.mesh.local)
+        self.mesh.check(self.net.shapes)
         with self.text.blamed():
-            self.trainer = Trainer(self.net, self.param, seed, Frames(self.net, self._say))
+            frames = Frames(self.net, self._say)
+            self.trainer = Trainer(self.net, self.param, seed, frames, self.mesh)
         self.guard = Guard(self)
         self.store = Store(
             self.param.snapshot_prefix,
@@ -93,6 +101,7 @@ class Solver:
             lambda paths: self.listener.snapshot(self, paths),
             lambda paths: self.listener.snapshot_written(self, paths),
             lambda failure: self.listener.warn(failure),
+            self.mesh.first,
         )
         self.iteration = 0
         self.data: Mapping[str, Any] = self.feed.state()
@@ -112,9 +121,10 @@ class Solver:
         listener: Listener | None = None,
         keep: int | None = None,
         skip_corrupt: bool = False,
+        mesh: Mesh | None = None,
     ) -> Solver:
         """The solver of a prototxt file; raises a NetSpecError."""
-        return Solver(read_solver(path), listener, keep, skip_corrupt)
+        return Solver(read_solver(path), listener, keep, skip_corrupt, mesh)
 
     def load_weights(
         self, names: str, fc_to_conv: bool = False, skip_misfits: bool = False
@@ -146,11 +156,11 @@ class Solver:
         with self.text.blamed():
             check_end(self.param, limit)
             regime.check_learns(self.net.graph, list(self.trainer.learned_specs))
-            if writes:
+            if writes and self.mesh.first:
                 check_writable(self.param.snapshot_prefix)
-                if self.store.end:
-                    require_hdf5_names(self.net.shapes)
-        with self.store.claimed() if writes else nullcontext():
+            if writes and self.store.end:
+                require_hdf5_names(self.net.shapes)
+        with self.store.claimed() if writes and self.mesh.first else nullcontext():
             self._train(limit)
 
     def _train(self, limit: int) -> None:
@@ -164,10 +174,10 @@ class Solver:
             if self.iteration > start:
                 self._snapshot_at_end()
             raise
-        if self.stopping and self.iteration == start:
+        if self._ending and self.iteration == start:
             return
         self._snapshot_at_end()
-        if self.stopping:
+        if self._ending:
             return
         if self._due(self.param.display):
             self._show_final_loss()
@@ -178,8 +188,13 @@ class Solver:
         """Make ``count`` updates, or fewer if `stopping` is set meanwhile.
 
         Raises SolverError where a loss or a gradient is not finite: the net is then as it was
-        before that update, and a snapshot of it written.
+        before that update, and a snapshot of it written. Also where another process of the run
+        is lost.
         """
+        with self.mesh.needed(self._last_words):
+            self._steps(count)
+
+    def _steps(self, count: int) -> None:
         try:
             for _ in range(count):
                 if self._due(self.param.test_interval) and (
@@ -188,20 +203,23 @@ class Solver:
                     self.guard.settle()
                     self._tested = self.iteration, self.tests.state()
                     self.test_all()
-                if self.stopping:
+                if self._ending:
+                    self.stopping = True
                     return
                 self._update()
                 self.store.settle(wait=False)
                 due = self.param.snapshot and self.iteration % self.param.snapshot == 0
-                if due or self.snapshot_wanted:
+                if due or self.mesh.wants("snapshot", self.snapshot_wanted):
                     self.snapshot_wanted = False
                     self.guard.settle()
-                    self.store.begin(self._snapshot())
+                    self.store.begin(capture(self))
             self.guard.settle()
         finally:
             self.store.settle(wait=True)
-            # The arrays that the test nets had are gone: each update is made in place.
-            self.tests.share()
+            # The arrays that the test nets had are gone: each update is made in place. Of those
+            # that a device failed to make, it was told.
+            with suppress(RuntimeError, ValueError):
+                self.tests.share()
 
     def smoothed_loss(self) -> float:
         """The mean of the last ``average_loss`` losses."""
@@ -210,7 +228,7 @@ class Solver:
     def test_all(self) -> None:
         """Run every test net on its data, unless `stopping` is set meanwhile."""
         for index, batches in enumerate(self.param.test_iter):
-            if self.stopping:
+            if self._ending:
                 return
             self.listener.testing(self, index)
             result = self.test(index)
@@ -220,6 +238,12 @@ class Solver:
     def test(self, index: int) -> Evaluation:
         """Run test net ``index`` for its ``test_iter`` batches, or fewer if `stopping` is set."""
         return self.tests.run(index, self.param.test_iter[index], lambda: self.stopping)
+
+    @property
+    def tests_stand(self) -> tuple[Mapping[str, Any], ...]:
+        """Where the test nets stand for a run that goes on from here."""
+        # A test that the run would make again, as it stops here, goes on from there.
+        return self._tested[1] if self._tested[0] == self.iteration else self.tests.state()
 
     @property
     def test_nets(self) -> list[Net]:
@@ -241,7 +265,7 @@ class Solver:
     def snapshot(self) -> tuple[Path, Path]:
         """Write weights and state; returns their paths. Raises SolverError if the disk will not."""
         self.guard.settle()
-        return self.store.write(self._snapshot())
+        return self.store.write(capture(self))
 
     def restore(self, path: str | Path) -> None:
         """Go on from a .solverstate and the weights it names; raises WeightsError.
@@ -255,7 +279,7 @@ class Solver:
         """Go on from a snapshot that was read; raises WeightsError where it does not fit."""
         state = found.state
         with blame(Place(str(found.path))):
-            self._require_same_type(found)
+            found.require_type(self.param.type)
             history = self.trainer.history_of(state.history)
         copy_into(self.net, found.weights)
         self.trainer.restore(state.iteration, history)
@@ -264,6 +288,7 @@ class Solver:
         self.guard.forget()
         self.store.go_on_from(found.path, state.iteration)
         self._tested = (-1, ())
+        self.mesh.check_together(state.iteration)
         self.tests.share()
         if found.record is not None:
             with blame(Place(str(record.beside(found.path)))):
@@ -286,7 +311,9 @@ class Solver:
 
     def _update(self) -> None:
         """One update; what came of it is looked at some steps later, when it is there."""
-        batches = [self._batch(i) for i in range(self.param.iter_size)]
+        wanted = {"stop": self.stopping, "snapshot": self.snapshot_wanted}
+        fed = self.mesh.feed(self._fed, self.param.iter_size, wanted)
+        batches = [self._batch(each) for each in fed]
         pending = Pending(
             self.iteration,
             batches,
@@ -300,14 +327,26 @@ class Solver:
         self.outputs = micro.outputs
         self.losses.append(micro.loss)
         self.iteration += 1
-        step = Step(pending.iteration, micro.loss, micro.outputs, self.rate)
-        self.listener.step(self, step)
+        self.listener.step(self, Step(pending.iteration, micro.loss, micro.outputs, self.rate))
         self.guard.after(pending, micro)
 
-    def _batch(self, micro: int) -> Batch:
-        feeds = {**self.feed.next(self.net.shapes), **self._given()}
-        moment = self.iteration * self.param.iter_size + micro
-        return self.trainer.batch(feeds, moment, self.feed.current)
+    def _fed(self, micro: int) -> Fed:
+        return Fed(micro, {**self.feed.next(self.net.shapes), **self._given()}, self.feed.current)
+
+    def _batch(self, fed: Fed) -> Batch:
+        moment = self.iteration * self.param.iter_size + fed.micro
+        return self.trainer.batch(fed.feeds, moment, fed.files, fed.beside)
+
+    @property
+    def _ending(self) -> bool:
+        return self.mesh.wants("stop", self.stopping)
+
+    def _last_words(self) -> str:
+        """What is saved of a run that ends as another process is lost."""
+        # Those of updates under way never come.
+        self.losses.clear()
+        self.store.settle(wait=True)
+        return self.store.saved()
 
     def _given(self) -> Mapping[str, Array]:
         """What the caller hands in for Input layers."""
@@ -329,22 +368,16 @@ class Solver:
 
     def _show_final_loss(self) -> None:
         """The loss after the last update, on one more batch, as Caffe tells it."""
-        self.losses.append(self.trainer.loss(self._batch(0)))
+        self.losses.append(self.trainer.loss(self._batch(self._fed(0))))
         self.listener.say(f"Iteration {self.iteration}, loss = {self.smoothed_loss():.6g}")
 
     def _snapshot_at_end(self) -> None:
         """Write what was learned, if that was asked for and is not on disk already."""
-        if self.param.snapshot_after_train and self.store.newest != self.iteration:
+        written = self.mesh.agreed(self.store.newest) == self.iteration
+        if self.param.snapshot_after_train and not written:
             self.snapshot()
-
-    def _require_same_type(self, found: Found) -> None:
-        was = found.record.solver if found.record else self.param.type
-        require(
-            was == self.param.type,
-            f"was written with type {was}, whose history means nothing to {self.param.type}; to "
-            f"start from what it learned, give --weights {found.weights.file}",
-            WeightsError,
-        )
+            # No other leaves before it is written.
+            self.mesh.agreed(None)
 
     def _go_on(self, found: Record) -> None:
         self.trainer.reseed(found.seed)
@@ -360,32 +393,6 @@ class Solver:
         except SourceError as error:
             raise SourceError(f"{error}; to go on with other data, delete this file") from None
         self.data = found.data
-
-    def _snapshot(self) -> store.Snapshot:
-        return store.Snapshot(
-            self.net.shapes,
-            self.net.arrays(),
-            self.trainer.diffs() if self.param.snapshot_diff else None,
-            State(
-                self.iteration,
-                "",
-                self.trainer.history(),
-                steps_taken(self.param, self.iteration),
-            ),
-            Record(
-                iteration=self.iteration,
-                seed=self.trainer.seed,
-                solver=self.param.type,
-                written=time.time(),
-                losses=tuple(float(loss) for loss in self.losses),
-                data=self.data,
-                # A test that the run would make again, as it stops here, goes on from there.
-                tests=self._tested[1] if self._tested[0] == self.iteration else self.tests.state(),
-                memory=memory_lists(self.net),
-                home=self.trainer.frames.home,
-                dtype=self.net.manner.dtype,
-            ),
-        )
 
 
 def _entropy() -> int:

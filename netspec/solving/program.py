@@ -15,11 +15,36 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from netspec.framing import Framed
 from netspec.layers.base import Array
 from netspec.manner import PLAIN, Manner
 from netspec.runner import run
 from netspec.shapes import Shapes
 from netspec.solving.updates import Tree
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one pass computes with: the arrays fed and their frame, its random key.
+
+    files: what is behind it on the host, for messages. shown: of the batch whose outputs the pass
+    hands out, which is another one where several devices take one each.
+    """
+
+    frame: Framed
+    key: Array
+    files: str
+    shown: Shapes
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of all values as the program holds them."""
+        return self.frame.shapes
+
+    @property
+    def alone(self) -> Batch:
+        """The same batch for a program of its own size, whose every number means something."""
+        return replace(self, frame=self.frame.alone)
 
 
 class Learner(NamedTuple):

@@ -65,6 +65,16 @@ class Found:
     weights: Weights
     record: Record | None
 
+    def require_type(self, kind: str) -> None:
+        """Raise WeightsError if it was written by a solver of another type."""
+        was = self.record.solver if self.record else kind
+        require(
+            was == kind,
+            f"was written with type {was}, whose history means nothing to {kind}; to start from "
+            f"what it learned, give --weights {self.weights.file}",
+            WeightsError,
+        )
+
 
 class Store:
     """Where the snapshots of one run go.
@@ -84,7 +94,9 @@ class Store:
         begun: Callable[[Paths], None],
         whole: Callable[[Paths], None],
         failed: Callable[[str], None],
+        writes: bool = True,
     ) -> None:
+        """writes: False where another process of the run does it."""
         self.prefix = prefix
         self.end = end
         self.keep = keep
@@ -92,6 +104,7 @@ class Store:
         self._begun = begun
         self._whole = whole
         self._failed = failed
+        self._writes = writes
         self._mine: set[int] = set()
         self._writing: _Writing | None = None
 
@@ -140,20 +153,29 @@ class Store:
 
     def settle(self, wait: bool) -> None:
         """Take note of the snapshot under way if it is written, or failed, or ``wait`` is set."""
-        if self._writing is None or not self._writing.done(wait):
+        writing = self._writing
+        if writing is None or not writing.done(wait):
             return
-        writing, self._writing = self._writing, None
+        self._writing = None
         if writing.error is None:
             self.newest = writing.iteration
             self._whole(self._paths(writing.iteration))
         else:
             self._failed(str(writing.error))
 
+    def saved(self) -> str:
+        """What can be gone on from, as the disk has it: others may write, and be lost at it."""
+        for _, state in states(self.prefix):
+            return f"the last snapshot is {state}; --resume goes on from there"
+        return "there is no snapshot"
+
     def _paths(self, iteration: int) -> Paths:
         stem = f"{self.prefix}_iter_{iteration}"
         return Path(f"{stem}.caffemodel{self.end}"), Path(f"{stem}.solverstate{self.end}")
 
     def _write(self, snapshot: Snapshot) -> None:
+        if not self._writes:
+            return
         iteration, hdf5 = snapshot.state.iteration, bool(self.end)
         weights, state = self._paths(iteration)
         named = replace(snapshot.state, learned_net=str(weights))

@@ -16,6 +16,7 @@ from netspec.layers.base import text
 from netspec.module import Net
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.trainer import memory_lists, set_memory
+from netspec.solving.updates import Tree
 from netspec.sources.feed import Feed
 from netspec.weights import Copied, Weights, copy_into, read_weights
 
@@ -51,8 +52,10 @@ class TestNets:
         train: Net,
         seed: int,
         say: Callable[[str], None] = lambda line: None,
+        local: Callable[[Tree], Tree] = lambda arrays: arrays,
     ) -> None:
-        """say: see `Frames`."""
+        """say: see `Frames`. local: arrays of the train net as a test net may use them."""
+        self._local = local
         self._say = say
         self.graphs = list(graphs)
         self.train = train
@@ -99,14 +102,16 @@ class TestNets:
 
     def run(self, index: int, batches: int, stopped: Callable[[], bool]) -> Evaluation:
         """Run one of them on its next batches, or fewer once ``stopped()``."""
-        self._share_with(self.nets[index])
+        self._share_with(self.nets[index], self._local(self.train.arrays()))
         net, feed, frames = self.nets[index], self.feeds[index], self.frames[index]
         return evaluate(net, feed, batches, stopped, frames=frames)
 
     def share(self) -> None:
         """Give all that are built the trained arrays of now: each update replaces them."""
-        for net in self.__dict__.get("nets", ()):
-            self._share_with(net)
+        nets = self.__dict__.get("nets", ())
+        arrays = self._local(self.train.arrays()) if nets else {}
+        for net in nets:
+            self._share_with(net, arrays)
 
     def state(self) -> tuple[Mapping[str, Any], ...]:
         """Where those that are built stand: their data, memory, and size of a program's own."""
@@ -136,12 +141,11 @@ class TestNets:
         for feed in self.__dict__.get("feeds", ()):
             feed.close()
 
-    def _share_with(self, net: Net) -> None:
+    def _share_with(self, net: Net, arrays: Tree) -> None:
         """Give a net the trained arrays, by layer name, and the manner of their net.
 
         Caffe: ``ShareTrainedLayersWith``. Raises SolverError where shapes differ.
         """
-        arrays = self.train.arrays()
         mine = {
             (node.name, blob): arrays[key]
             for node, keys in zip(self.train.graph.nodes, self.train.shapes.keys, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from netspec.errors import SolverError, WeightsError, blame, require
-from netspec.frames import Frames
-from netspec.framing import Framed
+from netspec.frames import Frames, Given
 from netspec.layers.base import Array, text
 from netspec.memory import of_program
 from netspec.module import Net
@@ -21,7 +20,9 @@ from netspec.proto.solver_pb2 import SolverParameter
 from netspec.runner import runnable
 from netspec.shapes import ParamKey, Shapes
 from netspec.solving import updates
+from netspec.solving.mesh import Mesh
 from netspec.solving.program import (
+    Batch,
     Learner,
     Micro,
     Program,
@@ -35,28 +36,6 @@ from netspec.solving.updates import Tree
 ArrayLike = np.ndarray | Array
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What one pass computes with: the arrays fed and their frame, its random key.
-
-    files: what is behind it on the host, for messages.
-    """
-
-    frame: Framed
-    key: Array
-    files: str
-
-    @property
-    def shapes(self) -> Shapes:
-        """Of all values as the program holds them."""
-        return self.frame.shapes
-
-    @property
-    def alone(self) -> Batch:
-        """The same batch for a program of its own size, whose every number means something."""
-        return replace(self, frame=self.frame.alone)
-
-
 class Trainer:
     """Takes steps.
 
@@ -66,12 +45,18 @@ class Trainer:
     """
 
     def __init__(
-        self, net: Net, param: SolverParameter, seed: int, frames: Frames | None = None
+        self,
+        net: Net,
+        param: SolverParameter,
+        seed: int,
+        frames: Frames | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
         """seed: what randomness in the net starts from. frames: of the batches to come.
 
-        Raises SolverError.
+        mesh: the devices that take the steps. Raises SolverError.
         """
+        self.mesh = mesh or Mesh()
         self.net = net
         self.param = param
         self.frames = frames or Frames(net)
@@ -116,21 +101,33 @@ class Trainer:
         kept = {key for key, blob in self.net.shapes.params.items() if not blob.learned}
         return {k: a for k, a in self.fixed(shapes).items() if k in kept or k in shapes.memory}
 
-    def batch(self, feeds: Mapping[str, Any], moment: int, files: str) -> Batch:
-        """A batch on its way to the device; moment: which pass of the run it is for."""
-        frame = self.frames.frame(feeds)
-        arrays, sizes = jax.device_put((dict(frame.feeds), frame.sizes))
+    def params(self, shapes: Shapes) -> Tree:
+        """All that a run at these shapes needs, for one device."""
+        return self.mesh.local({**self.learned(), **self.fixed(shapes)})
+
+    def batch(
+        self, feeds: Mapping[str, Any], moment: int, files: str, beside: Sequence[Given] = ()
+    ) -> Batch:
+        """A batch on its way to the device; moment: which pass of the run it is for.
+
+        beside: the shapes of what the devices take at the same time, where there are several.
+        """
+        frame = self.frames.frame(feeds, beside)
+        arrays, sizes = self.mesh.upload((dict(frame.feeds), frame.sizes))
         key = jax.random.fold_in(self._root_key, moment)
-        return Batch(replace(frame, feeds=arrays, sizes=sizes), key, files)
+        shown = self.net.shapes_for(beside[-1]) if beside else frame.exact
+        return Batch(replace(frame, feeds=arrays, sizes=sizes), key, files, shown)
 
     def update(self, batches: Sequence[Batch]) -> Micro:
         """One update by the mean gradient of these batches; their mean loss, the last's outputs."""
-        self._last = batches[-1]
+        self._settle()
         learner = Learner(self.learned(), self.state)
-        if len(batches) == 1 and self.on_gradients is None:
-            micro, learner = self._whole(batches[0], learner)
+        passes = self.mesh.passes(batches)
+        self._last = passes[-1]
+        if len(passes) == 1 and self.on_gradients is None:
+            micro, learner = self._whole(passes[0], learner)
         else:
-            micro, learner = self._accumulated(batches, learner)
+            micro, learner = self._accumulated(passes, learner)
         self.net.assign({**learner.arrays, **micro.statistics})
         self.state, self.healthy = learner.state, micro.healthy
         if self.keep_steps:
@@ -164,17 +161,22 @@ class Trainer:
 
     def loss(self, batch: Batch) -> float:
         """The loss on a batch; nothing changes but what layers keep from run to run."""
-        params = {**self.learned(), **self.fixed(batch.shapes)}
         loss, statistics = runnable(self.net.graph, loss_of)(
             batch.shapes,
             self.net.manner,
-            params,
+            self.params(batch.shapes),
             batch.frame.feeds,
             batch.key,
             batch.frame.sizes,
         )
-        self.net.assign(statistics)
+        # Processes that keep what they saw alone would go different ways.
+        if self.mesh.peers.processes == 1:
+            self.net.assign(statistics)
         return float(loss)
+
+    def arrays(self) -> Mapping[ParamKey, ArrayLike]:
+        """Every learned array of the net, for the host to read."""
+        return self.mesh.fetched(self.net.arrays())
 
     def program_bytes(self) -> int | None:
         """What the last pass's program takes at its peak, if there was one and XLA says."""
@@ -184,17 +186,17 @@ class Trainer:
         program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
         fed = (batch.frame.feeds, batch.key, batch.frame.sizes)
         # What is compiled already is not compiled again.
-        if self.param.iter_size > 1:
+        if self.param.iter_size > self.mesh.size:
             lowered = accumulate.lower(program, fixed, learner, learner.arrays, *fed)
         else:
             lowered = whole_step.lower(program, fixed, learner, self.healthy, *fed)
         return of_program(lowered.compile())
 
-    def history(self) -> tuple[Array, ...]:
+    def history(self) -> tuple[ArrayLike, ...]:
         """The rule's arrays as a .solverstate lists them; zeros for what training leaves alone."""
         rule, arrays = updates.rule_state(self.state), self.net.arrays()
         return tuple(
-            slot.get(key, jnp.zeros_like(array))
+            self.mesh.fetched(slot[key]) if key in slot else np.zeros(array.shape, np.float32)
             for slot in rule.history
             for key, array in arrays.items()
         )
@@ -228,12 +230,24 @@ class Trainer:
         leaves = jax.tree.leaves((self.learned(), self.state))
         return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
 
-    def diffs(self) -> Tree:
+    def diffs(self) -> dict[ParamKey, ArrayLike]:
         """What Caffe calls the diffs after an update: the steps taken, downhill positive."""
         return {
-            key: -self.steps[key] if key in self.steps else jnp.zeros_like(array)
+            key: -self.mesh.fetched(self.steps[key])
+            if key in self.steps
+            else np.zeros(array.shape, np.float32)
             for key, array in self.net.arrays().items()
         }
+
+    def _settle(self) -> None:
+        """Bring what steps need to where they are taken, if it is not there."""
+        if self.mesh.size == 1:
+            return
+        arrays, placed = self.net.arrays(), self.mesh.placed
+        learned = self.learned()
+        rest = {key: array for key, array in arrays.items() if key not in learned}
+        self.net.assign({**placed(learned, learned=True), **placed(rest)})
+        self.state, self.healthy = placed(self.state, learned=True), placed(self.healthy)
 
     def _whole(self, batch: Batch, learner: Learner) -> tuple[Micro, Learner]:
         step = runnable(self.net.graph, whole_step)
@@ -270,7 +284,7 @@ class Trainer:
     def _program(self, shapes: Shapes) -> Program:
         which = (shapes, self.keep, self.keep_steps, self.net.manner)
         if which not in self._programs:
-            self._programs[which] = Program(
+            self._programs[which] = self.mesh.program(
                 shapes, self.keep, self.transformation, self.keep_steps, self.net.manner
             )
         return self._programs[which]
@@ -292,7 +306,8 @@ class Trainer:
 
 def _cut(micro: Micro, batch: Batch) -> Micro:
     """The outputs of a pass in their own sizes."""
-    outputs = {name: batch.frame.cut(name, array) for name, array in micro.outputs.items()}
+    frame = replace(batch.frame, exact=batch.shown)
+    outputs = {name: frame.cut(name, array) for name, array in micro.outputs.items()}
     return micro._replace(outputs=outputs)
 
 

@@ -140,7 +140,7 @@ class ParallelSource(LayerSource):
 
 
 # What opens the source of a layer: a class, or a function that chooses one.
-Opener = Callable[[LayerParameter, int, int | None, Place], Source]
+Opener = Callable[[LayerParameter, int, int | None, Place], LayerSource]
 AnyOpener = TypeVar("AnyOpener", bound=Opener)
 REGISTRY: dict[str, Opener] = {}
 
@@ -159,7 +159,7 @@ def register(name: str) -> Callable[[AnyOpener], AnyOpener]:
 
 def open_source(
     spec: LayerParameter, phase: int, seed: int | None, place: Place, read: bool = True
-) -> Source:
+) -> LayerSource:
     """Open the source of a data layer; its files are looked for, and its first sample is read.
 
     phase: TRAIN or TEST. seed: the solver's. place: where the layer stands. read: whether a sample

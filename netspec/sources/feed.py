@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
@@ -10,7 +10,15 @@ from netspec.errors import SourceError, blame
 from netspec.graph import Graph, Node
 from netspec.layers.base import Labels, Shape
 from netspec.shapes import Shapes
-from netspec.sources.base import About, Batch, ParallelSource, Source, open_source, require_keys
+from netspec.sources.base import (
+    About,
+    Batch,
+    LayerSource,
+    ParallelSource,
+    Source,
+    open_source,
+    require_keys,
+)
 from netspec.sources.checks import check_labels
 from netspec.sources.prefetch import Prefetch, cores
 from netspec.sources.skipping import Skipping, step_over
@@ -40,11 +48,13 @@ class Feed:
         seed: int | None = None,
         depth: int | None = None,
         skip_corrupt: bool = False,
+        share: Callable[[LayerSource], LayerSource] = lambda source: source,
     ) -> None:
         """Open every data layer; raises SourceError.
 
         depth: batches read ahead by default: one a core, within limits. skip_corrupt: leave out
-        batches of files that cannot be read, instead of stopping there.
+        batches of files that cannot be read, instead of stopping there. share: what is to be read
+        of each source.
         """
         self.graph = graph
         self.sources: dict[str, Source] = {}
@@ -57,6 +67,7 @@ class Feed:
                 )
                 if skip_corrupt and isinstance(source, ParallelSource):
                     source = self._skipping[node.name] = Skipping(source)
+                source = share(source)
                 default = max(2, min(_MOST_AHEAD, cores())) if depth is None else depth
                 ahead = default if source.read_ahead is None else source.read_ahead
                 self.sources[node.name] = Prefetch(source, ahead) if ahead else source

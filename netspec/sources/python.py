@@ -31,7 +31,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -39,14 +39,14 @@ from netspec.errors import Place, SourceError, counted, fail, nearest, require
 from netspec.layers.base import Shape
 from netspec.layers.user import HostBlob, User
 from netspec.proto.layers_pb2 import LayerParameter
-from netspec.sources.base import REGISTRY, Batch, LayerSource, Source, register, require_keys
+from netspec.sources.base import REGISTRY, Batch, LayerSource, register, require_keys
 from netspec.sources.order import settle_seed
 
 _LOG = logging.getLogger(__name__)
 
 
 @register("Python")
-def open_python(spec: LayerParameter, phase: int, seed: int | None, place: Place) -> Source:
+def open_python(spec: LayerParameter, phase: int, seed: int | None, place: Place) -> LayerSource:
     """The source of a Python layer: the user's class, or else netspec's own of that name.
 
     Raises SourceError.
@@ -71,7 +71,7 @@ def open_python(spec: LayerParameter, phase: int, seed: int | None, place: Place
         raise
 
 
-def _refuse(user: User) -> Source:
+def _refuse(user: User) -> NoReturn:
     known = [name for name in REGISTRY if "." in name]
     fail(f"{user.missing}; built in are {', '.join(known)}{nearest(user.name, known)}", SourceError)
 
