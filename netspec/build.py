@@ -16,7 +16,7 @@ from netspec.module import Net
 from netspec.phase import select, state_of
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
 from netspec.prototxt import NetText, read_net
-from netspec.shapes import KnownShapes, infer, infer_known
+from netspec.shapes import KnownShapes, infer_known, infer_once
 from netspec.sources.feed import Feed, shapes_of_sources
 from netspec.upgrade import upgrade
 from netspec.weights import copy_into, read_weights
@@ -75,7 +75,7 @@ def graph_of(text: NetText, state: NetState, create: Create = create) -> Graph:
 def compile_net(graph: Graph, shapes: Mapping[str, Shape] | None = None, seed: int = 0) -> Net:
     """The module of a connected net, its learned arrays filled."""
     given = shapes_of_sources(graph, shapes or {})
-    return Net(infer(graph, given), seed)
+    return Net(infer_once(graph, given), seed)
 
 
 def look_at(

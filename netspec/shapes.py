@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from netspec.errors import GraphError, blame, counted, fail, require
 from netspec.graph import Graph, Node
@@ -172,6 +173,26 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Shapes:
             blobs.append(node.layer.blobs(*bottoms))
             _check_params(graph, n, blobs, learners)
     return Shapes(graph, tuple(values), tuple(blobs))
+
+
+def infer_once(graph: Graph, given: Mapping[str, Shape]) -> Shapes:
+    """As `infer`; nets that are alike in all have one object while one lives, and its programs."""
+    layers = [node.layer for node in graph.nodes]
+    if not all(layer.is_plain and not layer.on_host for layer in layers):
+        return infer(graph, given)
+    alike = (
+        *(graph.file, graph.name, graph.phase, graph.force_backward),
+        tuple((type(layer), layer.spec.SerializeToString()) for layer in layers),
+        tuple(node.place for node in graph.nodes),
+        tuple(sorted(given.items())),
+    )
+    found = _INFERRED.get(alike)
+    if found is None:
+        found = _INFERRED[alike] = infer(graph, given)
+    return found
+
+
+_INFERRED: WeakValueDictionary[tuple[object, ...], Shapes] = WeakValueDictionary()
 
 
 def infer_known(graph: Graph, given: Mapping[str, Shape]) -> KnownShapes:

@@ -160,6 +160,8 @@ class Layer:
     # Whether it runs on the host, called from inside the program; ``failure`` is what it raised.
     on_host: ClassVar[bool] = False
     failure: NetSpecError | None = None
+    # Whether its message and phase are all that it hangs on, and no file is read.
+    is_plain: ClassVar[bool] = True
     # Whether a top's shape depends on values, so that a net with such a layer cannot be compiled.
     data_dependent: ClassVar[bool] = False
     # The bottoms whose shape alone matters.

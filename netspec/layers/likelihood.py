@@ -47,6 +47,11 @@ class InfogainLoss(Classified, Loss):
         """Either, where classes are channels."""
         return self.layout_for(self.param.axis)
 
+    @property
+    def is_plain(self) -> bool:  # type: ignore[override]
+        """Whether its matrix is in no file."""
+        return not self.param.source
+
     def class_axis(self, rank: int) -> int:
         """``infogain_loss_param { axis }``."""
         return canonical_axis(self.param.axis, rank)
