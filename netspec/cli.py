@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from netspec import __version__
 from netspec.cli_caffe import caffe
 from netspec.cli_data import data
 from netspec.cli_run import run
@@ -33,7 +34,7 @@ class Verbs(click.Group):
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="netspec")
+@click.version_option(__version__)
 def main() -> None:
     """Compile Caffe's nets to JAX: train them, test them, use them, look at them."""
 

@@ -299,6 +299,14 @@ def test_names(net: caffe.Net) -> None:
 # Sharing
 
 
+def test_numbers_of_blobs(net: caffe.Net) -> None:
+    assert net._blob_names == ["x", "h", "s", "f", "y"]
+    assert net._blobs[3] is net.blobs["f"]
+    assert (net._inputs, net._outputs) == ([0], [4])
+    assert [net._top_ids(n) for n in range(5)] == [[0], [1], [2], [3], [4]]
+    assert [net._bottom_ids(n) for n in range(5)] == [[], [0], [1], [1], [2, 3]]
+
+
 def test_nets_that_share_have_one_memory(net: caffe.Net) -> None:
     other = caffe.Net("net.prototxt", caffe.TEST)
     other.share_with(net)
