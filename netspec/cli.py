@@ -95,12 +95,22 @@ def test(net: str, weights: str | None, iterations: int | None, dtype: str | Non
         click.echo(f"\n{blob}\n{metrics.table(names[blob])}")
 
 
+_shapes = click.option(
+    "--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500."
+)
+_look_phase = click.option(
+    "--phase",
+    type=click.Choice(["train", "test"]),
+    help="By default train, or test for a net without a loss.",
+)
+
+
 @main.command()
 @click.argument("net")
 @click.option("-o", "--out", required=True, help="net.svg, net.png or net.dot.")
-@click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
-@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
-def draw(net: str, out: str, phase: str, shapes: tuple[str, ...]) -> None:
+@_look_phase
+@_shapes
+def draw(net: str, out: str, phase: str | None, shapes: tuple[str, ...]) -> None:
     """Draw NET: its layers, their windows, the shapes between them."""
     from netspec.build import look_at
     from netspec.inspect.draw import draw as draw_net
@@ -113,13 +123,13 @@ def draw(net: str, out: str, phase: str, shapes: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("net")
-@click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
-@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
+@_look_phase
+@_shapes
 @click.option(
     "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table",
     show_default=True,
 )  # fmt: skip
-def summary(net: str, phase: str, shapes: tuple[str, ...], form: str) -> None:
+def summary(net: str, phase: str | None, shapes: tuple[str, ...], form: str) -> None:
     """List the layers of NET: shapes, parameters, multiply-adds, activations, what is frozen."""
     from netspec.build import look_at
     from netspec.inspect.listing import FORMATS
@@ -134,14 +144,16 @@ def summary(net: str, phase: str, shapes: tuple[str, ...], form: str) -> None:
 @click.argument("net")
 @click.argument("blob", required=False)
 @click.option("--phase", type=click.Choice(["train", "test"]), default="test", show_default=True)
-@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
+@_shapes
 def rf(net: str, blob: str | None, phase: str, shapes: tuple[str, ...]) -> None:
     """Tell what the pixels of NET's blobs see: stride, receptive field, offset, least pad."""
-    from netspec.build import look_at
+    from netspec.build import look_at_inputs, misfit
     from netspec.inspect.sight import table
 
-    known = look_at(net, phase, dict(map(_shape, shapes)))
+    known = look_at_inputs(net, phase, dict(map(_shape, shapes)))
     click.echo(table(known, blob))
+    if why := misfit(known):
+        click.echo(f"with the pads that it has it cannot run: {why}", err=True)
 
 
 def _say_what_is_unknown(known: KnownShapes, err: bool = False) -> None:
@@ -226,7 +238,7 @@ def regime(solver: str, out: str, name: str | None, **options: Any) -> None:
 @click.option("--more-classes", multiple=True, metavar="LAYER", help="Has more outputs.")
 @click.option("--more-channels", multiple=True, metavar="LAYER", help="Has more inputs.")
 @click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
-@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
+@_shapes
 def surgery(
     net: str,
     weights: tuple[str, ...],

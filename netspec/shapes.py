@@ -41,6 +41,13 @@ class KnownShapes:
     blobs: tuple[Mapping[str, Blob], ...]
     unasked: frozenset[int] = frozenset()
 
+    @property
+    def fed(self) -> dict[str, Shape]:
+        """Blob name -> the shape in which the host feeds it, as far as known."""
+        first = self.graph.first_blobs
+        fed = {name: self.values[first[name]] for name in self.graph.fed}
+        return {name: shape for name, shape in fed.items() if shape is not None}
+
     @cached_property
     def keys(self) -> tuple[Mapping[str, ParamKey], ...]:
         """Per node, blob name -> the array that stands behind it, shared arrays resolved."""
@@ -227,6 +234,21 @@ def infer_known(graph: Graph, given: Mapping[str, Shape]) -> KnownShapes:
                 blobs.append({})
                 unasked.add(n)
     return KnownShapes(graph, tuple(values), tuple(blobs), frozenset(unasked))
+
+
+def infer_fed(graph: Graph, given: Mapping[str, Shape]) -> KnownShapes:
+    """The shapes of the blobs that the host feeds, as far as known, and no others.
+
+    What of a net hangs on no more than these can be told even if it does not fit together.
+    """
+    _check_given(graph, given)
+    values: list[Shape | None] = [None] * len(graph.values)
+    for node in graph.sources:
+        with blame(node.place, node.who):
+            for top, shape in zip(node.tops, _known_source(graph, node, given), strict=True):
+                values[top] = shape
+    nothing: tuple[Mapping[str, Blob], ...] = ({},) * len(graph.nodes)
+    return KnownShapes(graph, tuple(values), nothing, frozenset(range(len(graph.nodes))))
 
 
 def _check_given(graph: Graph, given: Mapping[str, Shape]) -> None:
