@@ -91,7 +91,7 @@ def run(path: str, options: Options) -> None:
         told = [_Compiled(compiles, report), _Measured(report)]
         solver.listener = Listeners([*told, report, *_logs(solver, options, report)])
         signals.hand_to(solver)
-        for doubt in regime.doubts(solver.param):
+        for doubt in regime.doubts(solver.text):
             solver.listener.warn(doubt)
         try:
             solver.solve(until)
