@@ -339,7 +339,7 @@ def test_weights_that_do_not_fit(here: Path) -> None:
     net = changed("net.prototxt", "num_output: 4", "num_output: 5")
     assert mistake("test", net, WEIGHTS) == (
         f'{WEIGHTS}: layer "conv" (Convolution): weight is 4x3x3x3 in the file, 5x3x3x3 in the '
-        "net; --skip-misfits leaves the layer as it is; to learn it anew, rename it"
+        "net; skip_misfits (--skip-misfits) leaves the layer as it is; to learn it anew, rename it"
     )
 
 

@@ -722,7 +722,7 @@ def test_weights_may_lie_beside_the_solver() -> None:
         (
             "c.caffemodel",
             'c.caffemodel: layer "ip" (InnerProduct): weight is 3 in the file, 2x3 in the net; '
-            "--skip-misfits leaves the layer as it is; to learn it anew, rename it",
+            "skip_misfits (--skip-misfits) leaves the layer as it is; to learn it anew, rename it",
         ),
     ],
 )

@@ -344,7 +344,7 @@ class Solver:
         require(
             was == self.param.type,
             f"was written with type {was}, whose history means nothing to {self.param.type}; to "
-            f"start from what it learned, give --weights {found.weights.file}",
+            f"start from what it learned, load its weights, {found.weights.file} (--weights)",
             WeightsError,
         )
 

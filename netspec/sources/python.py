@@ -163,8 +163,8 @@ class PythonData(LayerSource):
             count = getattr(self._object, "batches", None)
             require(
                 isinstance(count, int) and count > 0,
-                f"{self._user.name} does not say how many batches it has: give --iterations, or "
-                "the class an attribute batches",
+                f"{self._user.name} does not say how many batches it has: say how many to run "
+                "(--iterations), or give the class an attribute batches",
                 SourceError,
             )
         return count  # type: ignore[return-value]
