@@ -191,7 +191,7 @@ def infer_once(graph: Graph, given: Mapping[str, Shape]) -> Shapes:
         *(graph.file, graph.name, graph.phase, graph.force_backward),
         tuple((type(layer), layer.spec.SerializeToString()) for layer in layers),
         tuple(node.place for node in graph.nodes),
-        tuple(sorted(given.items())),
+        tuple(sorted((name, tuple(shape)) for name, shape in given.items())),
     )
     found = _INFERRED.get(alike)
     if found is None:
