@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from netspec.module import Net as Net
     from netspec.solving.loop import Solver as Solver
 
+__version__ = "0.1.0"
+
 # Imported when first asked for: JAX takes seconds, and `netspec --help` needs none of it.
 _HOMES = {
     "Net": "netspec.module",

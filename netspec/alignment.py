@@ -53,7 +53,7 @@ def alignment(shapes: KnownShapes, rank: int = 2) -> Alignment | str:
     given = _images(shapes, rank)
     if not given:
         name = next(iter(graph.fed), "data")
-        return f"the input's shape is not known; give --shape {name}=1,3,500,500"
+        return f"the input's shape is not known; state it (--shape {name}=1,3,500,500)"
     period, far = _reach(graph, given, rank)
 
     def aligns(pad: int, sizes: Sequence[int]) -> bool:

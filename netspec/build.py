@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from netspec.errors import GraphError, SourceError, require
+from netspec.errors import GraphError, LayerError, SourceError, require
 from netspec.graph import Create, Graph, connect
 from netspec.layers import create
 from netspec.layers.base import Shape
@@ -16,7 +16,7 @@ from netspec.module import Net
 from netspec.phase import select, state_of
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
 from netspec.prototxt import NetText, read_net
-from netspec.shapes import KnownShapes, infer, infer_known
+from netspec.shapes import KnownShapes, infer_fed, infer_known, infer_once
 from netspec.sources.feed import Feed, shapes_of_sources
 from netspec.upgrade import upgrade
 from netspec.weights import copy_into, read_weights
@@ -75,15 +75,37 @@ def graph_of(text: NetText, state: NetState, create: Create = create) -> Graph:
 def compile_net(graph: Graph, shapes: Mapping[str, Shape] | None = None, seed: int = 0) -> Net:
     """The module of a connected net, its learned arrays filled."""
     given = shapes_of_sources(graph, shapes or {})
-    return Net(infer(graph, given), seed)
+    return Net(infer_once(graph, given), seed)
 
 
 def look_at(
-    prototxt: str | Path, phase: str = "test", shapes: Mapping[str, Shape] | None = None
+    prototxt: str | Path, phase: str | None = "test", shapes: Mapping[str, Shape] | None = None
 ) -> KnownShapes:
-    """A net to look at, with all shapes that hang neither on absent data nor on unknown layers."""
-    connected = graph(prototxt, phase, create=create_or_stand_in)
-    return infer_known(connected, shapes_of_sources(connected, shapes or {}, missing_ok=True))
+    """A net to look at, with all shapes that hang neither on absent data nor on unknown layers.
+
+    phase: None is "train", or "test" for a net that has no loss to be trained by.
+    """
+    fed = look_at_inputs(prototxt, phase, shapes)
+    return infer_known(fed.graph, fed.fed)
+
+
+def look_at_inputs(
+    prototxt: str | Path, phase: str | None = "test", shapes: Mapping[str, Shape] | None = None
+) -> KnownShapes:
+    """As `look_at`, with the shapes of what the net is fed alone; it need not fit together."""
+    connected = graph(prototxt, phase or "train", create=create_or_stand_in)
+    if phase is None and not connected.losses:
+        connected = graph(prototxt, "test", create=create_or_stand_in)
+    return infer_fed(connected, shapes_of_sources(connected, shapes or {}, missing_ok=True))
+
+
+def misfit(known: KnownShapes) -> str:
+    """What keeps a net from running on what it is fed; nothing if nothing is known to."""
+    try:
+        infer_known(known.graph, known.fed)
+    except LayerError as error:
+        return str(error)
+    return ""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from netspec import __version__
 from netspec.cli_caffe import caffe
 from netspec.cli_data import data
 from netspec.cli_run import run
@@ -33,7 +34,7 @@ class Verbs(click.Group):
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="netspec")
+@click.version_option(__version__)
 def main() -> None:
     """Compile Caffe's nets to JAX: train them, test them, use them, look at them."""
 
@@ -102,12 +103,22 @@ def test(net: str, weights: str | None, iterations: int | None, dtype: str | Non
         click.echo(f"\n{blob}\n{metrics.table(names[blob])}")
 
 
+_shapes = click.option(
+    "--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500."
+)
+_look_phase = click.option(
+    "--phase",
+    type=click.Choice(["train", "test"]),
+    help="By default train, or test for a net without a loss.",
+)
+
+
 @main.command()
 @click.argument("net")
 @click.option("-o", "--out", required=True, help="net.svg, net.png or net.dot.")
-@click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
-@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
-def draw(net: str, out: str, phase: str, shapes: tuple[str, ...]) -> None:
+@_look_phase
+@_shapes
+def draw(net: str, out: str, phase: str | None, shapes: tuple[str, ...]) -> None:
     """Draw NET: its layers, their windows, the shapes between them."""
     from netspec.build import look_at
     from netspec.inspect.draw import draw as draw_net
@@ -120,13 +131,13 @@ def draw(net: str, out: str, phase: str, shapes: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("net")
-@click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
-@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
+@_look_phase
+@_shapes
 @click.option(
     "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table",
     show_default=True,
 )  # fmt: skip
-def summary(net: str, phase: str, shapes: tuple[str, ...], form: str) -> None:
+def summary(net: str, phase: str | None, shapes: tuple[str, ...], form: str) -> None:
     """List the layers of NET: shapes, parameters, multiply-adds, activations, what is frozen."""
     from netspec.build import look_at
     from netspec.inspect.listing import FORMATS
@@ -141,14 +152,16 @@ def summary(net: str, phase: str, shapes: tuple[str, ...], form: str) -> None:
 @click.argument("net")
 @click.argument("blob", required=False)
 @click.option("--phase", type=click.Choice(["train", "test"]), default="test", show_default=True)
-@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
+@_shapes
 def rf(net: str, blob: str | None, phase: str, shapes: tuple[str, ...]) -> None:
     """Tell what the pixels of NET's blobs see: stride, receptive field, offset, least pad."""
-    from netspec.build import look_at
+    from netspec.build import look_at_inputs, misfit
     from netspec.inspect.sight import table
 
-    known = look_at(net, phase, dict(map(_shape, shapes)))
+    known = look_at_inputs(net, phase, dict(map(_shape, shapes)))
     click.echo(table(known, blob))
+    if why := misfit(known):
+        click.echo(f"with the pads that it has it cannot run: {why}", err=True)
 
 
 def _say_what_is_unknown(known: KnownShapes, err: bool = False) -> None:
@@ -196,9 +209,9 @@ def plot(logs: tuple[str, ...], out: str) -> None:
 @main.command()
 @click.argument("solver")
 @click.option("-o", "--out", required=True, help="The solver prototxt to write.")
-@click.option("--accum", "name", flag_value="accum", help="20 batches a step.")
-@click.option("--heavy", "name", flag_value="heavy", help="1 batch a step, high momentum.")
-@click.option("--online", "name", flag_value="online", help="1 batch a step, momentum 0.9.")
+@click.option("--accum", is_flag=True, help="20 batches a step.")
+@click.option("--heavy", is_flag=True, help="1 batch a step, as much memory of images.")
+@click.option("--online", is_flag=True, help="1 batch a step, momentum 0.9.")
 @click.option("--iter-size", type=int, help="So many batches a step.")
 @click.option("--batch", type=int, nargs=2, metavar="OLD NEW", help="Images in the net's batches.")
 @click.option("--momentum", type=float, help="Take this one rather than the equivalent one.")
@@ -209,14 +222,16 @@ def plot(logs: tuple[str, ...], out: str) -> None:
     show_default=True,
     help="What stays of an image: its weight in a step, or how far it moves the weights in all.",
 )
-def regime(solver: str, out: str, name: str | None, **options: Any) -> None:
+def regime(solver: str, out: str, accum: bool, heavy: bool, online: bool, **options: Any) -> None:
     """Turn the regime of SOLVER into its equivalent with other images a step.
 
     Momentum p over k images becomes p' over k' by p^(1/k) = p'^(1/k'), as the FCN papers have it.
     """
     from netspec.solving.equivalence import convert, target
 
-    for line in convert(solver, out, target(name, **options)):
+    asked = {"accum": accum, "heavy": heavy, "online": online}
+    names = [name for name, wanted in asked.items() if wanted]
+    for line in convert(solver, out, target(names, **options)):
         click.echo(line)
     click.echo(out)
 
@@ -233,7 +248,7 @@ def regime(solver: str, out: str, name: str | None, **options: Any) -> None:
 @click.option("--more-classes", multiple=True, metavar="LAYER", help="Has more outputs.")
 @click.option("--more-channels", multiple=True, metavar="LAYER", help="Has more inputs.")
 @click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
-@click.option("--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500.")
+@_shapes
 def surgery(
     net: str,
     weights: tuple[str, ...],

@@ -58,9 +58,6 @@ _FLAGS = (
     click.option("--sigint_effect", type=_EFFECTS, default="stop", show_default=True),
     click.option("--sighup_effect", type=_EFFECTS, default="snapshot", show_default=True),
     click.option("--log_dir", default="", envvar="GLOG_log_dir", help="Write lines there, too."),
-    # Where lines go without them.
-    click.option("--logtostderr/--nologtostderr", hidden=True),
-    click.option("--alsologtostderr/--noalsologtostderr", hidden=True),
 )
 
 

@@ -8,15 +8,47 @@ underscores, and behind ``--`` all is arguments. Caffe: gflags, in every tool.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import click
+
+from netspec import glog
 
 _TRUE, _FALSE = ("1", "t", "true", "y", "yes"), ("0", "f", "false", "n", "no")
 _HELP = ("h", "help", "helpshort")
 
 
+def _tell_at_least(ctx: click.Context, _: click.Parameter, severity: int | None) -> None:
+    if severity is not None:
+        ctx.with_resource(glog.at_least(severity))
+
+
+def _switch(*spellings: str, **settings: Any) -> click.Option:
+    return click.Option(spellings, hidden=True, expose_value=False, **settings)
+
+
+# What every tool of Caffe's takes for its log. But for the first they change nothing: all lines go
+# to stderr, and there are no others.
+_LOGGING = (
+    _switch("--minloglevel", type=int, callback=_tell_at_least),
+    _switch("--logtostderr/--nologtostderr"),
+    _switch("--alsologtostderr/--noalsologtostderr"),
+    _switch("--colorlogtostderr/--nocolorlogtostderr"),
+    _switch("--stderrthreshold", type=int),
+    _switch("--v", type=int),
+    _switch("--vmodule"),
+)
+
+
 class Flagged(click.Command):
-    """A command whose options are flags; the first spelling of each is its name."""
+    """A command whose options are flags, those of glog among them.
+
+    The first spelling of each is its name.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params.extend(_LOGGING)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Hand the flags to click in the spelling that it knows, arguments behind them."""
@@ -70,7 +102,8 @@ def _near(name: str, known: dict[str, click.Option]) -> list[str]:
     # Imported where a mistake was made.
     from difflib import get_close_matches
 
-    return get_close_matches(name, known, n=1)
+    shown = [candidate for candidate, option in known.items() if not option.hidden]
+    return get_close_matches(name, shown, n=1)
 
 
 def _truth(ctx: click.Context, name: str, value: str) -> bool:

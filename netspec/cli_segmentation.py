@@ -122,7 +122,9 @@ def segment(
         failures.append(error)
         click.echo(f"netspec: {error}", err=True)
 
-    written = segment_each(segmenter, pictures, out, Wanted(overlay, probabilities), failed)
+    wanted = Wanted(overlay, probabilities)
+    say = partial(click.echo, err=True)
+    written = segment_each(segmenter, pictures, out, wanted, failed, say)
     for path in written:
         click.echo(path)
     if len(frames.sizes) > 1:

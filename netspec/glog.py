@@ -6,11 +6,40 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 from typing import Self, TextIO, cast
 
 from netspec.errors import NetSpecError, fail, unreadable
+
+_SEVERITIES = "IWEF"
+_VARIABLE = "GLOG_minloglevel"
+_LEAST: ContextVar[int | None] = ContextVar("minloglevel", default=None)
+
+
+def least() -> int:
+    """The least severity that is told, from 0 for INFO on: `at_least`, or GLOG_minloglevel."""
+    asked = _LEAST.get()
+    given = os.environ.get(_VARIABLE, "")
+    return asked if asked is not None else int(given) if given.isdecimal() else 0
+
+
+def is_told(severity: str) -> bool:
+    """Whether lines of a severity, I or W, are told."""
+    return _SEVERITIES.index(severity) >= least()
+
+
+@contextmanager
+def at_least(severity: int) -> Iterator[None]:
+    """Tell only what has this severity or a higher one, while it is open."""
+    before = _LEAST.set(severity)
+    try:
+        yield
+    finally:
+        _LEAST.reset(before)
 
 
 def glog_prefix(severity: str, when: datetime) -> str:
@@ -53,6 +82,8 @@ class Log:
         self._write("W", line)
 
     def _write(self, severity: str, line: str) -> None:
+        if not is_told(severity):
+            return
         self.stream.write(f"{glog_prefix(severity, datetime.now())}{line}\n")
         self.stream.flush()
 

@@ -65,9 +65,13 @@ class SolverText:
         try:
             yield
         except NetSpecError as error:
-            named = (word for word in re.findall(r"\w+", error.message) if word in self.lines)
-            error.place = error.place or Place(self.file, self.lines.get(next(named, ""), 0))
+            error.place = error.place or self.place_of(error.message)
             raise
+
+    def place_of(self, message: str) -> Place:
+        """The line of the first field that a message names, or the file."""
+        named = (word for word in re.findall(r"\w+", message) if word in self.lines)
+        return Place(self.file, self.lines.get(next(named, ""), 0))
 
 
 def read_net(path: str | Path) -> NetText:

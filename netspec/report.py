@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from netspec.glog import glog_prefix
+from netspec.glog import glog_prefix, is_told
 from netspec.inspect.summary import summarise
 from netspec.layers.base import text
 from netspec.memory import Prediction, capacity, predict, size
@@ -157,6 +157,8 @@ class Report(Listener):
         self.say(f"{rate} ({pace})" if pace else rate)
 
     def _line(self, text: str, severity: str, style: str | None = None) -> None:
+        if self.glog and not is_told(severity):
+            return
         # Each line of a longer text has its prefix: parsers look for one in every line.
         for line in text.splitlines() or [""]:
             self.console.print(

@@ -108,7 +108,7 @@ def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
         told = [_Compiled(compiles, report), _Measured(report)]
         solver.listener = Listeners([*told, report, *_logs(solver, options, report)])
         signals.hand_to(solver)
-        for doubt in regime.doubts(solver.param):
+        for doubt in regime.doubts(solver.text):
             solver.listener.warn(doubt)
         try:
             solver.solve(until)

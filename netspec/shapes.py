@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from netspec.errors import GraphError, blame, counted, fail, require
 from netspec.graph import Graph, Node
@@ -39,6 +40,13 @@ class KnownShapes:
     values: tuple[Shape | None, ...]
     blobs: tuple[Mapping[str, Blob], ...]
     unasked: frozenset[int] = frozenset()
+
+    @property
+    def fed(self) -> dict[str, Shape]:
+        """Blob name -> the shape in which the host feeds it, as far as known."""
+        first = self.graph.first_blobs
+        fed = {name: self.values[first[name]] for name in self.graph.fed}
+        return {name: shape for name, shape in fed.items() if shape is not None}
 
     @cached_property
     def keys(self) -> tuple[Mapping[str, ParamKey], ...]:
@@ -174,6 +182,26 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Shapes:
     return Shapes(graph, tuple(values), tuple(blobs))
 
 
+def infer_once(graph: Graph, given: Mapping[str, Shape]) -> Shapes:
+    """As `infer`; nets that are alike in all have one object while one lives, and its programs."""
+    layers = [node.layer for node in graph.nodes]
+    if not all(layer.is_plain and not layer.on_host for layer in layers):
+        return infer(graph, given)
+    alike = (
+        *(graph.file, graph.name, graph.phase, graph.force_backward),
+        tuple((type(layer), layer.spec.SerializeToString()) for layer in layers),
+        tuple(node.place for node in graph.nodes),
+        tuple(sorted((name, tuple(shape)) for name, shape in given.items())),
+    )
+    found = _INFERRED.get(alike)
+    if found is None:
+        found = _INFERRED[alike] = infer(graph, given)
+    return found
+
+
+_INFERRED: WeakValueDictionary[tuple[object, ...], Shapes] = WeakValueDictionary()
+
+
 def infer_known(graph: Graph, given: Mapping[str, Shape]) -> KnownShapes:
     """As `infer`, as far as shapes are known.
 
@@ -206,6 +234,21 @@ def infer_known(graph: Graph, given: Mapping[str, Shape]) -> KnownShapes:
                 blobs.append({})
                 unasked.add(n)
     return KnownShapes(graph, tuple(values), tuple(blobs), frozenset(unasked))
+
+
+def infer_fed(graph: Graph, given: Mapping[str, Shape]) -> KnownShapes:
+    """The shapes of the blobs that the host feeds, as far as known, and no others.
+
+    What of a net hangs on no more than these can be told even if it does not fit together.
+    """
+    _check_given(graph, given)
+    values: list[Shape | None] = [None] * len(graph.values)
+    for node in graph.sources:
+        with blame(node.place, node.who):
+            for top, shape in zip(node.tops, _known_source(graph, node, given), strict=True):
+                values[top] = shape
+    nothing: tuple[Mapping[str, Blob], ...] = ({},) * len(graph.nodes)
+    return KnownShapes(graph, tuple(values), nothing, frozenset(range(len(graph.nodes))))
 
 
 def _check_given(graph: Graph, given: Mapping[str, Shape]) -> None:

@@ -60,7 +60,7 @@ class Function:
             self.in_place = in_place
             self.spec = LayerParameter()
             for name, value in settings.items():
-                _assign(_owner(self.spec, type_name, name), name, value)
+                assign(_owner(self.spec, type_name, name), name, value)
         self.tops = tuple(Top(self, n) for n in range(ntop))
 
 
@@ -126,7 +126,7 @@ class _Layers:
     def __getattr__(self, type_name: str) -> Callable[..., Any]:
         if type_name.startswith("__"):
             raise AttributeError(type_name)
-        known = {*REGISTRY, *_OWN_MESSAGES}
+        known = {*REGISTRY, *OWN_MESSAGES}
         if type_name not in known:
             hint = fork_of_type(type_name) or nearest(type_name, known)
             fail(f'unknown layer type "{type_name}"{hint}')
@@ -267,7 +267,7 @@ def _serialise(order: list[Function], names: Mapping[Top | Function, str]) -> Ne
 
 
 # Layer type -> its message, for types whose message is called like them.
-_OWN_MESSAGES = {
+OWN_MESSAGES = {
     field.message_type.name.removesuffix("Parameter"): field.name
     for field in LayerParameter.DESCRIPTOR.fields
     if field.message_type and field.name.endswith("_param")
@@ -277,7 +277,7 @@ _OWN_MESSAGES = {
 def _owner(spec: LayerParameter, type_name: str, name: str) -> Any:
     """The message that has a keyword's field: LayerParameter or the layer type's own."""
     layer = REGISTRY.get(type_name)
-    field = layer.param_field if layer else _OWN_MESSAGES.get(type_name)
+    field = layer.param_field if layer else OWN_MESSAGES.get(type_name)
     own = getattr(spec, field).DESCRIPTOR.fields_by_name if field else {}
     if field and name in own:
         return getattr(spec, field)
@@ -287,8 +287,8 @@ def _owner(spec: LayerParameter, type_name: str, name: str) -> Any:
     return spec
 
 
-def _assign(message: Any, name: str, value: Any) -> None:
-    """Set a field from a plain Python value; raises LayerError."""
+def assign(message: Any, name: str, value: Any) -> None:
+    """Set a field of a message from a plain Python value: see above; raises LayerError."""
     fields = message.DESCRIPTOR.fields_by_name
     if name not in fields:
         fail(f'unknown field "{name}" in {message.DESCRIPTOR.name}{nearest(name, fields)}')
@@ -313,7 +313,7 @@ def _fill(message: Any, value: Any) -> None:
     if isinstance(value, Mapping):
         message.SetInParent()
         for name, item in value.items():
-            _assign(message, name, item)
+            assign(message, name, item)
     else:
         message.CopyFrom(value)
 

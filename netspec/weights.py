@@ -39,8 +39,8 @@ _Kinds = dict[str, Mapping["ParamKey", ArrayLike | None]]
 _CURRENT, _V1, _V0 = (1, 2, 7), (4, 5, 6), (1, 2, 50)
 _LAYER, _LAYERS, _V0_LAYER = 100, 2, 1
 
-_SKIP = "--skip-misfits leaves the layer as it is; to learn it anew, rename it"
-_TURN = "--fc-to-conv reads the one as the other"
+_SKIP = "skip_misfits (--skip-misfits) leaves the layer as it is; to learn it anew, rename it"
+_TURN = "fc_to_conv (--fc-to-conv) reads the one as the other"
 
 
 @dataclass(frozen=True)

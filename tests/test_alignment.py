@@ -112,7 +112,9 @@ def test_nets_that_nothing_aligns() -> None:
 
 def test_data_that_is_not_here() -> None:
     shapes = look_at(ROOT / "nets" / "voc-fcn32s" / "val.prototxt")
-    assert alignment(shapes) == ("the input's shape is not known; give --shape data=1,3,500,500")
+    assert alignment(shapes) == (
+        "the input's shape is not known; state it (--shape data=1,3,500,500)"
+    )
     given = look_at(
         ROOT / "nets" / "voc-fcn32s" / "val.prototxt",
         shapes={"data": (1, 3, 500, 500), "label": (1, 1, 500, 500)},

@@ -198,6 +198,10 @@ def tool(**found: Any) -> None:
         ("--gray --nogray", {}),
         ("--gray false", {"gray": True, "arguments": ("false",)}),
         ("--notes=a", {"notes": "a"}),
+        (
+            "-minloglevel 1 -v=2 --stderrthreshold 0 --vmodule=a=1 -logtostderr --colorlogtostderr",
+            {},
+        ),
         ("a --model b c", {"arguments": ("a", "c"), "model": "b"}),
         ("a - -- --model b", {"arguments": ("a", "-", "--model", "b")}),
     ],
@@ -274,6 +278,30 @@ def test_log_dir(trained: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> No
         result = run("device_query", "-log_dir=logs")
     assert Path("logs/caffe.INFO").read_text() == result.stderr
     assert len(list(Path("logs").glob("caffe.*.log.INFO.*"))) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train --solver=solver.prototxt",
+        "device_query",
+        "upgrade_solver_proto_text solver.prototxt new.prototxt",
+    ],
+)
+def test_the_least_severity(trained: Path, arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(*arguments.split(), "-minloglevel=2").output == ""
+    assert run(*arguments.split(), "-minloglevel=0").stderr
+    monkeypatch.setenv("GLOG_minloglevel", "2")
+    assert run(*arguments.split()).output == ""
+    assert run(*arguments.split(), "--minloglevel", 0).stderr
+
+
+def test_warnings_are_more_severe(trained: Path) -> None:
+    Path("snap").rename("before")
+    with open("solver.prototxt", "a") as file:
+        file.write("solver_mode: GPU")
+    (line,) = lines("train", "--solver=solver.prototxt", "--minloglevel=1")
+    assert line.startswith("solver.prototxt: solver_mode: GPU, but ")
 
 
 def test_train_goes_on(trained: Path) -> None:

@@ -6,7 +6,7 @@ from netspec.graph import connect
 from netspec.inspect.listing import as_json, comma_separated, table
 from netspec.inspect.summary import Summary, summarise
 from netspec.prototxt import parse_net
-from netspec.shapes import infer
+from netspec.shapes import infer, infer_known
 
 TEXT = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [2, 3, 50, 70] } } }
@@ -53,6 +53,56 @@ def test_table() -> None:
         "activations      0.7 MiB\n"
         "training, about  0.7 MiB"
     )
+
+
+UNKNOWN = """
+layer { name: "data" type: "Data" top: "data" data_param { source: "nowhere" } }
+layer {
+  name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 11 kernel_size: 3 }
+}
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { kernel_size: 2 } }
+"""
+MORE = """
+layer { name: "in" type: "Input" top: "in" input_param { shape { dim: [2, 3, 50, 70] } } }
+layer {
+  name: "known" type: "Convolution" bottom: "in" top: "known"
+  convolution_param { num_output: 11 kernel_size: 3 }
+}
+"""
+
+
+def partial(text: str) -> str:
+    return table(summarise(infer_known(connect(parse_net(text, "net.prototxt")), {})))
+
+
+def test_what_is_not_known_is_no_nothing() -> None:
+    assert partial(UNKNOWN) == (
+        "layer  type         top  params  MMAC  MiB\n"
+        "-----  -----------  ---  ------  ----  ---\n"
+        "data   Data         ?                    ?\n"
+        "conv   Convolution  ?         ?     ?    ?\n"
+        "pool   Pooling      ?                    ?\n"
+        "\n"
+        "type         layers  params  MMAC  MiB\n"
+        "-----------  ------  ------  ----  ---\n"
+        "Data              1                  ?\n"
+        "Convolution       1       ?     ?    ?\n"
+        "Pooling           1                  ?\n"
+        "\n"
+        "? parameters, as no shapes are known; ? GMAC a run\n"
+        "parameters       ?\n"
+        "momentum         ?\n"
+        "activations      ?\n"
+        "training, about  ?"
+    )
+    lines = partial(UNKNOWN + MORE).splitlines()
+    assert "Convolution       2    308+  1.9+  0.3+" in lines
+    words = "308 parameters, 308 of them learned, as far as shapes are known; 0.0 GMAC a run"
+    assert words in lines
+    found = summarise(infer_known(connect(parse_net(UNKNOWN, "net.prototxt")), {}))
+    assert "layer,conv,Convolution,?,,,,,0" in comma_separated(found).splitlines()
+    assert json.loads(as_json(found))["total"]["known"] is False
 
 
 def test_table_of_shared_arrays() -> None:

@@ -60,6 +60,10 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     return load
 
 
+# Nets that are alike in all share their programs: this one is like none of another test.
+UNLIKE = 'name: "traced"\n'
+
+
 @pytest.fixture
 def traces(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes that ReLU layers are traced with, as it happens."""
@@ -173,7 +177,7 @@ def test_sizes_that_a_net_cannot_work_at(
 
 
 def test_the_same_shapes_are_compiled_once(load: Load, traces: list[tuple[int, ...]]) -> None:
-    net = load(INPUT + 'layer { name: "a" type: "ReLU" bottom: "x" top: "y" }')
+    net = load(UNLIKE + INPUT + 'layer { name: "a" type: "ReLU" bottom: "x" top: "y" }')
     for _ in range(3):
         net(x=X)
     assert traces == [(2, 3)]
@@ -185,18 +189,28 @@ def test_the_same_shapes_are_compiled_once(load: Load, traces: list[tuple[int, .
 
 
 def test_new_weights_need_no_new_program(load: Load, traces: list[tuple[int, ...]]) -> None:
-    net = load(TWO)
+    net = load(UNLIKE + TWO)
     before = net(x=X)["z"]
     net.params["two"]["bias"].set_value(jnp.ones(7))
     np.testing.assert_allclose(net(x=X)["z"], before + 1, rtol=1e-5, atol=1e-6)
     assert len(traces) == 1
 
 
+def test_nets_that_are_alike_need_no_new_program(load: Load, traces: list[tuple[int, ...]]) -> None:
+    text = f'name: "alike"\n{TWO}'
+    for _ in range(2):
+        load(text)(x=X)
+    assert len(traces) == 1
+    load(text.replace("alike", "other"))(x=X)
+    assert len(traces) == 2
+
+
 # Loading
 
 
 def test_shapes_from_outside(load: Load) -> None:
-    assert load(TWO, shapes={"x": (11, 3)}).shapes["z"] == (11, 7)
+    for shape in ((11, 3), [13, 3]):
+        assert load(TWO, shapes={"x": shape}).shapes["z"] == (shape[0], 7)
 
 
 def test_phase_level_and_stages_choose_layers(load: Load) -> None:

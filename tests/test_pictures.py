@@ -14,7 +14,7 @@ from netspec.cli import main
 from netspec.errors import GraphError, SourceError
 from netspec.segmentation.pictures import Picture, gather, named
 from netspec.segmentation.timing import stage_times, stages
-from netspec.sources.decode import MEAN, preprocess, read_image
+from netspec.sources.decode import MEAN, preprocess, read_image, read_photo
 from netspec.weights import write_weights
 
 NET = """layer { name: "in" type: "Input" top: "data"
@@ -80,6 +80,60 @@ def test_grey_of_16_bits_is_as_of_8(here: Path) -> None:
     Image.fromarray(deep).save("deep.png")
     Image.fromarray((deep >> 8).astype(np.uint8)).save("grey.png")
     np.testing.assert_array_equal(read_image(Path("deep.png")), read_image(Path("grey.png")))
+
+
+def test_photos_are_turned_upright(here: Path) -> None:
+    """As viewers show them; what nets are trained on is read as it is stored, as by Caffe."""
+    image = np.random.default_rng(1).integers(0, 256, (12, 16, 3), np.uint8)
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.fromarray(image).save("held.png", exif=turned)
+    np.testing.assert_array_equal(read_photo(Path("held.png")), np.rot90(image, -1))
+    np.testing.assert_array_equal(read_image(Path("held.png")), image)
+    Image.fromarray(np.ascontiguousarray(np.rot90(image, -1))).save("upright.png")
+    assert run("held.png", "upright.png")[0] == 0
+    for ending in (".png", "_overlay.png"):
+        held, upright = (labels(f"segmented/{name}{ending}") for name in ("held", "upright"))
+        np.testing.assert_array_equal(held, upright)
+
+
+@pytest.mark.parametrize(
+    ("mode", "pixels", "expected"),
+    [
+        ("RGBA", (10, 20, 30, 0), (10, 20, 30)),
+        ("LA", (10, 0), (10, 10, 10)),
+        ("CMYK", (245, 235, 225, 0), (10, 20, 30)),
+        ("1", 1, (255, 255, 255)),
+        ("I;16", 0x2345, (0x23, 0x23, 0x23)),
+    ],
+)
+def test_photos_of_all_kinds(
+    here: Path, mode: str, pixels: int | tuple[int, ...], expected: tuple[int, int, int]
+) -> None:
+    Image.new(mode, (3, 2), pixels).save("photo.tif")
+    np.testing.assert_array_equal(read_photo(Path("photo.tif")), np.full((2, 3, 3), expected))
+
+
+def test_floats_are_no_photo(here: Path) -> None:
+    Image.fromarray(np.zeros((2, 3), np.float32)).save("depth.tif")
+    with pytest.raises(
+        SourceError, match=r"^depth\.tif: has 32 bits a pixel in one channel; save "
+    ):
+        read_photo(Path("depth.tif"))
+
+
+def test_tiles_are_told(here: Path) -> None:
+    assert run("a/x.png", "--tile", "28x20", "--no-overlay")[::2] == (
+        0, ["a/x.png: run in 8 tiles (2x4) of 27x20 pixels"]
+    )  # fmt: skip
+    status, _, said = run("a/x.png", "b/x.jpg", "--tile", "6")
+    assert status == 1
+    assert [line.partition(";")[0] for line in said] == [
+        f"netspec: {name} pixels): tiles of at most 6x6: tiles of {size} pixels are too small: "
+        f"{size} scores of each hang on what lies beyond it, and tiles begin at multiples of 2 "
+        "pixels"
+        for name, size in (("a/x.png (50x31", 5), ("b/x.jpg (16x12", 6))
+    ]
 
 
 def test_folders_are_mirrored_without_the_results(here: Path) -> None:

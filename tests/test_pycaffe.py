@@ -191,6 +191,45 @@ def test_shapes_that_were_seen_are_not_compiled_again(net: caffe.Net) -> None:
     assert passes.forward._cache_size() == programs  # type: ignore[attr-defined]
 
 
+def test_nets_that_are_alike_have_one_program() -> None:
+    def run() -> caffe.Net:
+        made = caffe.Net("net.prototxt", caffe.TEST)
+        made.forward()
+        made.backward()
+        return made
+
+    def programs() -> tuple[int, int]:
+        return passes.forward._cache_size(), passes.backward._cache_size()  # type: ignore[attr-defined]
+
+    first = run()
+    before = programs()
+    second = run()
+    assert programs() == before
+    # Alike is not the same: each has arrays of its own.
+    first.params["first"][0].data[...] = 2
+    assert (second.params["first"][0].data != 2).all()
+    Path("net.prototxt").write_text(NET.replace("scale: 3", "scale: 4"))
+    np.testing.assert_allclose(run().blobs["f"].data, 0)
+    assert programs() != before
+
+
+def test_a_file_that_a_layer_reads_is_read_for_each_net() -> None:
+    """Nets of one text may still be of other files."""
+    Path("net.prototxt").write_text("""
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 2 } } }
+    layer { name: "t" type: "Input" top: "t" input_param { shape { dim: 2 } } }
+    layer { name: "loss" type: "InfogainLoss" bottom: "x" bottom: "t" top: "loss"
+            infogain_loss_param { source: "matrix.binaryproto" } }
+    """)
+    losses, nets = [], []
+    for weight in (1, 3):
+        matrix = caffe.io.array_to_blobproto(np.full((1, 1, 2, 2), weight, np.float32))
+        Path("matrix.binaryproto").write_bytes(matrix.SerializeToString())
+        nets.append(caffe.Net("net.prototxt", caffe.TEST))
+        losses.append(float(nets[-1].forward()["loss"]))
+    assert losses[1] == pytest.approx(3 * losses[0])
+
+
 def test_callbacks_are_called_layer_by_layer(net: caffe.Net) -> None:
     net.forward()
     net.backward(y=np.ones((2, 5)))
@@ -258,6 +297,14 @@ def test_names(net: caffe.Net) -> None:
 
 
 # Sharing
+
+
+def test_numbers_of_blobs(net: caffe.Net) -> None:
+    assert net._blob_names == ["x", "h", "s", "f", "y"]
+    assert net._blobs[3] is net.blobs["f"]
+    assert (net._inputs, net._outputs) == ([0], [4])
+    assert [net._top_ids(n) for n in range(5)] == [[0], [1], [2], [3], [4]]
+    assert [net._bottom_ids(n) for n in range(5)] == [[], [0], [1], [1], [2, 3]]
 
 
 def test_nets_that_share_have_one_memory(net: caffe.Net) -> None:

@@ -1,6 +1,7 @@
 """Scripts for pycaffe as they are: ``import caffe``, in a notebook and by ``netspec run``."""
 
 import importlib
+import os
 import pickle
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from netspec.cli import main
 
 SUBMODULES = """
     caffe caffe.io caffe.proto caffe.proto.caffe_pb2 caffe.net_spec caffe.coord_map caffe.draw
-    caffe.classifier caffe.detector caffe.pycaffe
+    caffe.classifier caffe.detector caffe.pycaffe caffe._caffe
 """.split()
 # What scripts find in pycaffe.
 EXPORTS = """
@@ -25,7 +26,22 @@ EXPORTS = """
     init_log log set_mode_cpu set_mode_gpu set_device Layer get_solver layer_type_list
     set_random_seed solver_count set_solver_count solver_rank set_solver_rank set_multiprocess
     has_nccl __version__ TRAIN TEST Classifier Detector io layers params NetSpec to_proto
+    pycaffe _caffe
 """.split()
+
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYER = """
+class Value(caffe.Layer):
+    def setup(self, bottom, top):
+        pass
+
+    def reshape(self, bottom, top):
+        top[0].reshape(1)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = VALUE
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +86,24 @@ def test_exports(name: str) -> None:
     assert hasattr(caffe, name)
 
 
+@pytest.mark.parametrize("part", [caffe.pycaffe, caffe._caffe])
+def test_parts_have_the_same(part: ModuleType) -> None:
+    names = [name for name in EXPORTS if hasattr(part, name)]
+    assert {"Net", "SGDSolver", "AdamSolver", "Timer"} <= set(names)
+    assert [name for name in names if getattr(part, name) is not getattr(caffe, name)] == []
+
+
+def test_messages_are_written_as_by_pycaffe() -> None:
+    names = caffe.net_spec.param_name_dict()
+    assert (names["InnerProduct"], names["ReLU"]) == ("inner_product", "relu")
+    layer = caffe.caffe_pb2.LayerParameter()
+    caffe.net_spec.assign_proto(layer, "bottom", ["a", "b"])
+    caffe.net_spec.assign_proto(layer, "param", [{"lr_mult": 2}])
+    caffe.net_spec.assign_proto(layer.convolution_param, "kernel_size", 3)
+    assert (list(layer.bottom), layer.param[0].lr_mult) == (["a", "b"], 2)
+    assert list(layer.convolution_param.kernel_size) == [3]
+
+
 def test_switches() -> None:
     assert {"Data", "Convolution", "Python"} <= set(caffe.layer_type_list())
     assert (caffe.solver_count(), caffe.solver_rank(), caffe.has_nccl()) == (1, 0, False)
@@ -99,6 +133,31 @@ def test_run_is_as_python_does() -> None:
     done = run("tools/script.py", "-h", "--gpu", "0")
     assert done.stdout == f"tools/script.py ['-h', '--gpu', '0'] netspec.caffe.io {caffe.TRAIN}\n"
     assert done.exit_code == 4
+
+
+def test_the_script_s_folder_goes_first() -> None:
+    """As for all that Python imports; then the current folder, as for every command."""
+    Path("tools").mkdir()
+    for folder, value in ((".", 1), ("tools", 2)):
+        text = "import caffe\n" + LAYER.replace("VALUE", str(value))
+        Path(folder, "of_both.py").write_text(text)
+    Path("of_one.py").write_text(Path("of_both.py").read_text())
+    Path("tools/script.py").write_text(
+        "import caffe\n"
+        "for name in ('of_both', 'of_one'):\n"
+        "    with open('net.prototxt', 'w') as file:\n"
+        '        file.write(\'layer { name: "x" type: "Python" top: "x" python_param { \'\n'
+        '                   f\'module: "{name}" layer: "Value" }} }}\')\n'
+        "    print(caffe.Net('net.prototxt', caffe.TEST).forward()['x'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "netspec", "run", "tools/script.py"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("[2.]\n[1.]\n", 0), done.stderr
 
 
 def test_run_a_module() -> None:
@@ -198,3 +257,13 @@ def test_blobs_of_a_layer_are_not_replaced(folder: Path) -> None:
     net = caffe.Net("net.prototxt", caffe.TEST)
     with pytest.raises(TypeError, match="does not support item assignment"):
         net.params["y"][0] = np.zeros((1, 2))
+    words = r'^the blobs of a net are not replaced; write \["[xyz]"\]\.data\[\.\.\.\] = array, '
+    for blobs, name, value in (
+        (net.blobs, "x", np.zeros((1, 2))),
+        (net.blobs, "z", np.zeros((1, 2))),
+        (net.blobs, "x", net.blobs["y"]),
+        (net.params, "y", net.params["y"]),
+    ):
+        with pytest.raises(TypeError, match=words):
+            blobs[name] = value
+    assert list(net.blobs) == ["x", "y"]

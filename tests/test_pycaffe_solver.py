@@ -178,6 +178,20 @@ def test_set_random_seed_repeats_what_is_drawn() -> None:
     assert draws[0][0] != draws[0][1]
 
 
+def test_what_hardly_anybody_means_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("odd.prototxt").write_text(f"{REGIME}momentum: 1.9")
+    monkeypatch.delenv("GLOG_minloglevel")
+    caffe.SGDSolver("odd.prototxt")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("W")
+    last = len(REGIME.splitlines()) + 1
+    assert line.endswith(
+        f"] warning: odd.prototxt:{last}: momentum 1.9 is outside 0 to 1: steps grow without bound"
+    )
+
+
 def test_what_caffe_logs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -278,7 +278,8 @@ def test_how_many_batches_there_are() -> None:
     with pytest.raises(
         SourceError,
         match=r'^net\.prototxt:1: layer "d" \(Python\): feeders\.Drawn does not say how many bat'
-        r"ches it has: give --iterations, or the class an attribute batches$",
+        r"ches it has: say how many to run \(--iterations\), or give the class an attribute "
+        r"batches$",
     ):
         _ = opened(layer("Drawn")).batches
 

@@ -122,13 +122,15 @@ def test_what_is_near_to_1_stays_exact(momentum: float) -> None:
     assert inverse.gamma == 1
 
 
-def test_there_and_back() -> None:
-    old = solver(max_iter=5000, momentum=0.9)
+@pytest.mark.parametrize("momentum", [0.0, 0.35, 0.5, 0.9, 0.95, 0.99, 0.999])
+def test_there_and_back(momentum: float) -> None:
+    """To the same float."""
+    old = solver(max_iter=5000, momentum=momentum, lr_policy="exp", gamma=0.9995)
     for keep in ("step", "way"):
         there, _ = equivalent(old, Target(1, keep=keep))
         back, _ = equivalent(there, Target(20, keep=keep))
         assert (back.max_iter, back.iter_size) == (5000, 20)
-        assert [back.base_lr, back.momentum] == pytest.approx([0.02, 0.9], rel=1e-3)
+        assert (back.base_lr, back.momentum) == (old.base_lr, old.momentum)
 
 
 @pytest.mark.parametrize(
@@ -168,11 +170,32 @@ def test_a_larger_batch_counts_as_images() -> None:
 
 def test_counts_stay_in_range() -> None:
     old = solver(max_iter=100, test_interval=999_999_999, display=20, average_loss=3)
-    new, _ = equivalent(old, Target(1))
+    new, told = equivalent(old, Target(1))
     assert (new.max_iter, new.test_interval, new.display) == (2000, 2**31 - 1, 400)
-    again, _ = equivalent(solver(iter_size=1, average_loss=3, snapshot=5), Target(20))
+    assert (
+        "counts    max_iter 100 -> 2000, test_interval 999999999 -> 2147483647 (cut to the most "
+        "that a solver can count), display 20 -> 400, average_loss 3 -> 60: as many images"
+    ) in told
+    again, told = equivalent(solver(iter_size=1, average_loss=3, snapshot=5), Target(20))
+    assert (
+        "counts    snapshot 5 -> 1 (rounded from 0.25), average_loss 3 -> 1 (rounded from 0.15): "
+        "as many images"
+    ) in told
     assert (again.average_loss, again.snapshot) == (1, 1)
     assert not again.HasField("max_iter")
+
+
+def test_as_many_images_are_the_same_regime() -> None:
+    """Whatever it is called, and to the last digit."""
+    online = solver(iter_size=1, base_lr=1.23456789e-5)
+    new, told = equivalent(online, NAMED["heavy"])
+    assert new == online
+    assert told == [
+        "images    1 -> 1 a step",
+        "unchanged momentum 0.9, base_lr 1.2345679e-05 and all else: a regime of as many images a "
+        "step is its own equivalent (--momentum P asks for another memory, as 0.99 of FCN-heavy)",
+    ]
+    assert equivalent(online, Target(momentum=0.99))[0].momentum == pytest.approx(0.99)
 
 
 def test_no_momentum_stays_none() -> None:
@@ -219,22 +242,24 @@ def test_mistakes(fields: dict[str, object], aim: dict[str, object], message: st
 
 
 def test_a_name_says_the_iter_size() -> None:
-    assert target("accum", None, momentum=0.9, keep="way") == Target(20, (1, 1), 0.9, "way")
-    assert target(None, 3, momentum=None) == Target(3)
-    with pytest.raises(SolverError) as error:
-        target("accum", 3)
-    assert str(error.value) == (
-        "--accum and --iter-size both say how many batches make a step; give one"
-    )
+    assert target(["accum"], None, momentum=0.9, keep="way") == Target(20, (1, 1), 0.9, "way")
+    assert target([], 3, momentum=None) == Target(3)
+    for names, size, said in (
+        (["accum"], 3, "--accum and --iter-size"),
+        (["accum", "heavy"], None, "--accum and --heavy"),
+    ):
+        with pytest.raises(SolverError) as error:
+            target(names, size)
+        assert str(error.value) == f"{said} each say how many batches make a step; give one"
     with pytest.raises(SolverError, match=r"^say what to turn it into: --accum, "):
-        target(None, None, momentum=None, keep="way")
+        target([], None, momentum=None, keep="way")
 
 
 def test_a_solver_is_not_written_over(tmp_path: Path) -> None:
     path = tmp_path / "solver.prototxt"
     path.write_text(SOLVER)
     with pytest.raises(NetSpecError, match=r"solver\.prototxt: is the solver to turn; write to "):
-        convert(path, path, target("heavy", None))
+        convert(path, path, target(["heavy"], None))
     assert path.read_text() == SOLVER
 
 
@@ -254,13 +279,13 @@ TURNED_SOLVER = """# solver.prototxt, turned by netspec regime: images 20 -> 1 a
 net: "net.prototxt"   # whose data layer reads one
 base_lr: 0.001 lr_policy: "multistep" gamma: 0.1
 stepvalue: [200, 400]  # epochs
-momentum: 0.994746 iter_size: 1
+momentum: 0.9947458 iter_size: 1
 train_state { stage: "momentum: 1" }
 max_iter: 600 # counts
 snapshot_prefix: "a"
 """
 TOLD = """images    20 -> 1 a step
-momentum  0.9 -> 0.994746: p^(1/k) stays, so that an image is forgotten after as many others
+momentum  0.9 -> 0.9947458: p^(1/k) stays, so that an image is forgotten after as many others
 base_lr   0.02 -> 0.001: Caffe averages a step over its images; an image's weight in a step, \
 base_lr / k, stays 0.001; in all, base_lr / k / (1 - p), it moves the weights 19 times as far, by \
 20 times as many steps (--keep way: as far)
@@ -314,6 +339,7 @@ def test_what_is_written(
         ("momentun: 2", [], 'a.prototxt:1: unknown field "momentun" in SolverParameter; '),
         ("base_lr: 1", ["-o", "a.prototxt/b"], "a.prototxt/b: not a directory"),
         ("base_lr: 1", ["-o", "."], ".: is a directory"),
+        ("base_lr: 1", ["--accum"], "--accum and --heavy each say how many batches make a step; "),
     ],
 )
 def test_mistakes_of_the_command(

@@ -331,6 +331,16 @@ def test_of_damaged_snapshots_the_one_before_is_taken(
     assert everything(second) == everything(first)
 
 
+def test_with_damaged_snapshots_alone_nothing_begins_anew() -> None:
+    solver("random_seed: 1 max_iter: 4 snapshot: 2").solve()
+    for i in (2, 4):
+        cut(Path(f"snap/run_iter_{i}.caffemodel"))
+    warnings: list[str] = []
+    with pytest.raises(WeightsError, match=r"^snap/run_iter_4\.caffemodel: "):
+        store.latest("snap/run", warnings.append)
+    assert warnings == []
+
+
 def test_messages_of_damage() -> None:
     loop = solver("random_seed: 1")
     loop.step(1)

@@ -338,6 +338,28 @@ def test_max_iter_counts_all_updates() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "doubts"),
+    [
+        ("momentum: 0.9 base_lr: 1", []),
+        ("momentum: 1", ["2: momentum 1 is outside 0 to 1: steps grow without bound"]),
+        ("base_lr: 1\nmomentum: -0.5", ["3: momentum -0.5 is outside 0 to 1: steps grow without "
+                                        "bound"]),
+        ('type: "Adam"\nmomentum2: 1.5', ["3: momentum2 1.5 is outside 0 to 1, where Adam is "
+                                          "defined"]),
+        ("momentum2: 1.5", []),
+        ("base_lr: -1\nweight_decay: -2", ["2: base_lr -1 is negative: training goes uphill",
+                                           "3: weight_decay -2 is negative: training goes uphill"]),
+        ("stepvalue: [3, 2]", ["2: stepvalue is not in rising order: Caffe takes one after the "
+                               "other"]),
+    ],
+)  # fmt: skip
+def test_what_hardly_anybody_means(folder: Path, settings: str, doubts: list[str]) -> None:
+    path = folder / "odd.prototxt"
+    path.write_text(f"# Mine.\n{settings}")
+    assert regime.doubts(read_solver(path)) == [f"{path}:{doubt}" for doubt in doubts]
+
+
+@pytest.mark.parametrize(
     ("before", "after", "message"),
     [
         ("loss_weight: 0.5", "", "has no loss: no loss layer, and no loss_weight on any top"),
@@ -700,7 +722,7 @@ def test_weights_may_lie_beside_the_solver() -> None:
         (
             "c.caffemodel",
             'c.caffemodel: layer "ip" (InnerProduct): weight is 3 in the file, 2x3 in the net; '
-            "--skip-misfits leaves the layer as it is; to learn it anew, rename it",
+            "skip_misfits (--skip-misfits) leaves the layer as it is; to learn it anew, rename it",
         ),
     ],
 )

@@ -309,14 +309,14 @@ GROUPED = INPUT.format(channels=4) + conv("conv", "data", 6, 3, "group: 2")
             FCN,
             Plan(),
             'FILE: layer "fc" (Convolution): weight is 7x120 in the file, 7x5x4x6 in the net; '
-            "--fc-to-conv reads the one as the other",
+            "fc_to_conv (--fc-to-conv) reads the one as the other",
         ),
         (
             TRUNK,
             INPUT.format(channels=4) + conv("conv", "data", 5, 3),
             Plan(),
             'FILE: layer "conv" (Convolution): weight is 5x3x3x3 in the file, 5x4x3x3 in the net; '
-            "--skip-misfits leaves the layer as it is; to learn it anew, rename it",
+            "skip_misfits (--skip-misfits) leaves the layer as it is; to learn it anew, rename it",
         ),
         (
             TRUNK,

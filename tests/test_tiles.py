@@ -179,8 +179,9 @@ def test_live_bytes_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tile", "message"),
     [
-        ((48, 64), r"^tiles of 4\d pixels are too small: \d+ scores of each hang on what lies "
-         r"beyond it, and tiles begin at multiples of 4 pixels; make them \d+ or more$"),
+        ((48, 64), r"^tiles of at most 48x64: tiles of 4\d pixels are too small: \d+ scores of "
+         r"each hang on what lies beyond it, and tiles begin at multiples of 4 pixels; make "
+         r"them \d+ or more$"),
     ],
 )  # fmt: skip
 def test_tiles_that_are_too_small(nets: dict[str, Net], tile: Shape, message: str) -> None:

@@ -539,7 +539,7 @@ def test_fully_connected_is_convolution(tmp_path: Path, old: str, new: str, name
     theirs, mine = compiled(old), compiled(new, seed=1)
     write_weights(tmp_path / name, theirs.shapes, theirs.arrays())
     weights = read_weights(tmp_path / name)
-    with pytest.raises(WeightsError, match=r"in the net; --fc-to-conv reads the one as the other$"):
+    with pytest.raises(WeightsError, match=r"in the net; fc_to_conv \(--fc-to-conv\) reads the on"):
         copy_into(mine, weights)
     copied = copy_into(mine, weights, fc_to_conv=True)
     assert (sorted(copied.layers), copied.turned) == (sorted(BLOBS), ("ip",))
@@ -573,7 +573,7 @@ def test_which_shapes_turn(tmp_path: Path, stored: BlobProto, prototxt: str, tur
         assert np.array_equal(arrays(mine)[ParamKey("ip", "weight")].ravel(), WEIGHT)
         assert arrays(mine)[ParamKey("ip", "bias")].tolist() == [3, 4]
     else:
-        with pytest.raises(WeightsError, match="in the net; --skip-misfits leaves"):
+        with pytest.raises(WeightsError, match=r"in the net; skip_misfits \(--skip-misfits\) l"):
             copy_into(mine, weights, fc_to_conv=True)
 
 
@@ -624,7 +624,7 @@ def test_a_shared_blob_may_be_left_to_its_owner(other: Net, tmp_path: Path) -> N
     assert np.array_equal(arrays(other)[ParamKey("block/1x1", "weight")], weight)
 
 
-SKIP = "--skip-misfits leaves the layer as it is; to learn it anew, rename it"
+SKIP = "skip_misfits (--skip-misfits) leaves the layer as it is; to learn it anew, rename it"
 
 
 @pytest.mark.parametrize(
@@ -661,7 +661,7 @@ SKIP = "--skip-misfits leaves the layer as it is; to learn it anew, rename it"
         (
             [layer("ip", blob(np.ones((2, 3, 3, 5))), blob([1, 2]))],
             'layer "ip" (InnerProduct): weight is 2x3x3x5 in the file, 2x45 in the net; '
-            "--fc-to-conv reads the one as the other",
+            "fc_to_conv (--fc-to-conv) reads the one as the other",
         ),
     ],
 )

@@ -3,10 +3,13 @@
 `install` lets scripts that say ``import caffe`` find this module.
 """
 
+from netspec import __version__ as __version__
+from netspec.caffe import _caffe as _caffe
 from netspec.caffe import coord_map as coord_map
 from netspec.caffe import draw as draw
 from netspec.caffe import io as io
 from netspec.caffe import net_spec as net_spec
+from netspec.caffe import pycaffe as pycaffe
 from netspec.caffe.blob import Blob as Blob
 from netspec.caffe.classifier import Classifier as Classifier
 from netspec.caffe.detector import Detector as Detector
@@ -20,7 +23,6 @@ from netspec.caffe.runtime import NCCL as NCCL
 from netspec.caffe.runtime import Timer as Timer
 from netspec.caffe.runtime import has_nccl as has_nccl
 from netspec.caffe.runtime import init_log as init_log
-from netspec.caffe.runtime import installed_version
 from netspec.caffe.runtime import layer_type_list as layer_type_list
 from netspec.caffe.runtime import log as log
 from netspec.caffe.runtime import set_device as set_device
@@ -48,5 +50,3 @@ from netspec.proto.layers_pb2 import TRAIN as TRAIN
 
 # What users call it.
 Layer = UserLayer
-
-__version__ = installed_version()

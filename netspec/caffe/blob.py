@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import UserDict
+from collections import OrderedDict, UserDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -282,6 +282,18 @@ class Blob:
         if len(shape) > 4:
             raise ValueError(f"num, channels, height, width speak of 4 axes; this has {len(shape)}")
         return shape[axis] if axis < len(shape) else 1
+
+
+class Blobs(OrderedDict[str, Any]):
+    """Blob name -> `Blob`, or layer name -> its learned ones: filled once, by their net."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name in self or not isinstance(value, Blob | tuple):
+            raise TypeError(
+                f'the blobs of a net are not replaced; write ["{name}"].data[...] = array, or '
+                f'["{name}"][0].data[...] for what a layer learns'
+            )
+        super().__setitem__(name, value)
 
 
 class Arrays(UserDict[str, Any]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from netspec.caffe import passes
-from netspec.caffe.blob import Blob
+from netspec.caffe.blob import Blob, Blobs
 from netspec.caffe.layer import LayerView
 from netspec.caffe.passes import Nodes
 from netspec.errors import blame, require
@@ -47,7 +46,7 @@ class Core:
             # A thread that the end of the process finds in a program would abort it.
             weakref.finalize(self, feed.close)
         graph = module.graph
-        self.blobs: OrderedDict[str, Blob] = OrderedDict(
+        self.blobs = Blobs(
             (name, Blob(shape, made=name not in graph.fed))
             for name, shape in self._shapes.by_name.items()
         )
@@ -57,7 +56,7 @@ class Core:
         }
         self.layers = [self._view(n) for n in range(len(graph.nodes))]
         self._layer_names = [node.name for node in graph.nodes]
-        self.params: OrderedDict[str, tuple[Blob, ...]] = OrderedDict(
+        self.params = Blobs(
             (name, layer.blobs)
             for name, layer in zip(self._layer_names, self.layers, strict=True)
             if layer.blobs

@@ -11,7 +11,7 @@ import numpy as np
 
 from netspec import build
 from netspec.caffe import batches
-from netspec.caffe.blob import Arrays
+from netspec.caffe.blob import Arrays, Blob
 from netspec.caffe.core import Core
 from netspec.caffe.layer import LayerView
 from netspec.caffe.passes import Nodes
@@ -105,6 +105,34 @@ class Net(Core):
     def bottom_names(self) -> OrderedDict[str, list[str]]:
         """Layer name -> names of the blobs it reads."""
         return self._names(lambda node: node.bottoms)
+
+    # What pycaffe's own Python sees of the net in C++, and some scripts use.
+
+    @property
+    def _blob_names(self) -> list[str]:
+        """Names of all blobs; below, a blob's number is its place here."""
+        return list(self.blobs)
+
+    @property
+    def _blobs(self) -> list[Blob]:
+        return list(self.blobs.values())
+
+    @property
+    def _inputs(self) -> list[int]:
+        return self._numbers(self.inputs)
+
+    @property
+    def _outputs(self) -> list[int]:
+        return self._numbers(self.outputs)
+
+    def _bottom_ids(self, layer: int) -> list[int]:
+        return self._numbers(self.bottom_names[self._layer_names[layer]])
+
+    def _top_ids(self, layer: int) -> list[int]:
+        return self._numbers(self.top_names[self._layer_names[layer]])
+
+    def _numbers(self, names: Iterable[str]) -> list[int]:
+        return [self._blob_names.index(name) for name in names]
 
     def forward(
         self,

@@ -12,6 +12,14 @@ from netspec.spec import Top as Top
 from netspec.spec import params as params
 from netspec.spec import to_proto as to_proto
 
+# As pycaffe calls it.
+assign_proto = spec.assign
+
+
+def param_name_dict() -> dict[str, str]:
+    """Layer type -> what its message's field is called before ``_param``: ``inner_product``."""
+    return {name: field.removesuffix("_param") for name, field in spec.OWN_MESSAGES.items()}
+
 
 class Layers:
     """``L.Convolution(bottom, num_output=64)``, as `netspec.spec.layers` gives it.

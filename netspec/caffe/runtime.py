@@ -7,15 +7,15 @@ import os
 import random
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
 
+from netspec import glog
+from netspec.devices import accelerators
 from netspec.layers.base import REGISTRY
 
 _LOG = logging.getLogger("netspec.caffe")
-_LEAST = "GLOG_minloglevel"
 # glog's severities from INFO on.
 _LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
@@ -40,7 +40,7 @@ def set_mode_gpu() -> None:
     Differs: with neither mode set, an accelerator is used if there is one.
     """
     _Chosen.cpu = False
-    devices = _accelerators()
+    devices = accelerators()
     jax.config.update("jax_default_device", devices[_Chosen.device] if devices else None)
 
 
@@ -49,7 +49,7 @@ def set_device(device_id: int) -> None:
 
     On a machine without any, the number has no meaning.
     """
-    devices = _accelerators()
+    devices = accelerators()
     if devices and not 0 <= device_id < len(devices):
         raise ValueError(f"no device {device_id}: there are {len(devices)}, counted from 0")
     _Chosen.device = device_id if devices else 0
@@ -98,15 +98,7 @@ def is_quiet() -> bool:
     """
     if _LOG.handlers:
         return _LOG.level > logging.INFO
-    return os.environ.get(_LEAST, "0") not in ("", "0")
-
-
-def installed_version() -> str:
-    """netspec's version."""
-    try:
-        return version("netspec")
-    except PackageNotFoundError:
-        return "0"
+    return not glog.is_told("I")
 
 
 class Timer:
@@ -170,7 +162,3 @@ class NCCL:
 
     def __init__(self, solver: Any, uid: str | bytes) -> None:
         self.solver = solver
-
-
-def _accelerators() -> list[jax.Device]:
-    return [device for device in jax.devices() if device.platform != "cpu"]

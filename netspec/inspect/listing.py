@@ -41,7 +41,10 @@ def table(summary: Summary) -> str:
 
 
 def comma_separated(summary: Summary) -> str:
-    """CSV: a line a layer, then a line a type, then one of the net, as ``row`` says."""
+    """CSV: a line a layer, then a line a type, then one of the net, as ``row`` says.
+
+    Cells are empty where nothing is known.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(FIELDS)
@@ -75,8 +78,7 @@ FORMATS: dict[str, Callable[[Summary], str]] = {
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    amounts = _amounts(row) if row.known else ("?", "?", "?")
-    return (row.name, row.type, " ".join(map(shape_text, row.tops)), *amounts, _note(row))
+    return (row.name, row.type, " ".join(map(shape_text, row.tops)), *_amounts(row), _note(row))
 
 
 def _note(row: Row) -> str:
@@ -89,15 +91,28 @@ def _note(row: Row) -> str:
 
 def _amounts(counted: Row | Total) -> tuple[str, str, str]:
     """Parameters, multiply-adds and activations; nothing where there are none."""
+    mega, mebi = counted.multiply_adds / _MEGA, counted.activation_bytes / _MEBI
     return (
-        f"{counted.params:,}" if counted.params else "",
-        f"{counted.multiply_adds / _MEGA:,.1f}" if counted.multiply_adds else "",
-        f"{counted.activation_bytes / _MEBI:,.1f}" if counted.activation_bytes else "",
+        _amount(counted.params, f"{counted.params:,}", counted.known),
+        _amount(counted.multiply_adds, f"{mega:,.1f}", counted.known),
+        _amount(counted.activation_bytes, f"{mebi:,.1f}", counted.sized),
     )
 
 
-def _counts(counted: Row | Total) -> tuple[int, int, int, int]:
-    return counted.params, counted.learned, counted.multiply_adds, counted.activation_bytes
+def _amount(value: int, shown: str, known: bool) -> str:
+    """``?`` if nothing is known of it, and ``12+`` if not all is."""
+    if not known:
+        return f"{shown}+" if value else "?"
+    return shown if value else ""
+
+
+def _counts(counted: Row | Total) -> list[int | None]:
+    """Plain numbers; None, an empty cell or a null, for those of which nothing is known."""
+    arrays = (counted.params, counted.learned, counted.multiply_adds)
+    return [
+        *(value if value or counted.known else None for value in arrays),
+        counted.activation_bytes if counted.activation_bytes or counted.sized else None,
+    ]
 
 
 def _object(row: Row) -> dict[str, object]:
@@ -113,14 +128,17 @@ def _object(row: Row) -> dict[str, object]:
 
 
 def _totals(summary: Summary) -> Iterator[str]:
-    yield f"{summary.numbers}; {summary.multiply_adds / _GIGA:,.1f} GMAC a run"
+    total = summary.total
+    lacking = not total.known and not total.multiply_adds
+    giga = "?" if lacking else f"{summary.multiply_adds / _GIGA:,.1f}"
+    yield f"{summary.numbers}; {giga} GMAC a run"
     sizes = {
-        "parameters": summary.param_bytes,
-        "momentum": summary.momentum_bytes,
-        "activations": summary.activation_bytes,
-        "training, about": summary.training_bytes,
+        "parameters": (summary.param_bytes, total.known),
+        "momentum": (summary.momentum_bytes, total.known),
+        "activations": (summary.activation_bytes, total.sized),
+        "training, about": (summary.training_bytes, total.known and total.sized),
     }
-    width = max(map(len, sizes))
-    widest = max(len(mebibytes(size)) for size in sizes.values())
-    for name, size in sizes.items():
-        yield f"{name:<{width}}  {mebibytes(size):>{widest}}"
+    shown = {n: mebibytes(size) if size or known else "?" for n, (size, known) in sizes.items()}
+    width, widest = (max(map(len, column)) for column in (shown, shown.values()))
+    for name, size in shown.items():
+        yield f"{name:<{width}}  {size:>{widest}}"

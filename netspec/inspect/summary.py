@@ -22,7 +22,8 @@ class Row:
     many the solver changes. shares: the layers whose arrays it uses instead of its own. frozen:
     ``lr_mult: 0`` keeps all arrays that it could learn, its own or another's, as they are. known:
     whether its arrays are known, and so counted. multiply_adds: `Layer.multiply_adds` of one run.
-    activation_bytes: what its tops take, less those that lie in their bottom's place.
+    activation_bytes: what its tops take, less those that lie in their bottom's place. sized:
+    whether these are all known.
     """
 
     name: str
@@ -35,16 +36,22 @@ class Row:
     known: bool = True
     multiply_adds: int = 0
     activation_bytes: int = 0
+    sized: bool = True
 
 
 class Total(NamedTuple):
-    """What several layers come to: how many they are, and the sums over their rows."""
+    """What several layers come to: how many they are, and the sums over their rows.
+
+    known, sized: whether all of them are, so that the sums leave nothing out.
+    """
 
     layers: int
     params: int
     learned: int
     multiply_adds: int
     activation_bytes: int
+    known: bool = True
+    sized: bool = True
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,8 @@ class Summary:
     @property
     def numbers(self) -> str:
         """How many parameters, in words."""
+        if not self.total.known and not self.params:
+            return "? parameters, as no shapes are known"
         words = f"{self.params:,} parameters, {self.learned:,} of them learned"
         return words if self.known else f"{words}, as far as shapes are known"
 
@@ -125,6 +134,8 @@ def _total(rows: Sequence[Row]) -> Total:
         learned=sum(row.learned for row in rows),
         multiply_adds=sum(row.multiply_adds for row in rows),
         activation_bytes=sum(row.activation_bytes for row in rows),
+        known=all(row.known for row in rows),
+        sized=all(row.sized for row in rows),
     )
 
 
@@ -132,6 +143,7 @@ def _row(shapes: KnownShapes, n: int) -> Row:
     node, keys, blobs = shapes.graph.nodes[n], shapes.keys[n], shapes.blobs[n]
     own = {name for i, name in enumerate(blobs) if (n, i) not in shapes.graph.shared}
     learned = {name for name, blob in blobs.items() if blob.learned}
+    own_tops = _own_tops(shapes, node)
     changed = {name for name in learned if shapes.param_specs[keys[name]].lr_mult}
     return Row(
         name=node.name,
@@ -143,7 +155,8 @@ def _row(shapes: KnownShapes, n: int) -> Row:
         frozen=bool(learned) and not changed,
         known=n not in shapes.unasked or not node.layer.learns,
         multiply_adds=_multiply_adds(shapes, node) if n not in shapes.unasked else 0,
-        activation_bytes=_activation_bytes(shapes, node),
+        activation_bytes=FLOAT_BYTES * sum(count(shape) for shape in own_tops if shape is not None),
+        sized=None not in own_tops,
     )
 
 
@@ -152,13 +165,13 @@ def _multiply_adds(shapes: KnownShapes, node: Node) -> int:
     return node.layer.multiply_adds(*bottoms) if len(bottoms) == len(node.bottoms) else 0
 
 
-def _activation_bytes(shapes: KnownShapes, node: Node) -> int:
-    own = [
+def _own_tops(shapes: KnownShapes, node: Node) -> list[Shape | None]:
+    """Of the tops that take memory: not of those that lie in their bottom's place."""
+    return [
         shapes.values[top]
         for slot, top in enumerate(node.tops)
         if slot not in node.in_place and shapes.graph.values[top].name != AUTOMATIC
     ]
-    return FLOAT_BYTES * sum(count(shape) for shape in own if shape is not None)
 
 
 def shape_text(shape: Shape | None) -> str:

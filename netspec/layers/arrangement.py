@@ -18,12 +18,12 @@ from netspec.layers.base import (
     axis_or_legacy,
     canonical_axis,
     count,
-    pick_rows,
     register,
     text,
 )
 from netspec.layers.coordinates import CoordMap
 from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.indices import pick_rows
 
 
 class _Reshaping(Layer):

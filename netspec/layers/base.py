@@ -160,6 +160,8 @@ class Layer:
     # Whether it runs on the host, called from inside the program; ``failure`` is what it raised.
     on_host: ClassVar[bool] = False
     failure: NetSpecError | None = None
+    # Whether its message and phase are all that it hangs on, and no file is read.
+    is_plain: ClassVar[bool] = True
     # Whether a top's shape depends on values, so that a net with such a layer cannot be compiled.
     data_dependent: ClassVar[bool] = False
     # Whether away from borders a pixel of the top hangs, everywhere alike, on those it sees alone.
@@ -382,19 +384,3 @@ def same_shape(bottoms: Sequence[Shape]) -> None:
             f"bottoms must have one shape: bottom 0 is {text(bottoms[0])}, "
             f"bottom {i} is {text(bottom)}",
         )
-
-
-def as_labels(array: Array) -> Array:
-    """Class indices held in floats, as integers (truncated, as a cast in C does)."""
-    return array.astype(jnp.int32)
-
-
-def pick_rows(table: Array, indices: Array) -> Array:
-    """The rows of ``table`` that indices held in floats name (truncated); NaN outside the table.
-
-    (R, ...), (...) -> (..., ...). Gradients of a row picked more than once add up.
-    """
-    inside = (indices >= 0) & (indices < table.shape[0])
-    # Negative indices would wrap around.
-    rows = jnp.where(inside, as_labels(indices), table.shape[0])
-    return table.at[rows].get(mode="fill", fill_value=jnp.nan)

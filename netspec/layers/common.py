@@ -17,10 +17,10 @@ from netspec.layers.base import (
     Shape,
     canonical_axis,
     count,
-    pick_rows,
     register,
     text,
 )
+from netspec.layers.indices import pick_rows
 from netspec.layers.precision import Precision
 from netspec.proto.layers_pb2 import FillerParameter
 

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from netspec.errors import require
-from netspec.layers.base import Array, Context, Labels, Shape, as_labels, count, register, text
+from netspec.layers.base import Array, Context, Labels, Shape, count, register, text
 from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.indices import as_labels
 from netspec.layers.loss import Loss
 from netspec.proto.layers_pb2 import HingeLossParameter, LossParameter
 

@@ -17,13 +17,12 @@ from netspec.layers.base import (
     Labels,
     Layout,
     Shape,
-    as_labels,
     canonical_axis,
     count,
-    pick_rows,
     register,
     text,
 )
+from netspec.layers.indices import as_labels, pick_rows
 from netspec.layers.loss import Classified, Loss, in_caffes_order, pick
 
 # Where Caffe floors the probabilities of these losses.
@@ -46,6 +45,11 @@ class InfogainLoss(Classified, Loss):
     def layout(self) -> Layout:  # type: ignore[override]
         """Either, where classes are channels."""
         return self.layout_for(self.param.axis)
+
+    @property
+    def is_plain(self) -> bool:  # type: ignore[override]
+        """Whether its matrix is in no file."""
+        return not self.param.source
 
     def class_axis(self, rank: int) -> int:
         """``infogain_loss_param { axis }``."""

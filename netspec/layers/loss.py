@@ -20,13 +20,13 @@ from netspec.layers.base import (
     Layer,
     Layout,
     Shape,
-    as_labels,
     canonical_axis,
     count,
     register,
     text,
 )
 from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.indices import as_labels
 from netspec.layers.precision import Precision
 from netspec.proto.layers_pb2 import LossParameter
 

@@ -5,6 +5,7 @@ An installed pycaffe is passed over, and stays as it is.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -48,11 +49,15 @@ _INSTALLED: list[None] = []
 
 @contextmanager
 def importing(path: Sequence[str]) -> Iterator[None]:
-    """The folders of ``path`` in front of Python's own, and a ``caffe`` to import."""
+    """The folders of ``path`` in front of Python's own, and a ``caffe`` to import.
+
+    The folder of the script that runs, if one does, stays before them, as in all its imports.
+    """
     # Calls may overlap, each in a thread of its own: the last one tidies up.
     with _LOCK:
         _enter()
-        sys.path[:0] = path
+        start = _behind_script()
+        sys.path[start:start] = path
     try:
         yield
     finally:
@@ -82,6 +87,13 @@ def uninstall() -> None:
             _leave()
             sys.modules.update(_OTHERS)
             _OTHERS.clear()
+
+
+def _behind_script() -> int:
+    """The place in Python's path behind the folder of the script that runs."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    folder = os.path.dirname(os.path.realpath(script)) if script else None
+    return sys.path.index(folder) + 1 if folder in sys.path else 0
 
 
 def _enter() -> None:

@@ -99,8 +99,8 @@ class UserLayer:
 class User:
     """A user's object: the class that a ``python_param`` names, made and watched.
 
-    error: what its mistakes raise. folder: where its module is looked for besides the current
-    folder and Python's path.
+    error: what its mistakes raise. folder: where its module is looked for besides the folder of the
+    running script, the current folder and Python's path, in that order.
     """
 
     def __init__(

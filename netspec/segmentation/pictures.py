@@ -22,7 +22,7 @@ from netspec.module import Net
 from netspec.segmentation.palette import overlay, save, save_indexed
 from netspec.segmentation.predict import MEAN, Plan, Segmenter
 from netspec.sources.base import locate
-from netspec.sources.decode import read_image
+from netspec.sources.decode import read_photo
 from netspec.sources.segmentation import read_names
 
 LISTS = (".txt", ".lst")
@@ -30,6 +30,13 @@ IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".we
 
 # What is done about a picture that cannot be segmented.
 Failed = Callable[[NetSpecError], None]
+
+
+Say = Callable[[str], None]
+
+
+def say_nothing(line: str) -> None:
+    """Keep it to oneself."""
 
 
 def fail_with(error: NetSpecError) -> None:
@@ -142,22 +149,24 @@ def segment_each(
     out_dir: str | Path,
     wanted: Wanted = Wanted(),
     failed: Failed = fail_with,
+    say: Say = say_nothing,
 ) -> Iterator[Path]:
     """Predict each picture, and write what is ``wanted`` of it to a folder; yields the files.
 
     failed: is told of a picture that cannot be read or segmented, after which the others go on.
+    say: is told of pictures that are cut into tiles.
     Files of an earlier run are replaced. Raises SourceError at once if two pictures would be
     written to one file, or one over a picture.
     """
     _require_distinct(pictures, Path(out_dir), wanted)
-    return _segment(segmenter, pictures, Path(out_dir), wanted, failed)
+    return _segment(segmenter, pictures, Path(out_dir), wanted, failed, say)
 
 
 def plan_of_first(segmenter: Segmenter, pictures: Iterable[Picture]) -> Plan | None:
     """What is run for the first picture that can be; None if none can."""
     for picture in pictures:
         with suppress(SourceError, LayerError):
-            return segmenter.plan(read_image(picture.path).shape[:2])
+            return segmenter.plan(read_photo(picture.path).shape[:2])
     return None
 
 
@@ -167,12 +176,16 @@ def _segment(
     folder: Path,
     wanted: Wanted,
     failed: Failed,
+    say: Say,
 ) -> Iterator[Path]:
     for picture in pictures:
         outputs = wanted.outputs(picture, folder)
         try:
-            image = read_image(picture.path)
+            image = read_photo(picture.path)
             with _sized(picture.path, image):
+                plan = segmenter.plan(image.shape[:2])
+                if not plan.whole:
+                    say(f"{picture.path}: {plan.told}")
                 labels = (
                     _store_probabilities(segmenter, image, outputs[-1])
                     if wanted.probabilities
@@ -192,9 +205,9 @@ def _sized(path: Path, image: NDArray[np.uint8]) -> Iterator[None]:
     """Say of which image, and of what size, a net cannot make scores."""
     try:
         yield
-    except LayerError as error:
+    except (LayerError, SourceError) as error:
         size = f"{image.shape[1]}x{image.shape[0]} pixels"
-        raise LayerError(f"{path} ({size}): {error}") from None
+        raise type(error)(f"{path} ({size}): {error}") from None
 
 
 def _store_probabilities(

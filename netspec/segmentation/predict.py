@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec.errors import GraphError, LayerError, fail, require
+from netspec.errors import GraphError, LayerError, blame, fail, require
 from netspec.frames import Frames
 from netspec.graph import Graph
 from netspec.layers.base import Array, Shape, text
@@ -121,7 +121,9 @@ class Segmenter:
         tiles = self._tiling(name, scores)
         larger = tuple(n + tiles.period(axis) for axis, n in enumerate(tile))
         tiles.check(shapes, self._shapes(name, larger))
-        rows, columns = (tiles.cover(shapes, axis, n) for axis, n in enumerate(size))
+        asked = "" if self.tile is None else f"tiles of at most {text(self.tile)}"
+        with blame(None, asked):
+            rows, columns = (tiles.cover(shapes, axis, n) for axis, n in enumerate(size))
         return Plan(name, scores, feeds, rows, columns)
 
     def _tile(self, name: str, scores: str, size: Shape, probe: Shapes) -> Shape:
@@ -180,6 +182,13 @@ class Plan(NamedTuple):
     def whole(self) -> bool:
         """Whether the image is one tile."""
         return len(self.rows) == len(self.columns) == 1
+
+    @property
+    def told(self) -> str:
+        """In how many tiles it is run, and of which size."""
+        height, width = self.feeds[self.image][2:]
+        down, across = len(self.rows), len(self.columns)
+        return f"run in {down * across} tiles ({down}x{across}) of {height}x{width} pixels"
 
 
 def predict(

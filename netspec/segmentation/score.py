@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from netspec.errors import SourceError, require
-from netspec.layers.base import Array, as_labels, count, text
+from netspec.layers.base import Array, count, text
+from netspec.layers.indices import as_labels
 
 
 def confusion(

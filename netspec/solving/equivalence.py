@@ -10,14 +10,14 @@ Source: Shelhamer, Long and Darrell, PAMI 2017, on momentum and batch size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from netspec.errors import NetSpecError, SolverError, fail, require, unreadable
+from netspec.errors import NetSpecError, SolverError, require, unreadable
 from netspec.files import whole
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.prototxt import read_solver, rewrite_solver
@@ -28,6 +28,8 @@ from netspec.upgrade import upgrade_solver_type
 # What is counted in iterations.
 COUNTS = ("max_iter", "stepsize", "test_interval", "snapshot", "display", "average_loss")
 _MOST = 2**31 - 1
+# How far off a number the nearest float may be, by half.
+_FLOAT = 2.0**-24
 _TYPES = ("SGD", "Nesterov")
 
 
@@ -51,21 +53,22 @@ class Target:
 NAMED = {"accum": Target(20), "heavy": Target(1), "online": Target(1, momentum=0.9)}
 
 
-def target(name: str | None, iter_size: int | None, **others: Any) -> Target:
+def target(names: Sequence[str], iter_size: int | None, **others: Any) -> Target:
     """One of `NAMED` or another, with other settings where they are not None."""
+    named = [f"--{name}" for name in names] + ["--iter-size"] * (iter_size is not None)
     require(
-        name is None or iter_size is None,
-        f"--{name} and --iter-size both say how many batches make a step; give one",
+        len(named) < 2,
+        f"{' and '.join(named)} each say how many batches make a step; give one",
         SolverError,
     )
-    given = [value for value in (name, iter_size, *others.values()) if value is not None]
+    given = [value for value in (*names, iter_size, *others.values()) if value is not None]
     require(
         given and given != [others.get("keep")],
         "say what to turn it into: --accum, --online, --heavy, --iter-size N, --batch OLD NEW or "
         "--momentum P",
         SolverError,
     )
-    begun = NAMED[name] if name else Target(iter_size)
+    begun = NAMED[names[0]] if names else Target(iter_size)
     return replace(begun, **{k: value for k, value in others.items() if value is not None})
 
 
@@ -110,23 +113,32 @@ def equivalent(solver: SolverParameter, target: Target) -> tuple[SolverParameter
     new = SolverParameter()
     new.CopyFrom(solver)
     new.iter_size = iter_size
+    # How much of a factor's float is rounding, which its power has more or less of.
+    doubt = _FLOAT / parts
     if momentum != solver.momentum:
-        new.momentum = _factor("momentum", momentum, images, new_images)
+        new.momentum = _factor("momentum", momentum, doubt, images, new_images)
     gamma = gamma_in_parts(solver, parts)
     if gamma != solver.gamma:
         # Of other policies gamma is no factor, and may be near to 1.
         exact = solver.lr_policy == "exp"
-        new.gamma = _factor("gamma", gamma, images, new_images) if exact else _rounded(gamma)
-    new.base_lr = _rounded(solver.base_lr / parts * shorter)
+        new.gamma = (
+            _factor("gamma", gamma, doubt, images, new_images) if exact else _shortest(gamma)
+        )
+    ways = _FLOAT / (1 - solver.momentum) + _FLOAT / (1 - momentum) if target.keep == "way" else 0
+    rate = solver.base_lr / parts * shorter
+    if rate != solver.base_lr:
+        new.base_lr = _shortest(rate, ways)
     _rescale(new, parts)
-    if solver.clip_gradients > 0:
-        new.clip_gradients = _rounded(solver.clip_gradients * iter_size / solver.iter_size)
+    if solver.clip_gradients > 0 and iter_size != solver.iter_size:
+        new.clip_gradients = _shortest(solver.clip_gradients * iter_size / solver.iter_size)
+    if new == solver:
+        return new, _nothing_told(solver, images)
     told = [
         f"images    {images} -> {new_images} a step",
         f"momentum  {_momentum_told(solver, new, same)}",
         f"base_lr   {_rate_told(solver, new, target.keep, (images, new_images))}",
     ]
-    return new, [*told, *_others_told(solver, new, target)]
+    return new, [*told, *_others_told(solver, new, target, parts)]
 
 
 def _check(solver: SolverParameter, target: Target, iter_size: int) -> None:
@@ -154,24 +166,38 @@ def _check(solver: SolverParameter, target: Target, iter_size: int) -> None:
         require(value <= _MOST, f"--{name} {value} must be at most {_MOST}", SolverError)
 
 
-def _rounded(value: float) -> float:
-    """With as many digits as one cares to read."""
-    return float(f"{value:.6g}")
+def _shortest(value: float, doubt: float = 0.0) -> float:
+    """The number with the fewest digits that rounding cannot tell from ``value``.
+
+    So it is that there and back again is where it was. doubt: what share of the value is rounding
+    already, beside that of a float.
+    """
+    near = max(doubt, _FLOAT)
+    for digits in range(1, 17):
+        kept = float(f"{value:.{digits}g}")
+        if math.isclose(kept, value, rel_tol=near):
+            return kept
+    return value
 
 
-def _factor(name: str, value: float, images: int, new_images: int) -> float:
+def _factor(name: str, value: float, doubt: float, images: int, new_images: int) -> float:
     """The same for what is multiplied anew each iteration, so that its distance to 1 counts.
 
     Raises SolverError where a solver's float would be off by more than a hundredth of that.
     """
-    for kept in (_rounded(value), float(np.float32(value))):
-        if math.isclose(1 - kept, 1 - value, rel_tol=0.01):
-            return kept
-    return fail(
+    kept = _shortest(value, doubt)
+    require(
+        math.isclose(1 - float(np.float32(kept)), 1 - value, rel_tol=0.01),
         f"{name} would have to be {value:.9g} for {new_images} of {images} images a step, too near "
         "to 1 to keep",
         SolverError,
     )
+    return kept
+
+
+def _shown(value: float) -> str:
+    """A float of a solver with all digits that it has."""
+    return f"{float(str(np.float32(value))):.9g}"
 
 
 def _rescale(solver: SolverParameter, parts: float) -> None:
@@ -189,15 +215,10 @@ def _count(value: int, parts: float) -> int:
 def _momentum_told(old: SolverParameter, new: SolverParameter, same: float) -> str:
     if not old.momentum and not new.momentum:
         return "0: a step forgets those before it, whatever their images"
+    change = f"{_shown(old.momentum)} -> {_shown(new.momentum)}"
     if math.isclose(new.momentum, same, abs_tol=1e-6):
-        return (
-            f"{old.momentum:g} -> {new.momentum:g}: p^(1/k) stays, so that an image is forgotten "
-            "after as many others"
-        )
-    return (
-        f"{old.momentum:g} -> {new.momentum:g} as asked for: not the equivalent, which is "
-        f"{same:.6g} by p^(1/k) = p'^(1/k')"
-    )
+        return f"{change}: p^(1/k) stays, so that an image is forgotten after as many others"
+    return f"{change} as asked for: not the equivalent, which is {same:.6g} by p^(1/k) = p'^(1/k')"
 
 
 def _rate_told(
@@ -207,7 +228,7 @@ def _rate_told(
         [s.base_lr / k / d for s, k, d in zip((old, new), images, divisors, strict=True)]
         for divisors in ((1, 1), (1 - old.momentum, 1 - new.momentum))
     )
-    why = f"{old.base_lr:g} -> {new.base_lr:g}: Caffe averages a step over its images; "
+    why = f"{_shown(old.base_lr)} -> {_shown(new.base_lr)}: Caffe averages a step over its images; "
     if keep == "step":
         return (
             f"{why}an image's weight in a step, base_lr / k, stays {step[0]:.3g}; in all, "
@@ -220,19 +241,34 @@ def _rate_told(
     )
 
 
-def _others_told(old: SolverParameter, new: SolverParameter, target: Target) -> Iterator[str]:
+def _nothing_told(solver: SolverParameter, images: int) -> list[str]:
+    return [
+        f"images    {images} -> {images} a step",
+        f"unchanged momentum {_shown(solver.momentum)}, base_lr {_shown(solver.base_lr)} and all "
+        "else: a regime of as many images a step is its own equivalent (--momentum P asks for "
+        "another memory, as 0.99 of FCN-heavy)",
+    ]
+
+
+def _others_told(
+    old: SolverParameter, new: SolverParameter, target: Target, parts: float
+) -> Iterator[str]:
     counts = [name for name in (*COUNTS, "stepvalue") if getattr(old, name) != getattr(new, name)]
     if counts:
-        listed = ", ".join(f"{n} {_text(old, n)} -> {_text(new, n)}" for n in counts)
+        listed = ", ".join(
+            f"{n} {_text(old, n)} -> {_text(new, n)}{_inexact(old, n, parts)}" for n in counts
+        )
         yield f"counts    {listed}: as many images"
     if old.gamma != new.gamma:
-        yield f"gamma     {old.gamma:g} -> {new.gamma:g}: the rate falls over as many images"
+        change = f"{_shown(old.gamma)} -> {_shown(new.gamma)}"
+        yield f"gamma     {change}: the rate falls over as many images"
     if old.weight_decay:
         yield "decay     weight_decay stays, beside a gradient that is averaged before and after"
     if old.clip_gradients != new.clip_gradients:
         yield (
-            f"clipping  clip_gradients {old.clip_gradients:g} -> {new.clip_gradients:g}: of a sum "
-            "over iter_size; the same only where all gradients point one way"
+            f"clipping  clip_gradients {_shown(old.clip_gradients)} -> "
+            f"{_shown(new.clip_gradients)}: of a sum over iter_size; the same only where all "
+            "gradients point one way"
         )
     if target.batch[0] != target.batch[1]:
         yield (
@@ -246,6 +282,19 @@ def _others_told(old: SolverParameter, new: SolverParameter, target: Target) -> 
         )
 
 
+def _inexact(old: SolverParameter, name: str, parts: float) -> str:
+    """What to say of a count that cannot be what it should."""
+    exact = [value * parts for value in _values(old, name)]
+    if max(exact) > _MOST:
+        return " (cut to the most that a solver can count)"
+    whole_numbers = all(math.isclose(value, max(1, round(value)), rel_tol=1e-9) for value in exact)
+    return "" if whole_numbers else f" (rounded from {'+'.join(f'{value:g}' for value in exact)})"
+
+
 def _text(solver: SolverParameter, name: str) -> str:
+    return "+".join(map(str, _values(solver, name)))
+
+
+def _values(solver: SolverParameter, name: str) -> list[int]:
     value = getattr(solver, name)
-    return str(value) if isinstance(value, int) else "+".join(map(str, value))
+    return [value] if isinstance(value, int) else list(value)

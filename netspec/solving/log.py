@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from netspec import __version__
 from netspec.errors import SolverError, unreadable
 from netspec.segmentation.score import Metrics
 from netspec.solving.evaluation import Evaluation
@@ -135,7 +135,7 @@ class JsonLog(Listener):
                 type=solver.param.type,
                 max_iter=solver.param.max_iter,
                 seed=solver.seed,
-                netspec=_version(),
+                netspec=__version__,
                 jax=jax.__version__,
                 device=jax.devices()[0].device_kind,
             )
@@ -278,10 +278,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _version() -> str:
-    try:
-        return version("netspec")
-    except PackageNotFoundError:
-        return "unknown"

@@ -114,6 +114,8 @@ class Solver:
         self.snapshot_wanted = False
         for weights in self.param.weights:
             self.load_weights(weights)
+        for doubt in regime.doubts(self.text):
+            self.listener.warn(doubt)
 
     @staticmethod
     def from_file(

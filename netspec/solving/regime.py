@@ -41,9 +41,9 @@ def _check_finite(solver: SolverParameter) -> None:
         )
 
 
-def doubts(solver: SolverParameter) -> list[str]:
-    """Settings that Caffe takes as they are and that hardly anybody means, a line each."""
-    found = []
+def doubts(text: SolverText) -> list[str]:
+    """Settings that Caffe takes as they are and that hardly anybody means, each with its place."""
+    solver, found = text.message, []
     if not 0 <= solver.momentum < 1:
         found.append(f"momentum {solver.momentum:g} is outside 0 to 1: steps grow without bound")
     if solver.type == "Adam" and not 0 <= solver.momentum2 < 1:
@@ -52,8 +52,8 @@ def doubts(solver: SolverParameter) -> list[str]:
         if getattr(solver, name) < 0:
             found.append(f"{name} {getattr(solver, name):g} is negative: training goes uphill")
     if list(solver.stepvalue) != sorted(solver.stepvalue):
-        found.append("the stepvalues are not in rising order; Caffe takes one after the other")
-    return found
+        found.append("stepvalue is not in rising order: Caffe takes one after the other")
+    return [f"{text.place_of(doubt)}: {doubt}" for doubt in found]
 
 
 def check_learns(graph: Graph, learned: Sequence[ParamKey]) -> None:

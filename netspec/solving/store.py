@@ -71,7 +71,7 @@ class Found:
         require(
             was == kind,
             f"was written with type {was}, whose history means nothing to {kind}; to start from "
-            f"what it learned, give --weights {self.weights.file}",
+            f"what it learned, load its weights, {self.weights.file} (--weights)",
             WeightsError,
         )
 

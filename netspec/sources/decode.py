@@ -21,6 +21,20 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return _array(_of_8_bits(_open(path)), "RGB")
 
 
+def read_photo(path: Path) -> NDArray[np.uint8]:
+    """An image file as (H, W, 3) of red, green and blue, upright as viewers show it.
+
+    Transparency is left out, and of 16 bits the upper 8 are taken. Raises SourceError.
+    """
+    image = _open(path)
+    require(
+        image.mode not in ("I", "F"),
+        f"{path}: has 32 bits a pixel in one channel; save it with 8 or 16",
+        SourceError,
+    )
+    return _array(_of_8_bits(_upright(image)), "RGB")
+
+
 def read_channels(
     file: Path | BinaryIO, color: bool | None, name: object = None
 ) -> NDArray[np.uint8]:
@@ -35,7 +49,7 @@ def read_channels(
     image = _open(file, "L" if color is False else None, name)
     if color is None:
         return _channels(image, file if name is None else name)
-    upright = ImageOps.exif_transpose(image) if image.getexif() else image
+    upright = _upright(image)
     # Transparency is left out; Pillow would first work it in.
     upright.info.pop("transparency", None)
     upright = _of_8_bits(upright)
@@ -44,6 +58,11 @@ def read_channels(
     if image.format == "PNG" and upright.mode not in ("1", "L", "LA"):
         return _grey(_array(upright, "RGB"))
     return _array(upright, "L")[:, :, None]
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """An image turned as the camera notes it was held."""
+    return ImageOps.exif_transpose(image) if image.getexif() else image
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:

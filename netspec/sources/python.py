@@ -16,10 +16,11 @@ batch, and tops may take other shapes at every step::
         def backward(self, top, propagate_down, bottom):
             pass
 
-Its module is looked for in the current folder, beside the prototxt and on Python's path. One that
-is there goes before netspec's own layer of that name (``voc_layers.VOCSegDataLayer`` and others):
-who edits a published layer means the edited one. Where that file cannot be imported, written for
-Python 2 or for packages that are not here, a warning says so and netspec's own is used.
+Its module is looked for in the folder of the script that runs, in the current one, beside the
+prototxt and on Python's path. One that is there goes before netspec's own layer of that name
+(``voc_layers.VOCSegDataLayer`` and others): who edits a published layer means the edited one. Where
+that file cannot be imported, written for Python 2 or for packages that are not here, a warning says
+so and netspec's own is used.
 """
 
 from __future__ import annotations
@@ -162,8 +163,8 @@ class PythonData(LayerSource):
             count = getattr(self._object, "batches", None)
             require(
                 isinstance(count, int) and count > 0,
-                f"{self._user.name} does not say how many batches it has: give --iterations, or "
-                "the class an attribute batches",
+                f"{self._user.name} does not say how many batches it has: say how many to run "
+                "(--iterations), or give the class an attribute batches",
                 SourceError,
             )
         return count  # type: ignore[return-value]
