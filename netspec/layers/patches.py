@@ -19,10 +19,10 @@ _BLOCK = 1 << 20
 
 
 def product(x: Array, w: Array, window: Window) -> Array:
-    """The convolution in one product."""
-    rows = _rows(x, window, window.convolved(x.shape[1:3]))
-    matrix = w.transpose(2, 3, 1, 0).reshape(-1, w.shape[0])
-    return _matmul(rows, matrix, contracting=(3, 0)).astype(x.dtype)
+    """The convolution in one product, which reads the weights as they lie in memory."""
+    taps = jnp.stack(_taps(x, window, window.convolved(x.shape[1:3])), axis=-1)
+    rows = taps.reshape(*taps.shape[:3], -1)
+    return _matmul(rows, w.reshape(w.shape[0], -1), contracting=(3, 1)).astype(x.dtype)
 
 
 def weight_gradient(x: Array, diff: Array, window: Window) -> Array:
@@ -43,7 +43,7 @@ def weight_gradient(x: Array, diff: Array, window: Window) -> Array:
         seen = lax.dynamic_slice_in_dim(
             padded, i * lines * stride, (lines - 1) * stride + extent, axis=1
         )
-        rows = _rows(seen, unpadded, (lines, width)).reshape(-1, length)
+        rows = jnp.concatenate(_taps(seen, unpadded, (lines, width)), axis=-1).reshape(-1, length)
         above = lax.dynamic_slice_in_dim(diff, i * lines, lines, axis=1).reshape(-1, outputs)
         return _matmul(rows, above, contracting=(0, 0))
 
@@ -54,8 +54,8 @@ def weight_gradient(x: Array, diff: Array, window: Window) -> Array:
     return shaped.transpose(3, 2, 0, 1).astype(x.dtype)
 
 
-def _rows(x: Array, window: Window, size: Shape) -> Array:
-    """(N, H, W, C) -> (N, h, w, kh kw C): what each of h by w windows sees."""
+def _taps(x: Array, window: Window, size: Shape) -> list[Array]:
+    """For each element of the kernel, the pixels (N, h, w, C) that h by w windows see there."""
     padded = _padded(x, window, size)
     taps = []
     for offset in itertools.product(*map(range, window.kernel)):
@@ -64,7 +64,7 @@ def _rows(x: Array, window: Window, size: Shape) -> Array:
             for o, d, n, s in zip(offset, window.dilation, size, window.stride, strict=True)
         ]
         taps.append(padded[(slice(None), *cut)])
-    return jnp.concatenate(taps, axis=-1)
+    return taps
 
 
 def _padded(x: Array, window: Window, size: Shape) -> Array:
