@@ -513,6 +513,12 @@ def test_what_one_process_cannot_read_ends_all() -> None:
         for mesh in (zero, one):
             assert mesh.wants("stop", False)
             assert not mesh.wants("snapshot", True)
+        apart = [pool.submit(mesh.check_together, i) for mesh, i in ((zero, 0), (one, 6))]
+        for goes_on in apart:
+            with pytest.raises(
+                SolverError, match=r"^process 1 goes on from iteration 6, process 0 "
+            ):
+                goes_on.result()
         failed = [feed(zero, bad=1, stop=False), feed(one, bad=1, stop=False)]
         for each, said in zip(failed, ("process 1: 3.png: damaged", "3.png: damaged"), strict=True):
             with pytest.raises(SourceError, match=f"^{said}$"):
