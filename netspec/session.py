@@ -99,6 +99,7 @@ def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
     ):
         solver.listener = report
         copied = _start(solver, options)
+        mesh.check_together(solver.iteration)
         if _is_over(solver, until, options, report):
             return
         for line in plan(solver, until, copied):

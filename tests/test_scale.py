@@ -513,6 +513,12 @@ def test_what_one_process_cannot_read_ends_all() -> None:
         for mesh in (zero, one):
             assert mesh.wants("stop", False)
             assert not mesh.wants("snapshot", True)
+        apart = [pool.submit(mesh.check_together, i) for mesh, i in ((zero, 0), (one, 6))]
+        for goes_on in apart:
+            with pytest.raises(
+                SolverError, match=r"^process 1 goes on from iteration 6, process 0 "
+            ):
+                goes_on.result()
         failed = [feed(zero, bad=1, stop=False), feed(one, bad=1, stop=False)]
         for each, said in zip(failed, ("process 1: 3.png: damaged", "3.png: damaged"), strict=True):
             with pytest.raises(SourceError, match=f"^{said}$"):
@@ -533,7 +539,7 @@ def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) 
     with socket.create_server(("127.0.0.1", port)), pytest.raises(SolverError, match=busy):
         meet(0, 2, here)
     monkeypatch.setattr(meeting, "_MEETING", 20)
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         zero, one = pool.submit(meet, 0, 3, here), pool.submit(meet, 1, 3, here)
         peers = one.result()
         with pytest.raises(SolverError, match=r"^process 1 of 3: there is a process 1 already$"):
@@ -542,5 +548,10 @@ def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) 
             meet(1, 2, here)
         with socket.create_connection(("127.0.0.1", port)) as stranger:
             stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        # One that was ended while it waited may be started again.
+        asked = pool.submit(peers.exchange, None)
+        peers.close()
+        assert isinstance(asked.exception(), SolverError)
+        peers = meet(1, 3, here)
         for each in (peers, meet(2, 3, here), zero.result()):
             each.close()

@@ -290,7 +290,6 @@ class Solver:
         self.guard.forget()
         self.store.go_on_from(found.path, state.iteration)
         self._tested = (-1, ())
-        self.mesh.check_together(state.iteration)
         self.tests.share()
         if found.record is not None:
             with blame(Place(str(record.beside(found.path)))):

@@ -6,6 +6,7 @@ They meet before JAX does, which ends a process that finds nobody by a crash, mi
 from __future__ import annotations
 
 import json
+import select
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -106,14 +107,16 @@ def _welcome(link: socket.socket, processes: int, links: dict[int, socket.socket
     refused = ""
     if of != processes:
         refused = f"process 0 is one of {processes}, and this one of {of}"
-    elif process in links:
+    elif process in links and not _is_gone(links[process]):
         refused = f"there is a process {process} already"
     with suppress(OSError):
         send_line(link, {"refused": refused})
     if refused:
         link.close()
-    else:
-        links[process] = _lasting(link)
+        return
+    if process in links:
+        links[process].close()
+    links[process] = _lasting(link)
 
 
 def _connect(process: int, processes: int, hosts: Sequence[str], port: int) -> socket.socket:
@@ -139,6 +142,7 @@ def _introduced(link: socket.socket, said: Mapping[str, int]) -> socket.socket:
     """A link on which process 0 knows who this is; raises SolverError if it does not want to."""
     try:
         send_line(link, said)
+        link.settimeout(_MEETING)
         refused = _read_line(link)["refused"]
         if refused:
             fail(f"process {said['process']} of {said['processes']}: {refused}", SolverError)
@@ -151,8 +155,17 @@ def _introduced(link: socket.socket, said: Mapping[str, int]) -> socket.socket:
         raise
 
 
+def _is_gone(link: socket.socket) -> bool:
+    """Whether a process that waits for the others was ended meanwhile."""
+    poll = select.poll()
+    # Not every system tells of one end alone.
+    poll.register(link, getattr(select, "POLLRDHUP", select.POLLHUP))
+    return bool(poll.poll(0))
+
+
 def _listening(port: int) -> socket.socket:
-    if socket.has_dualstack_ipv6():
+    """A socket that listens to both families of addresses, or to IPv4 where there is no other."""
+    with suppress(OSError, ValueError):
         return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", port))
 
