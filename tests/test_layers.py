@@ -21,7 +21,6 @@ from netspec.fillers import fill
 from netspec.graph import connect
 from netspec.layers import REGISTRY, lowering
 from netspec.layers.base import Layout
-from netspec.layers.window import Window
 from netspec.proto.layers_pb2 import BlobProto
 from netspec.prototxt import parse_net
 from netspec.runner import Run, run
@@ -268,20 +267,6 @@ def test_the_pycaffe_face_is_caffes(case: Case) -> None:
 
 
 # Algorithms that small cases do not reach
-
-
-def test_image_layers_take_their_own_weight_gradient() -> None:
-    """On a CPU; the plain rows with few channels take this path."""
-    window = Window((3, 2), (1, 1), (1, 0), (1, 1))
-    chosen = lowering.choose_weight_gradient((5, 3, 3, 2), window, 1)
-    assert chosen == ("rows" if jax.default_backend() == "cpu" else "direct")
-    for weights, other, groups in (
-        ((5, 7, 3, 2), window, 1),
-        ((6, 3, 3, 2), window, 2),
-        ((5, 3, 3, 2), Window((3, 2), (2, 1), (1, 0), (1, 1)), 1),
-        ((5, 3, 3, 2), Window((3, 2), (1, 1), (1, 0), (1, 2)), 1),
-    ):
-        assert lowering.choose_weight_gradient(weights, other, groups) == "direct"
 
 
 @pytest.mark.parametrize(
