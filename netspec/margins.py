@@ -92,6 +92,15 @@ def plan(shapes: Shapes) -> Mapping[int, Step]:
     return steps
 
 
+def held_shapes(shapes: Shapes) -> list[Shape]:
+    """The shape of each value as a run holds it, Caffe's axes in Caffe's order."""
+    held = list(shapes.values)
+    for n, step in plan(shapes).items():
+        for top in shapes.graph.nodes[n].tops:
+            held[top] = _held(held[top], step.top)
+    return held
+
+
 @dataclass(frozen=True, eq=False)
 class _Chain:
     """Layers one after another that treat all rows alike, from one that pads widely.

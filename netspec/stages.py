@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from netspec.layers.base import count
 from netspec.layers.precision import Precision
+from netspec.margins import held_shapes
 from netspec.shapes import Shapes
 
 FLOAT_BYTES = 4
@@ -76,7 +77,7 @@ def loads(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> Loads:
     learned = [_learned(shapes, n) for n in range(len(graph.nodes))]
     carries = [any(w) or bool(p) for w, p in zip(shapes.wanted, learned, strict=True)]
     overwritten = {node.bottoms[slot] for node in graph.nodes for slot in node.in_place}
-    sizes = [count(shape) for shape in shapes.values]
+    sizes = [count(shape) for shape in held_shapes(shapes)]
     kept, own = [], []
     for n, node in enumerate(graph.nodes):
         needed = not node.layer.is_source and (
@@ -114,7 +115,9 @@ def _crossing(shapes: Shapes, blob_bytes: int) -> tuple[Bytes, ...]:
     # What the host feeds is there all the time.
     made = [
         (value.producer, readers[-1], blob_bytes * count(shape))
-        for value, readers, shape in zip(graph.values, graph.readers, shapes.values, strict=True)
+        for value, readers, shape in zip(
+            graph.values, graph.readers, held_shapes(shapes), strict=True
+        )
         if readers and not graph.nodes[value.producer].layer.is_source
     ]
     producers, lasts, sizes = np.array(made, np.int64).reshape(-1, 3).T
