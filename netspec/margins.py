@@ -2,9 +2,10 @@
 
 Where zeros are all that a window sees, the outputs of a layer are one vector, in every row alike. A
 fully convolutional net pads its image by a hundred pixels, so that most rows of its first layers
-are such. Of those in a row only as many are computed as later layers need to see; the others stand
-in again where the net would run out of them. What comes out is the same function of image and
-weights, and so are its gradients.
+are such. Of those in a row only as many are computed as later layers need to see, up to some layer
+with a stride or to the last that works the same way on all rows; the others stand in again where
+the net would run out of them. What comes out is the same function of image and weights, and so are
+its gradients.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
+from typing import cast
 
 import jax.numpy as jnp
 from jax import lax
@@ -25,16 +27,16 @@ from netspec.shapes import Shapes
 
 @dataclass(frozen=True)
 class Margin:
-    """Rows ``start`` to ``stop`` of an array that are alike; ``out`` more were left out."""
+    """Rows ``start`` to ``stop`` of an array that are alike, and how many more were left out."""
 
     start: int
     stop: int
-    out: int
+    left_out: int
 
     @property
     def whole(self) -> int:
         """How many there are, with those left out."""
-        return self.stop - self.start + self.out
+        return self.stop - self.start + self.left_out
 
     def seen(self, scale: int, first: int, extent: int) -> Margin:
         """The rows of a layer's top that see no others.
@@ -43,7 +45,7 @@ class Margin:
         """
         start = max(0, -((first - self.start) // scale))
         stop = (self.stop - extent - first) // scale + 1
-        return Margin(start, stop, self.out // scale)
+        return Margin(start, stop, self.left_out // scale)
 
 
 # For each spatial axis, the margins of an array along it, from its start to its end; of an array
@@ -53,7 +55,10 @@ Margins = tuple[tuple[Margin, ...], ...]
 
 @dataclass(frozen=True)
 class Step:
-    """How a layer computes on less: itself or one of less padding; margins of bottom and top."""
+    """How a layer computes on less: itself or one of less padding; margins of bottom and top.
+
+    The bottom of a layer of less padding has none: it is whole.
+    """
 
     layer: Layer
     bottom: Margins
@@ -65,12 +70,13 @@ def put_back(array: Array, axes: Sequence[int], held: Margins, wanted: Margins) 
 
     axes: of the array, those that the margins are along.
     """
-    wanted = wanted or tuple(_with(along, [0] * len(along)) for along in held)
+    wanted = wanted or tuple(_lacking(along, [0] * len(along)) for along in held)
     for axis, before, after in zip(axes, held, wanted, strict=True):
         parts, done = [], 0
         for old, new in zip(before, after, strict=True):
             row = lax.slice_in_dim(array, old.stop - 1, old.stop, axis=axis)
-            shape = tuple(old.out - new.out if i == axis else n for i, n in enumerate(array.shape))
+            more = old.left_out - new.left_out
+            shape = tuple(more if i == axis else n for i, n in enumerate(array.shape))
             parts += [
                 lax.slice_in_dim(array, done, old.stop, axis=axis),
                 jnp.broadcast_to(row, shape),
@@ -103,7 +109,7 @@ def held_shapes(shapes: Shapes) -> list[Shape]:
 
 @dataclass(frozen=True, eq=False)
 class _Chain:
-    """Layers one after another that treat all rows alike, from one that pads widely.
+    """Layers one after another that work the same way on all rows, from one that pads widely.
 
     maps: how the pixels of each one's top sit on its bottom.
     """
@@ -114,17 +120,17 @@ class _Chain:
 
     @staticmethod
     def at(shapes: Shapes, first: int) -> _Chain:
-        """The chain from a layer on; an empty one if it does not pad."""
+        """The chain from a layer on; an empty one if none of its rows sees padding alone."""
         nodes, maps = list[int](), list[CoordMap]()
         n: int | None = first
         while n is not None:
-            found = _map(shapes, n)
-            if found is None or (not nodes and _pad(shapes.graph.nodes[n].layer, found) == 0):
+            found = _uniform_map(shapes, n)
+            if found is None or (not nodes and not _pads_widely(shapes, n, found)):
                 break
             nodes.append(n)
             maps.append(found)
             readers = shapes.graph.readers[shapes.graph.nodes[n].tops[0]]
-            n = next((m for m in readers if _map(shapes, m)), None)
+            n = next((m for m in readers if _uniform_map(shapes, m)), None)
         return _Chain(shapes, nodes, maps)
 
     def best(self) -> Mapping[int, Step]:
@@ -160,14 +166,13 @@ class _Chain:
         if margins is None:
             return steps
         node = self.shapes.graph.nodes[self.nodes[0]]
-        pad = _pad(node.layer, self.maps[0]) - margins[0][0].out * _scale(self.maps[0])
-        layer = node.layer.repadded(pad)
-        # Its bottom is whole, and its padding alone is less.
-        steps[self.nodes[0]] = Step(layer or node.layer, (), margins)
+        pad = _pad(node.layer, self.maps[0]) - margins[0][0].left_out * _scale(self.maps[0])
+        less = cast(Layer, node.layer.repadded(pad))
+        steps[self.nodes[0]] = Step(less, (), margins)
         for i in range(1, end):
             bottom = tuple(_lessened(along, needs[i], units[i]) for along in margins)
             margins = _seen(bottom, self.maps[i])
-            if not any(margin.out for along in margins for margin in along):
+            if not any(margin.left_out for along in margins for margin in along):
                 break
             steps[self.nodes[i]] = Step(
                 self.shapes.graph.nodes[self.nodes[i]].layer, bottom, margins
@@ -205,7 +210,7 @@ class _Chain:
             kept = pad - scale * out
             margins = tuple(
                 tuple(
-                    replace(margin.seen(scale, 0, extent), out=out)
+                    replace(margin.seen(scale, 0, extent), left_out=out)
                     for margin in (Margin(0, kept, 0), Margin(kept + size, size + 2 * kept, 0))
                 )
                 for size in sizes
@@ -215,10 +220,10 @@ class _Chain:
         return None
 
 
-def _map(shapes: Shapes, n: int) -> CoordMap | None:
-    """How a layer's pixels sit on those of its bottom, if it treats all rows alike."""
+def _uniform_map(shapes: Shapes, n: int) -> CoordMap | None:
+    """How a layer's pixels sit on those of its bottom, if it works the same way on all rows."""
     node = shapes.graph.nodes[n]
-    if not node.layer.alike or len(node.bottoms) != 1 or len(node.tops) != 1:
+    if not node.layer.shift_equivariant or len(node.bottoms) != 1 or len(node.tops) != 1:
         return None
     if len(shapes.values[node.bottoms[0]]) != 4:
         return None
@@ -227,6 +232,11 @@ def _map(shapes: Shapes, n: int) -> CoordMap | None:
     if found is None or found.axis != 2 or len({*zip(*found[1:], strict=True)}) > 1:
         return None
     return found if found.scale[0].denominator == 1 else None
+
+
+def _pads_widely(shapes: Shapes, n: int, found: CoordMap) -> bool:
+    """Whether two rows of a layer's top or more see nothing but padding."""
+    return _pad(shapes.graph.nodes[n].layer, found) >= int(found.extent[0]) + _scale(found)
 
 
 def _scale(found: CoordMap) -> int:
@@ -247,7 +257,9 @@ def _seen(margins: Margins, found: CoordMap) -> Margins:
     extent = int(found.extent[0])
     return tuple(
         tuple(
-            margin.seen(_scale(found), _first_seen(found), extent) for margin in along if margin.out
+            margin.seen(_scale(found), _first_seen(found), extent)
+            for margin in along
+            if margin.left_out
         )
         for along in margins
     )
@@ -255,12 +267,12 @@ def _seen(margins: Margins, found: CoordMap) -> Margins:
 
 def _lessened(along: tuple[Margin, ...], need: int, unit: int) -> tuple[Margin, ...]:
     """Margins of which at least ``need`` rows are there, and a multiple of ``unit`` is not."""
-    return _with(along, [max(0, min(m.out, m.whole - need)) // unit * unit for m in along])
+    return _lacking(along, [max(0, min(m.left_out, m.whole - need)) // unit * unit for m in along])
 
 
-def _with(along: Sequence[Margin], outs: Sequence[int]) -> tuple[Margin, ...]:
+def _lacking(along: Sequence[Margin], outs: Sequence[int]) -> tuple[Margin, ...]:
     """The margins along an axis when so many rows are left out."""
-    more = [margin.out - out for margin, out in zip(along, outs, strict=True)]
+    more = [margin.left_out - out for margin, out in zip(along, outs, strict=True)]
     before = [0, *accumulate(more)]
     return tuple(
         Margin(margin.start + shift, margin.stop + shift + put, out)
@@ -273,7 +285,7 @@ def _held(shape: Shape, margins: Margins) -> Shape:
     if not margins:
         return shape
     sizes = (
-        size - sum(margin.out for margin in along)
+        size - sum(margin.left_out for margin in along)
         for size, along in zip(shape[2:], margins, strict=True)
     )
     return (*shape[:2], *sizes)

@@ -44,7 +44,7 @@ class Held:
         array = self.first if self.first is not None else self.last
         return array.ndim  # type: ignore[union-attr]
 
-    def as_made(self) -> Held:
+    def alone(self) -> Held:
         """The same in one layout only, that which costs nothing on the way to later layers."""
         if self.last is not None:
             return Held(last=self.last, margins=self.margins)
@@ -63,12 +63,6 @@ class Held:
         if self.last is None:
             self.last = jnp.moveaxis(self.first, 1, -1)  # type: ignore[arg-type]
         return self.last
-
-    def alone(self) -> Held:
-        """The same in one layout."""
-        if self.last is None:
-            return Held(first=self.first, margins=self.margins)
-        return Held(last=self.last, margins=self.margins)
 
     def with_margins(self, wanted: Margins = ()) -> Held:
         """The same with as many of the rows that are left out as ``wanted`` has; all by default."""
@@ -130,7 +124,8 @@ def run(
     params: every learned array, shared ones once, and the layers' memory (zeros where it is not
     there). given: arrays of the values that the run starts from (fed blobs; for a partial run,
     what earlier layers made, perhaps as they hold it). key: for layers that draw random numbers.
-    nodes: which layers to run, in order; all by default. nudges: arrays added to the values of
+    nodes: which layers to run, in order; all by default. Some alone compute all of their pixels, as
+    do those that are given nudges: see `netspec.margins`. nudges: arrays added to the values of
     these indices as they are made, so that gradients with respect to a nudge are gradients with
     respect to the value; users' own layers are still asked only for those gradients that Caffe
     would compute. instead: arrays that stand in for the values of these indices; gradients go
@@ -143,13 +138,15 @@ def run(
     for i, array in given.items():
         held = array if isinstance(array, Held) else Held(array)
         made.values[i] = Held(held.channels_first() + nudges[i]) if i in nudges else held
-    partial = nodes is not None or bool(nudges) or bool(instead)
+    nudged = bool(nudges) or bool(instead)
+    wanted = range(len(shapes.graph.nodes)) if nodes is None else tuple(nodes)
     # Where a margin ends in an array that is larger than its value hangs on the value's size.
-    steps = {} if partial or sizes is not None else plan(shapes)
+    steps = {} if nudged or sizes is not None else plan(shapes)
+    steps = steps if steps.keys() <= set(wanted) else {}
     one = _Pass(shapes, params, key, nudges, instead, manner, steps)
     with manner.products():
-        if partial or not manner.remat:
-            one.run(made, range(len(shapes.graph.nodes)) if nodes is None else nodes)
+        if nodes is not None or nudged or not manner.remat:
+            one.run(made, wanted)
             return made
         for stage in stages(shapes, manner.blob_bytes):
             (one.run_again if stage.again else one.run)(made, stage.nodes)
@@ -185,7 +182,8 @@ class _Pass:
         def compute(
             live: dict[int, Held], mine: dict[ParamKey, Array]
         ) -> tuple[dict[int, Held], dict[ParamKey, Array]]:
-            part = Run(self.shapes, made.extents, dict(live))
+            # What is kept for the way back must not be given another layout here.
+            part = Run(self.shapes, made.extents, {i: held.alone() for i, held in live.items()})
             replace(self, params={**self.params, **mine}).run(part, nodes)
             return {i: part.values[i].alone() for i in later}, part.updates
 

@@ -10,11 +10,13 @@ import pytest
 
 from netspec import runner
 from netspec.graph import connect
+from netspec.layers.vision import Convolution
 from netspec.manner import Manner
 from netspec.margins import plan
 from netspec.prototxt import parse_net
 from netspec.runner import run
 from netspec.shapes import Shapes, infer
+from netspec.stages import stages
 
 CONV = """
 layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" convolution_param {{
@@ -148,16 +150,59 @@ def test_it_is_the_same_function(
     shapes = shapes_of(net)
     steps = plan(shapes)
     first = [step.top for n, step in steps.items() if shapes.graph.nodes[n].name == "c1"]
-    fewer = sum(margin.out for margin in first[0][0]) if first else 0
+    fewer = sum(margin.left_out for margin in first[0][0]) if first else 0
     assert fewer == net.fewer
     less = trained(shapes)
     monkeypatch.setattr(runner, "plan", lambda shapes: {})
     jax.tree.map(close, less, trained(shapes))
 
 
-def test_stages_compute_on_fewer_pixels_too() -> None:
-    shapes = shapes_of(NETS["VGG's beginning"])
-    (again, (gradients, _)), (once, (wanted, _)) = (
+AMID = "".join(
+    layer("Reshape", f"c{i}", f"r{i}", "reshape_param { shape { dim: 0 dim: 0 dim: 0 dim: 0 } }")
+    + layer("Sigmoid", f"r{i}", f"s{i}")
+    + layer("Sigmoid", f"s{i}", f"t{i}")
+    + conv(f"c{i + 1}", f"t{i}", "kernel_size: 3 pad: 1")
+    for i in range(1, 6)
+)
+STAGES = {
+    "fewer pixels": NETS["VGG's beginning"],
+    "layouts that change": Padded(conv("c1", "data", "kernel_size: 3 pad: 1") + AMID, "c6", 0),
+}
+
+
+@pytest.mark.parametrize("net", STAGES.values(), ids=STAGES)
+def test_stages_are_the_same_function(net: Padded) -> None:
+    shapes = shapes_of(net)
+    assert any(stage.again for stage in stages(shapes))
+    ((again, _), gradients), ((once, _), wanted) = (
         trained(shapes, manner=Manner(remat=remat)) for remat in (True, False)
     )
     jax.tree.map(close, (again, gradients), (once, wanted))
+
+
+def test_some_layers_alone_compute_all_of_their_pixels() -> None:
+    shapes = shapes_of(NETS["VGG's beginning"])
+    start = shapes.graph.first_blobs["data"]
+    params = {key: jnp.ones(blob.shape) for key, blob in shapes.params.items()}
+    held = {start: jnp.ones(shapes["data"])}
+    for nodes, size in ((None, 2), (range(len(shapes.graph.nodes)), 2), ([1, 2], 0)):
+        made = run(shapes, params, held, nodes=nodes)
+        assert len(made.values[shapes.graph.nodes[1].tops[0]].margins) == size
+
+
+def test_a_deep_net_without_wide_padding_is_planned_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a time that does not grow with the square of its depth."""
+    layers, bottom = "", "data"
+    for i in range(300):
+        layers += conv(f"c{i}", bottom, "kernel_size: 3 pad: 1") + layer("ReLU", f"c{i}")
+        bottom = f"c{i}"
+    shapes = shapes_of(Padded(layers, bottom, 0))
+    asked = []
+    coords = Convolution.coords
+    monkeypatch.setattr(
+        Convolution, "coords", lambda self, rank: asked.append(1) or coords(self, rank)
+    )
+    assert not plan(shapes)
+    assert len(asked) < 5 * len(shapes.graph.nodes)

@@ -34,7 +34,7 @@ class ReLU(Elementwise):
     """max(x, 0), or ``negative_slope`` times x below zero. Caffe: ``relu_layer.cpp``."""
 
     formula = "y = max(x, 0) + negative_slope min(x, 0)"
-    alike = True
+    shift_equivariant = True
 
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """The gradient at 0 is ``negative_slope``, and what is no number passes, as in Caffe."""
@@ -52,7 +52,7 @@ class Power(Elementwise):
     """(shift + scale x) ^ power. Caffe: ``power_layer.cpp``."""
 
     formula = "y = (shift + scale x) ^ power"
-    alike = True
+    shift_equivariant = True
 
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """Power 1 is affine; power 0, or scale 0, is constant and has no gradient."""
@@ -110,7 +110,7 @@ class PReLU(Elementwise):
     """
 
     formula = "y = max(x, 0) + slope min(x, 0)"
-    alike = True
+    shift_equivariant = True
 
     def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
         """The bottom's."""
@@ -139,7 +139,7 @@ class ELU(Elementwise):
     """x above 0, alpha (exp(x) - 1) below. Caffe: ``elu_layer.cpp``."""
 
     formula = "y = x if x > 0 else alpha (exp(x) - 1)"
-    alike = True
+    shift_equivariant = True
 
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """The gradient at 0 is alpha, as Caffe's; no exponential overflows above."""
@@ -155,7 +155,7 @@ class Sigmoid(Elementwise):
     """1 / (1 + exp(-x)). Caffe: ``sigmoid_layer.cpp``."""
 
     formula = "y = 1 / (1 + exp(-x))"
-    alike = True
+    shift_equivariant = True
 
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """As Caffe computes it, through tanh."""
@@ -167,7 +167,7 @@ class Swish(Elementwise):
     """x sigmoid(beta x). Caffe: ``swish_layer.cpp``."""
 
     formula = "y = x / (1 + exp(-beta x))"
-    alike = True
+    shift_equivariant = True
 
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """The sigmoid as `Sigmoid` has it."""
@@ -183,7 +183,7 @@ class TanH(Elementwise):
     """tanh(x). Caffe: ``tanh_layer.cpp``."""
 
     formula = "y = tanh(x)"
-    alike = True
+    shift_equivariant = True
 
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """Elementwise."""
@@ -198,7 +198,7 @@ class AbsVal(Elementwise):
     """
 
     formula = "y = abs(x)"
-    alike = True
+    shift_equivariant = True
 
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """JAX's own ``abs`` has gradient 1 at 0."""
@@ -210,7 +210,7 @@ class BNLL(Elementwise):
     """log(1 + exp(x)). Caffe: ``bnll_layer.cpp``."""
 
     formula = "y = log(1 + exp(x))"
-    alike = True
+    shift_equivariant = True
 
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """In the form that does not overflow."""
@@ -222,7 +222,7 @@ class Exp(Elementwise):
     """base ^ (shift + scale x); base -1 stands for e. Caffe: ``exp_layer.cpp``."""
 
     formula = "y = base ^ (shift + scale x)"
-    alike = True
+    shift_equivariant = True
 
     def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
         """The bottom's."""
@@ -253,7 +253,7 @@ class Log(Elementwise):
     """log of shift + scale x to the base; base -1 stands for e. Caffe: ``log_layer.cpp``."""
 
     formula = "y = log_base(shift + scale x)"
-    alike = True
+    shift_equivariant = True
 
     def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
         """The bottom's."""
@@ -284,7 +284,7 @@ class Clip(Elementwise):
     """x held between ``min`` and ``max``; no gradient outside. Caffe: ``clip_layer.cpp``."""
 
     formula = "y = min(max(x, min), max)"
-    alike = True
+    shift_equivariant = True
 
     def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
         """The bottom's."""
@@ -309,7 +309,7 @@ class Threshold(Elementwise):
     """1 above ``threshold``, 0 elsewhere; it has no gradient. Caffe: ``threshold_layer.cpp``."""
 
     formula = "y = 1 if x > threshold else 0"
-    alike = True
+    shift_equivariant = True
 
     def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
         """Elementwise."""

@@ -164,8 +164,9 @@ class Layer:
     is_plain: ClassVar[bool] = True
     # Whether a top's shape depends on values, so that a net with such a layer cannot be compiled.
     data_dependent: ClassVar[bool] = False
-    # Whether away from borders a pixel of the top hangs, everywhere alike, on those it sees alone.
-    alike: bool = False
+    # Whether a pixel of the top hangs on those alone that `coords` says it sees, and everywhere in
+    # the same way, but for borders.
+    shift_equivariant: bool = False
     # The bottoms whose shape alone matters.
     shape_bottoms: ClassVar[frozenset[int]] = frozenset()
 

@@ -199,8 +199,9 @@ def _after(arrays: Any, diffs: Any) -> tuple[Any, Any]:
     arrays, diffs = lax.optimization_barrier((arrays, diffs))
     if jax.default_backend() == "cpu":
         # XLA drops barriers early there. A zero that it cannot tell does not go away.
-        some = sum(diff.ravel()[0].astype(jnp.float32) for diff in jax.tree.leaves(diffs))
-        zero = jnp.minimum(jnp.abs(some), 0.0)
+        leaves = [diff for diff in jax.tree.leaves(diffs) if diff.size]
+        some = jnp.asarray(sum(diff.ravel()[0].astype(jnp.float32) for diff in leaves))
+        zero = jnp.where(jnp.abs(some) < 0, some, 0.0)
         arrays = jax.tree.map(lambda array: array + zero.astype(array.dtype), arrays)
     return arrays, diffs
 

@@ -29,7 +29,7 @@ class LRN(Elementwise):
     """
 
     formula = "y = x (k + alpha mean(x^2)) ^ -beta"
-    alike = True
+    shift_equivariant = True
     layout = Layout.EITHER
 
     def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]

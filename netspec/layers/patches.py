@@ -21,15 +21,16 @@ _BLOCK = 1 << 20
 def product(x: Array, w: Array, window: Window) -> Array:
     """The convolution in one product, which reads the weights as they lie in memory."""
     taps = jnp.stack(_taps(x, window, window.convolved(x.shape[1:3])), axis=-1)
-    rows = taps.reshape(*taps.shape[:3], -1)
-    return _matmul(rows, w.reshape(w.shape[0], -1), contracting=(3, 1)).astype(x.dtype)
+    length = math.prod(w.shape[1:])
+    rows = taps.reshape(*taps.shape[:3], length)
+    return _matmul(rows, w.reshape(w.shape[0], length), contracting=(3, 1)).astype(x.dtype)
 
 
 def weight_gradient(x: Array, diff: Array, window: Window) -> Array:
     """What ``diff`` (N, h, w, O) at the top makes of the weights, some lines of it at a time."""
     samples, height, width, outputs = diff.shape
     length = math.prod(window.kernel) * x.shape[-1]
-    lines = min(height, max(1, _BLOCK // (samples * width * length)))
+    lines = min(height, max(1, _BLOCK // max(1, samples * width * length)))
     blocks = -(-height // lines)
     lines = -(-height // blocks)
     (stride, _), (extent, _) = window.stride, window.extent
@@ -43,9 +44,12 @@ def weight_gradient(x: Array, diff: Array, window: Window) -> Array:
         seen = lax.dynamic_slice_in_dim(
             padded, i * lines * stride, (lines - 1) * stride + extent, axis=1
         )
-        rows = jnp.concatenate(_taps(seen, unpadded, (lines, width)), axis=-1).reshape(-1, length)
-        above = lax.dynamic_slice_in_dim(diff, i * lines, lines, axis=1).reshape(-1, outputs)
-        return _matmul(rows, above, contracting=(0, 0))
+        rows = jnp.concatenate(_taps(seen, unpadded, (lines, width)), axis=-1)
+        above = lax.dynamic_slice_in_dim(diff, i * lines, lines, axis=1)
+        windows = samples * lines * width
+        return _matmul(
+            rows.reshape(windows, length), above.reshape(windows, outputs), contracting=(0, 0)
+        )
 
     total = block(0)
     if blocks > 1:

@@ -73,7 +73,7 @@ class Pooling(_Pooled):
         return Precision.FULL if self.num_tops == 2 else Precision.INSIDE
 
     @property
-    def alike(self) -> bool:  # type: ignore[override]
+    def shift_equivariant(self) -> bool:  # type: ignore[override]
         """Neither random picks nor indices of maxima are."""
         return self.num_tops == 1 and self.param.pool != PoolingParameter.STOCHASTIC
 

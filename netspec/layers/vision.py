@@ -116,7 +116,7 @@ class Convolution(_Convolutional):
     """
 
     formula = "y = w * x + b"
-    alike = True
+    shift_equivariant = True
 
     def shape(self, *bottoms: Shape) -> Shape | tuple[Shape, ...]:
         """(N, C, H, W) -> (N, num_output, H', W')."""

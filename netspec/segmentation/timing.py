@@ -144,7 +144,7 @@ def _program(
 
     def forward(arrays: Mapping[ParamKey, Array], given: Mapping[int, Held]) -> dict[int, Held]:
         made = run(shapes, arrays, given, nodes=nodes).values
-        return {i: made[i].as_made() for i in kept}
+        return {i: made[i].alone() for i in kept}
 
     return jax.jit(forward)
 

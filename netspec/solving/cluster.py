@@ -155,7 +155,14 @@ def _join(scale: Scale) -> Peers:
     peers = meet(process, processes, ([host.strip("[]")], int(port)))
     # JAX's own service is elsewhere on the same machine.
     address = peers.exchange(f"{host}:{free_port()}" if process == 0 else None)[0]
-    jax.distributed.initialize(address, processes, process)
+    try:
+        jax.distributed.initialize(address, processes, process)
+    except (RuntimeError, OSError) as error:
+        fail(
+            f"processes met, but JAX could not join them at {address}, a port that was free; "
+            f"processes must reach process 0 at any port: {str(error).splitlines()[0]}",
+            SolverError,
+        )
     return peers
 
 

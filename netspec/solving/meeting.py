@@ -101,6 +101,8 @@ def _welcome(link: socket.socket, processes: int, links: dict[int, socket.socket
         said = _read_line(link)
         process, of = said["process"], said["processes"]
     except (OSError, ValueError, TypeError, KeyError):
+        said = None
+    if said is None or process not in range(1, processes):
         # Some other program.
         link.close()
         return

@@ -47,6 +47,7 @@ class Peers:
         self._known = threading.Event()
         self._leaving = False
         self._turn = threading.Lock()
+        self._finding = threading.Lock()
         # What to say of the run when it is ended from outside; None where it must not be.
         self._last_words: Callable[[], str] | None = None
         numbers = range(1, processes) if process == 0 else (0,)
@@ -141,6 +142,8 @@ class Peers:
     def _hear(self, number: int) -> Any:
         heard = self._said[number].get()
         if heard is _LOST:
+            # Whoever asks again is to hear it, too.
+            self._said[number].put(_LOST)
             self._fail()
         return heard
 
@@ -159,9 +162,10 @@ class Peers:
         self._lose(number)
 
     def _lose(self, number: int) -> None:
-        if self.lost is not None:
-            return
-        self.lost = number
+        with self._finding:
+            if self.lost is not None:
+                return
+            self.lost = number
         if self.process:
             # First of all: if 0 is gone, so is JAX's own service, for want of which it crashes.
             self._end(0)
