@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import data, rounds, scale, shapes
+from benchmarks import data, lowering, rounds, scale, shapes
 from netspec.framing import rounded
 
 
@@ -96,3 +96,11 @@ def test_efficiency_is_steps_over_those_of_one_device() -> None:
         "MiB a device": 3,
         "cores had": 2,
     }
+
+
+def test_layers_are_measured_in_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = lowering.convolution((1, 5, 7, 2), 3, lowering.square(3, pad=1))
+    monkeypatch.setattr(lowering, "WORKS", {"conv": small})
+    rows = list(lowering.measure("conv", rounds=1))
+    assert [row["work"] for row in rows] == ["forward", "with gradients"]
+    assert all(row["image"] == "1x5x7x2" and float(row["times"] or 0) > 0 for row in rows)

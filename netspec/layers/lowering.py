@@ -47,7 +47,7 @@ def convolution(x: Array, w: Array, window: Window, groups: int, channels_last: 
         return patches.product(x, w, window)
     if how == "blocks":
         return _in_blocks(x, w, window)
-    return _direct(x, w, window, groups, channels_last)
+    return direct(x, w, window, groups, channels_last)
 
 
 def choose_convolution(x: Shape, w: Shape, window: Window, groups: int) -> str:
@@ -67,7 +67,8 @@ def choose_convolution(x: Shape, w: Shape, window: Window, groups: int) -> str:
     return "blocks" if set(window.stride + window.dilation) == {1} else "direct"
 
 
-def _direct(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
+def direct(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
+    """`convolution` as XLA does it by itself."""
     return lax.conv_general_dilated(
         x,
         w,
@@ -81,16 +82,16 @@ def _direct(x: Array, w: Array, window: Window, groups: int, channels_last: bool
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _in_blocks(x: Array, w: Array, window: Window) -> Array:
-    return _direct(x, w, window, 1, True)
+    return direct(x, w, window, 1, True)
 
 
 def _blocks_forward(x: Array, w: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
-    return _direct(x, w, window, 1, True), (x, w)
+    return direct(x, w, window, 1, True), (x, w)
 
 
 def _blocks_backward(window: Window, kept: tuple[Array, Array], diff: Array) -> tuple[Array, Array]:
     x, w = kept
-    (x_diff,) = jax.vjp(lambda x: _direct(x, w, window, 1, True), x)[1](diff)
+    (x_diff,) = jax.vjp(lambda x: direct(x, w, window, 1, True), x)[1](diff)
     return x_diff, patches.weight_gradient(x, diff, window)
 
 
@@ -107,6 +108,13 @@ def deconvolution(x: Array, w: Array, window: Window, groups: int, channels_last
         w = jnp.moveaxis(split, 0, 1).reshape(split.shape[1], -1, *w.shape[2:])
     if channels_last and choose_deconvolution(window, groups) == "phases":
         return _by_phases(x, w, window)
+    return direct_transposed(x, w, window, groups, channels_last)
+
+
+def direct_transposed(
+    x: Array, w: Array, window: Window, groups: int, channels_last: bool
+) -> Array:
+    """`deconvolution` as XLA does it by itself."""
     spatial = tuple(range(2, w.ndim))
     return lax.conv_general_dilated(
         x,
