@@ -28,18 +28,20 @@ snapshot: 2 snapshot_prefix: "s" random_seed: 1
 """
 
 
-@pytest.mark.parametrize("manner", [PLAIN, Manner(remat=True)], ids=["plain", "remat"])
-def test_a_prediction_is_near_what_xla_takes(manner: Manner) -> None:
+def test_a_prediction_is_near_what_xla_takes_and_stages_take_less() -> None:
     image = (96, 96)
-    net = narrow("voc-fcn8s", 1 / 8, image)
-    net.manner = manner
     regime = SolverParameter(base_lr=0, lr_policy="fixed", type="SGD", momentum=0.9)
-    trainer = Trainer(net, regime, 0)
-    assert trainer.program_bytes() is None
-    trainer.update([trainer.batch(fed(net.graph, image), 0, "")])
-    taken = trainer.program_bytes()
-    assert taken is not None
-    assert 1 / 1.5 < taken / predict(net.shapes, manner, slots=1).total < 1.5
+    taken = []
+    for manner in (PLAIN, Manner(remat=True)):
+        net = narrow("voc-fcn8s", 1 / 8, image)
+        net.manner = manner
+        trainer = Trainer(net, regime, 0)
+        assert trainer.program_bytes() is None
+        trainer.update([trainer.batch(fed(net.graph, image), 0, "")])
+        taken.append(trainer.program_bytes() or 0)
+        assert 1 / 1.5 < taken[-1] / predict(net.shapes, manner, slots=1).total < 1.5
+    # XLA would gladly make one computation of two.
+    assert taken[1] < 0.95 * taken[0]
 
 
 def test_fcn8s_at_1024x2048_has_room_on_a_card_of_24_gb() -> None:

@@ -209,7 +209,8 @@ def _after(arrays: Any, diffs: Any) -> tuple[Any, Any]:
         # XLA drops barriers early there. A zero that it cannot tell does not go away.
         leaves = [diff for diff in jax.tree.leaves(diffs) if diff.size]
         some = jnp.asarray(sum(diff.ravel()[0].astype(jnp.float32) for diff in leaves))
-        zero = jnp.where(jnp.abs(some) < 0, some, 0.0)
+        # One that is no number is not to spread to arrays that a layer would keep from it.
+        zero = jnp.minimum(jnp.abs(jnp.where(some == some, some, 0.0)), 0.0)
         arrays = jax.tree.map(lambda array: array + zero.astype(array.dtype), arrays)
     return arrays, diffs
 
