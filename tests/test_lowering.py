@@ -35,7 +35,7 @@ CONVOLVED = {
     "few windows, stride, pad, dilation": Convolved(
         (2, 7, 5, 3), (23, 3, 3, 2), "product", (3, 2), (2, 1), (1, 2)
     ),
-    "pixels": Convolved((2, 7, 5, 3), (11, 3, 1, 1), "product"),
+    "pixels": Convolved((2, 7, 5, 3), (11, 3, 1, 1), "direct"),
     "rows that no window sees": Convolved((1, 8, 5, 2), (19, 2, 3, 1), "product", stride=(3, 2)),
     "no image": Convolved((0, 7, 5, 3), (11, 3, 3, 2), "product"),
     "no channels": Convolved((2, 7, 5, 0), (3, 0, 3, 2), "blocks"),

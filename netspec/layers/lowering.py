@@ -54,17 +54,16 @@ def choose_convolution(x: Shape, w: Shape, window: Window, groups: int) -> str:
     """How to convolve images ``x`` (N, ..., C) with weights ``w`` (O, I / groups, ...).
 
     ``product``: of matrices, where there are fewer windows than outputs, as in layers that were
-    fully connected, or where windows are pixels. ``blocks``: as XLA does it but for the gradient
-    of the weights, which it computes at a small part of the processor's rate. ``direct``: all as
-    XLA does it, which it does well on GPUs and TPUs.
+    fully connected. ``blocks``: as XLA does it but for the gradient of the weights, which it
+    computes at a small part of the processor's rate. ``direct``: all as XLA does it, which it does
+    well on GPUs and TPUs, and where windows are pixels.
     """
     if jax.default_backend() != "cpu" or groups > 1 or len(w) != 4:
         return "direct"
-    pixels = math.prod(window.kernel) == 1 and set(window.stride) == {1} and not any(window.pad)
-    windows = x[0] * math.prod(window.convolved(x[1:-1]))
-    if pixels or windows <= w[0]:
+    if x[0] * math.prod(window.convolved(x[1:-1])) <= w[0]:
         return "product"
-    return "blocks" if set(window.stride + window.dilation) == {1} else "direct"
+    plain = set(window.stride + window.dilation) == {1} and math.prod(window.kernel) > 1
+    return "blocks" if plain else "direct"
 
 
 def direct(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
