@@ -7,9 +7,8 @@ Every function takes arrays in a run's layout: (N, C, ...) or, with ``channels_l
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -232,12 +231,12 @@ def max_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple
 
 
 def _max_of_taps(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple[Array, Array]:
-    padded = _pad(x, window, out, float(jnp.finfo(x.dtype).min), channels_last)
-    where = _pad(_positions(x, channels_last), window, out, -1, channels_last)
-    taps = list(_taps(padded, window, out, channels_last))
-    indices = [tap for _, tap in _taps(where, window, out, channels_last)]
-    best, index = taps[0][1], jnp.broadcast_to(indices[0], taps[0][1].shape)
-    for (_, tap), here in zip(taps[1:], indices[1:], strict=True):
+    padded = patches.padded(x, window, out, float(jnp.finfo(x.dtype).min), channels_last)
+    where = patches.padded(_positions(x, channels_last), window, out, -1, channels_last)
+    taps = patches.taps(padded, window, out, channels_last)
+    indices = patches.taps(where, window, out, channels_last)
+    best, index = taps[0], jnp.broadcast_to(indices[0], taps[0].shape)
+    for tap, here in zip(taps[1:], indices[1:], strict=True):
         better = tap > best
         best = jnp.where(better, tap, best)
         index = jnp.where(better, here, index)
@@ -255,9 +254,9 @@ def _max_by_index(x: Array, window: Window, out: Shape, channels_last: bool) -> 
     where = jnp.broadcast_to(_positions(x, channels_last), x.shape)
     size, stride = _full(window.kernel, channels_last), _full(window.stride, channels_last)
     limit = jnp.iinfo(jnp.int32).max
-    values = _pad(lax.stop_gradient(x), window, out, -jnp.inf, channels_last)
+    values = patches.padded(lax.stop_gradient(x), window, out, -jnp.inf, channels_last)
     _, index = lax.reduce_window(
-        (values, _pad(where, window, out, limit, channels_last)),
+        (values, patches.padded(where, window, out, limit, channels_last)),
         (jnp.array(-jnp.inf, x.dtype), jnp.array(limit, jnp.int32)),
         first_maximum,
         size,
@@ -273,7 +272,7 @@ def _max_by_index(x: Array, window: Window, out: Shape, channels_last: bool) -> 
 def sum_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> Array:
     """Sum over each window."""
     return lax.reduce_window(
-        _pad(x, window, out, 0.0, channels_last),
+        patches.padded(x, window, out, 0.0, channels_last),
         x.dtype.type(0),
         lax.add,
         _full(window.kernel, channels_last),
@@ -284,35 +283,8 @@ def sum_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> Array
 
 def stack_taps(x: Array, window: Window, out: Shape, channels_last: bool) -> Array:
     """The elements of each window in row order, along a new first axis; padding gives zeros."""
-    padded = _pad(x, window, out, 0.0, channels_last)
-    return jnp.stack([tap for _, tap in _taps(padded, window, out, channels_last)])
-
-
-def _taps(
-    padded: Array, window: Window, out: Shape, channels_last: bool
-) -> Iterator[tuple[Shape, Array]]:
-    """For each offset inside the kernel, the pixels that all windows see there."""
-    for offset in itertools.product(*map(range, window.kernel)):
-        cut = [
-            slice(o * d, o * d + (n - 1) * s + 1, s)
-            for o, d, n, s in zip(offset, window.dilation, out, window.stride, strict=True)
-        ]
-        outer = (slice(None),)
-        yield offset, padded[(*outer, *cut) if channels_last else (*outer, *outer, *cut)]
-
-
-def _pad(x: Array, window: Window, out: Shape, value: float, channels_last: bool) -> Array:
-    """``x`` with padding in front, and cut or filled behind so that ``out`` windows fit exactly."""
-    spatial = x.shape[1:-1] if channels_last else x.shape[2:]
-    edges = [
-        (p, (o - 1) * s + k - n - p, 0)
-        for n, o, s, k, p in zip(
-            spatial, out, window.stride, window.extent, window.pad, strict=True
-        )
-    ]
-    none = (0, 0, 0)
-    config = [none, *edges, none] if channels_last else [none, none, *edges]
-    return lax.pad(x, jnp.array(value, x.dtype), config)
+    padded = patches.padded(x, window, out, 0.0, channels_last)
+    return jnp.stack(patches.taps(padded, window, out, channels_last))
 
 
 def _positions(x: Array, channels_last: bool) -> Array:

@@ -1,6 +1,7 @@
-"""Convolution as a matrix product: each window of the image laid out as a row.
+"""What windows see, and convolution as a product of matrices whose rows are that.
 
-Images are (N, H, W, C), weights (O, I, kh, kw), ungrouped. All products add up in float32 or more.
+Products take images (N, H, W, C) and weights (O, I, kh, kw), ungrouped; they add up in float32 or
+more.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ _BLOCK = 1 << 20
 
 def product(x: Array, w: Array, window: Window) -> Array:
     """The convolution in one product, which reads the weights as they lie in memory."""
-    taps = jnp.stack(_taps(x, window, window.convolved(x.shape[1:3])), axis=-1)
+    out = window.convolved(x.shape[1:3])
+    seen = jnp.stack(taps(padded(x, window, out), window, out), axis=-1)
     length = math.prod(w.shape[1:])
-    rows = taps.reshape(*taps.shape[:3], length)
+    rows = seen.reshape(*seen.shape[:3], length)
     return _matmul(rows, w.reshape(w.shape[0], length), contracting=(3, 1)).astype(x.dtype)
 
 
@@ -34,17 +36,16 @@ def weight_gradient(x: Array, diff: Array, window: Window) -> Array:
     blocks = -(-height // lines)
     lines = -(-height // blocks)
     (stride, _), (extent, _) = window.stride, window.extent
-    padded = _padded(x, window, (blocks * lines, width))
+    image = padded(x, window, (blocks * lines, width))
     diff = lax.pad(
         diff, diff.dtype.type(0), [(0, 0, 0), (0, blocks * lines - height, 0), *[(0, 0, 0)] * 2]
     )
-    unpadded = Window(window.kernel, window.stride, (0, 0), window.dilation)
 
     def block(i: Array | int) -> Array:
         seen = lax.dynamic_slice_in_dim(
-            padded, i * lines * stride, (lines - 1) * stride + extent, axis=1
+            image, i * lines * stride, (lines - 1) * stride + extent, axis=1
         )
-        rows = jnp.concatenate(_taps(seen, unpadded, (lines, width)), axis=-1)
+        rows = jnp.concatenate(taps(seen, window, (lines, width)), axis=-1)
         above = lax.dynamic_slice_in_dim(diff, i * lines, lines, axis=1)
         windows = samples * lines * width
         return _matmul(
@@ -58,31 +59,33 @@ def weight_gradient(x: Array, diff: Array, window: Window) -> Array:
     return shaped.transpose(3, 2, 0, 1).astype(x.dtype)
 
 
-def _taps(x: Array, window: Window, size: Shape) -> list[Array]:
-    """For each element of the kernel, the pixels (N, h, w, C) that h by w windows see there."""
-    padded = _padded(x, window, size)
-    taps = []
+def taps(padded: Array, window: Window, out: Shape, channels_last: bool = True) -> list[Array]:
+    """For each element of the kernel, in row order, the pixels that ``out`` windows see there."""
+    found = []
     for offset in itertools.product(*map(range, window.kernel)):
         cut = [
             slice(o * d, o * d + (n - 1) * s + 1, s)
-            for o, d, n, s in zip(offset, window.dilation, size, window.stride, strict=True)
+            for o, d, n, s in zip(offset, window.dilation, out, window.stride, strict=True)
         ]
-        taps.append(padded[(slice(None), *cut)])
-    return taps
+        outer = (slice(None),)
+        found.append(padded[(*outer, *cut) if channels_last else (*outer, *outer, *cut)])
+    return found
 
 
-def _padded(x: Array, window: Window, size: Shape) -> Array:
-    """``x`` with its padding, and as much behind, perhaps less than none, as ``size`` windows see.
-
-    Rows and columns that no window sees are cut away.
-    """
+def padded(
+    x: Array, window: Window, out: Shape, value: float = 0.0, channels_last: bool = True
+) -> Array:
+    """``x`` with padding in front, and cut or filled behind so that ``out`` windows fit exactly."""
+    spatial = x.shape[1:-1] if channels_last else x.shape[2:]
     edges = [
-        (p, (n - 1) * s + k - old - p, 0)
-        for old, n, s, k, p in zip(
-            x.shape[1:3], size, window.stride, window.extent, window.pad, strict=True
+        (p, (o - 1) * s + k - n - p, 0)
+        for n, o, s, k, p in zip(
+            spatial, out, window.stride, window.extent, window.pad, strict=True
         )
     ]
-    return lax.pad(x, x.dtype.type(0), [(0, 0, 0), *edges, (0, 0, 0)])
+    none = (0, 0, 0)
+    config = [none, *edges, none] if channels_last else [none, none, *edges]
+    return lax.pad(x, jnp.array(value, x.dtype), config)
 
 
 def _matmul(a: Array, b: Array, contracting: tuple[int, int]) -> Array:
