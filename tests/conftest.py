@@ -42,3 +42,15 @@ def _programs_let_go() -> Iterator[None]:
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[None]:
+    """Compile without most optimizations, for a module that says so."""
+    import jax
+
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, True)
+    yield
+    jax.config.update(name, before)

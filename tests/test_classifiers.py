@@ -1,10 +1,8 @@
 """The small classifiers learn from a user's databases, by the commands that the nets name."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -16,14 +14,8 @@ from netspec.weights import read_weights
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(autouse=True)
-def hasty() -> Iterator[None]:
-    """What runs twice is not worth the time that making it fast takes."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
+# What runs twice is not worth the time that making it fast takes.
+pytestmark = pytest.mark.usefixtures("hasty")
 
 
 def command(*arguments: str) -> str:

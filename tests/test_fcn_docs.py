@@ -7,11 +7,9 @@ tests/test_fcn_family.py tries: here a solver takes its weights and writes what 
 import re
 import runpy
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 import tiny_sets
@@ -48,14 +46,8 @@ CLASSIFIERS = {
 runpy.run_path(str(ROOT / "tools" / "nets.py"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def hasty() -> Iterator[None]:
-    """What runs once is not worth the time that making it fast takes."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
+# What runs a few times is not worth the time that making it fast takes.
+pytestmark = pytest.mark.usefixtures("hasty")
 
 
 @pytest.fixture(scope="module")

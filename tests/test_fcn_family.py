@@ -2,7 +2,6 @@
 
 import re
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +34,8 @@ WIDTH = 1 / 16
 runpy.run_path(str(ROOT / "tools" / "nets.py"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def hasty() -> Iterator[None]:
-    """What runs once is not worth the time that making it fast takes."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
+# What runs a few times is not worth the time that making it fast takes.
+pytestmark = pytest.mark.usefixtures("hasty")
 
 
 @pytest.fixture(scope="module")

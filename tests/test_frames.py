@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,14 +73,8 @@ class Lines(Listener):
         self.said.append(line)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def hasty() -> Iterator[None]:
-    """What runs a few times is not worth the time that making it fast takes."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
+# What runs a few times is not worth the time that making it fast takes.
+pytestmark = pytest.mark.usefixtures("hasty")
 
 
 @pytest.fixture(autouse=True)
