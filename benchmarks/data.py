@@ -26,8 +26,8 @@ from PIL import Image
 
 from benchmarks.rounds import Run, on_one_core, rates
 from netspec.errors import Place
+from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TRAIN, DataParameter, Datum
-from netspec.prototxt import parse_net
 from netspec.segmentation.synthetic import CLASSES, write_dataset
 from netspec.solving.loop import Solver
 from netspec.solving.program import Micro

@@ -18,15 +18,15 @@ from google.protobuf import text_format
 
 from benchmarks.figures import Row, machine, tell
 from benchmarks.rounds import Run, rates
-from netspec.graph import connect
-from netspec.phase import select, state_of
+from netspec.frontend.graph import connect
+from netspec.frontend.phase import select, state_of
+from netspec.frontend.prototxt import parse_net, write
+from netspec.frontend.shapes import infer
+from netspec.frontend.upgrade import upgrade
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.proto.net_pb2 import NetParameter
-from netspec.prototxt import parse_net, write
-from netspec.shapes import infer
 from netspec.spec import NetSpec
 from netspec.spec import layers as L
-from netspec.upgrade import upgrade
 
 AIMS = {1_000: "netspec under 300 ms", 10_000: "as many times longer"}
 # A block of the net below.

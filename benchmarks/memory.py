@@ -21,9 +21,9 @@ from benchmarks.contenders import Child, Work, resident
 from benchmarks.figures import Row, machine, tell
 from benchmarks.rounds import Run, rates
 from netspec import build
+from netspec.frontend.prototxt import read_solver, write
 from netspec.manner import Manner
 from netspec.memory import predict
-from netspec.prototxt import read_solver, write
 from netspec.solving.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]

@@ -12,11 +12,11 @@ import numpy as np
 
 from benchmarks.contenders import Work, resident
 from netspec.build import compile_net, graph
+from netspec.frontend.prototxt import read_solver
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import count
 from netspec.manner import Manner
 from netspec.module import Net
-from netspec.prototxt import read_solver
-from netspec.shapes import ParamKey, Shapes
 from netspec.solving.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]

@@ -243,7 +243,7 @@ def _prototxt(work: Work, name: str) -> str:
     """One of the net's prototxts with Input layers, without the filler that Caffe lacks."""
     # Imported here: PyTorch and OpenCV do without.
     from benchmarks.ours import NETS
-    from netspec.prototxt import read_net, write
+    from netspec.frontend.prototxt import read_net, write
 
     message = read_net(NETS / f"{name}.prototxt").message
     data = message.layer[0]

@@ -27,10 +27,10 @@ from netspec import build
 from netspec.compiling import Compiles
 from netspec.frames import Frames
 from netspec.framing import rounded
+from netspec.frontend.prototxt import write
 from netspec.layers.base import count
 from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.prototxt import write
 from netspec.solving.trainer import Trainer
 
 IMAGES = 200

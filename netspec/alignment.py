@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 from netspec.coords import crop_offset, mapped
 from netspec.errors import NetSpecError, blame
-from netspec.graph import Graph
+from netspec.frontend.graph import Graph
+from netspec.frontend.shapes import KnownShapes, infer_known
 from netspec.layers import Layer
 from netspec.layers.base import Shape
 from netspec.receptive import ReceptiveField, receptive_fields
-from netspec.shapes import KnownShapes, infer_known
 
 
 class Alignment(NamedTuple):

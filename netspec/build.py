@@ -7,18 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from netspec.errors import GraphError, LayerError, SourceError, require
-from netspec.graph import Create, Graph, connect
+from netspec.frontend.graph import Create, Graph, connect
+from netspec.frontend.phase import select, state_of
+from netspec.frontend.prototxt import NetText, read_net
+from netspec.frontend.shapes import KnownShapes, infer_fed, infer_known, infer_once
+from netspec.frontend.upgrade import upgrade
 from netspec.layers import create
 from netspec.layers.base import Shape
 from netspec.layers.unknown import create_or_stand_in
 from netspec.manner import Manner
 from netspec.module import Net
-from netspec.phase import select, state_of
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
-from netspec.prototxt import NetText, read_net
-from netspec.shapes import KnownShapes, infer_fed, infer_known, infer_once
 from netspec.sources.feed import Feed, shapes_of_sources
-from netspec.upgrade import upgrade
 from netspec.weights import copy_into, read_weights
 
 PHASES = {"train": TRAIN, "test": TEST}

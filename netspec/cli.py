@@ -18,7 +18,7 @@ from netspec.cli_shared import dtype_option, keep_programs
 from netspec.errors import NetSpecError, fail, require
 
 if TYPE_CHECKING:
-    from netspec.shapes import KnownShapes
+    from netspec.frontend.shapes import KnownShapes
 
 
 class Verbs(click.Group):
@@ -292,7 +292,7 @@ def layers() -> None:
 @click.argument("new")
 def upgrade(old: str, new: str) -> None:
     """Write net (or solver) OLD in the current schema to NEW."""
-    from netspec.upgrade import upgrade_file
+    from netspec.frontend.upgrade import upgrade_file
 
     upgrade_file(old, new)
     click.echo(new)

@@ -191,8 +191,8 @@ def _train_on(log: Log, gpu: str, solver: str) -> int:
     Returns how many there are: the first so many of JAX's.
     """
     from netspec import devices
+    from netspec.frontend.prototxt import read_solver
     from netspec.proto.solver_pb2 import SolverParameter
-    from netspec.prototxt import read_solver
 
     param = read_solver(solver).message
     stated = param.HasField("solver_mode") and param.solver_mode == SolverParameter.GPU

@@ -106,7 +106,7 @@ def _counted(
 @click.argument("new")
 def upgrade_net_proto_text(old: str, new: str) -> None:
     """Write net prototxt OLD in the current schema to NEW."""
-    from netspec.upgrade import upgrade_net_file
+    from netspec.frontend.upgrade import upgrade_net_file
 
     _upgrade(upgrade_net_file, old, new, "NetParameter text proto")
 
@@ -116,7 +116,7 @@ def upgrade_net_proto_text(old: str, new: str) -> None:
 @click.argument("new")
 def upgrade_net_proto_binary(old: str, new: str) -> None:
     """Write .caffemodel OLD in the current schema to NEW."""
-    from netspec.upgrade import upgrade_weights_file
+    from netspec.frontend.upgrade import upgrade_weights_file
 
     _upgrade(upgrade_weights_file, old, new, "NetParameter binary proto")
 
@@ -126,7 +126,7 @@ def upgrade_net_proto_binary(old: str, new: str) -> None:
 @click.argument("new")
 def upgrade_solver_proto_text(old: str, new: str) -> None:
     """Write solver prototxt OLD in the current schema to NEW."""
-    from netspec.upgrade import upgrade_solver_file
+    from netspec.frontend.upgrade import upgrade_solver_file
 
     _upgrade(upgrade_solver_file, old, new, "SolverParameter text proto")
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import NamedTuple, NoReturn
 
 from netspec.errors import GraphError, Place, blame
-from netspec.graph import Graph, Node
+from netspec.frontend.graph import Graph, Node
 from netspec.layers.coordinates import CoordMap
 
 Axes = tuple[Fraction, ...]  # one number for each spatial axis

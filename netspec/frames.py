@@ -9,9 +9,9 @@ import numpy as np
 
 from netspec.errors import LayerError, SolverError, counted, require
 from netspec.framing import Framed, framing, rounded_shape, spatial
+from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Shape, text
 from netspec.module import Net
-from netspec.shapes import Shapes
 
 Given = Mapping[str, Shape]
 Sized = tuple[tuple[str, Shape], ...]

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import LayerError, blame, fail
-from netspec.graph import Graph
+from netspec.frontend.graph import Graph
+from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.base import Context, Shape
 from netspec.layers.extent import Beyond, Extent, PartialShape, places, surround
-from netspec.shapes import Shapes, infer
 
 # Sizes up to this are rounded to multiples of an eighth of it.
 _LEAST = 128

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from netspec.errors import GraphError, require
-from netspec.graph import Node
+from netspec.frontend.graph import Node
 from netspec.layers.base import Array
 from netspec.layers.precision import Precision
 

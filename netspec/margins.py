@@ -20,9 +20,9 @@ from typing import cast
 import jax.numpy as jnp
 from jax import lax
 
+from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array, Layer, Shape
 from netspec.layers.coordinates import CoordMap
-from netspec.shapes import Shapes
 
 
 @dataclass(frozen=True)

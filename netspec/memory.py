@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 
+from netspec.frontend.shapes import Shapes
 from netspec.layers.base import count
 from netspec.manner import Manner
-from netspec.shapes import Shapes
 from netspec.stages import FLOAT_BYTES, Stage, loads, stages
 
 _GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")

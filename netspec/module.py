@@ -20,12 +20,12 @@ from netspec import wire
 from netspec.errors import GraphError, blame, counted, fail, nearest, require
 from netspec.fillers import fill
 from netspec.framing import Framed
-from netspec.graph import Graph, Node
+from netspec.frontend.graph import Graph, Node
+from netspec.frontend.shapes import ParamKey, Shapes, infer
 from netspec.layers.base import Array, Shape, text
 from netspec.manner import PLAIN, Manner
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runner import Params, run, runnable
-from netspec.shapes import ParamKey, Shapes, infer
 
 # What is made of a run's blobs, given by name, and of what earlier runs came to.
 Fold = Callable[[Any, Callable[[str], Array]], Any]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from netspec.coords import Axes, Placement, axes_text, mapped, step, walk
 from netspec.errors import GraphError, Place
-from netspec.graph import Graph, Node
+from netspec.frontend.graph import Graph, Node
 from netspec.layers.base import Shape
 
 

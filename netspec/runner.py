@@ -16,13 +16,13 @@ import jax.numpy as jnp
 
 from netspec.errors import blame
 from netspec.framing import Extents, framing
-from netspec.graph import Graph, Node
+from netspec.frontend.graph import Graph, Node
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers import lowering
 from netspec.layers.base import Array, Context, Layout
 from netspec.layers.extent import Beyond
 from netspec.manner import PLAIN, Manner, wide
 from netspec.margins import Margins, Step, plan, put_back
-from netspec.shapes import ParamKey, Shapes
 from netspec.stages import stages
 
 Params = Mapping[ParamKey, Array]

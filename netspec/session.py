@@ -15,9 +15,9 @@ from rich.console import Console
 
 from netspec.compiling import Compiles
 from netspec.errors import NetSpecError, Place, SolverError, counted, require
+from netspec.frontend.prototxt import SolverText, read_solver
 from netspec.manner import Manner
 from netspec.memory import size
-from netspec.prototxt import SolverText, read_solver
 from netspec.report import Report, lasting, memory_doubts, plan, predicted
 from netspec.solving import regime, store
 from netspec.solving.cluster import Scale, joined

@@ -27,13 +27,13 @@ from typing import Any
 
 from netspec import coords
 from netspec.errors import GraphError, LayerError, Place, blame, fail, nearest, require
-from netspec.graph import Graph, connect
+from netspec.frontend.graph import Graph, connect
+from netspec.frontend.prototxt import NetText
 from netspec.layers.base import REGISTRY
 from netspec.layers.dialects import fork_of_type
 from netspec.proto import layers_pb2
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.net_pb2 import NetParameter
-from netspec.prototxt import NetText
 
 
 class UnknownTop(GraphError, AttributeError):

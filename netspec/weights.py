@@ -21,15 +21,15 @@ import numpy as np
 from netspec import hdf5, mistaken, wire
 from netspec.errors import Place, WeightsError, blame, counted, fail, require, unreadable
 from netspec.files import is_hdf5, whole
+from netspec.frontend.upgrade import current_type
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.legacy_pb2 import V1LayerParameter
 from netspec.record import verify
-from netspec.upgrade import current_type
 
 if TYPE_CHECKING:
+    from netspec.frontend.shapes import ParamKey, Shapes
     from netspec.module import Net
-    from netspec.shapes import ParamKey, Shapes
 
 ArrayLike = np.ndarray | jax.Array
 # What to write: "data" and perhaps "diff" -> array by key, None for zeros.

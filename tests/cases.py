@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec.graph import Graph, connect
+from netspec.frontend.graph import Graph, connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import ParamKey, Shapes, infer
 from netspec.layers import REGISTRY
-from netspec.prototxt import parse_net
-from netspec.shapes import ParamKey, Shapes, infer
 
 Array = NDArray[np.float32]
 

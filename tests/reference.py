@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec.graph import Graph, Node
+from netspec.frontend.graph import Graph, Node
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.proto.layers_pb2 import (
     TRAIN,
     EltwiseParameter,
@@ -24,7 +25,6 @@ from netspec.proto.layers_pb2 import (
     ReductionParameter,
     SPPParameter,
 )
-from netspec.shapes import ParamKey, Shapes
 
 Array = NDArray[np.float64]
 Rule = Callable[..., list[Array]]

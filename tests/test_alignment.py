@@ -7,9 +7,9 @@ import pytest
 from netspec.alignment import Alignment, alignment
 from netspec.build import look_at
 from netspec.errors import NetSpecError
-from netspec.graph import connect
-from netspec.prototxt import parse_net
-from netspec.shapes import KnownShapes, infer, infer_known
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import KnownShapes, infer, infer_known
 from netspec.spec import NetSpec, crop
 from netspec.spec import layers as L
 

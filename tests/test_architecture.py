@@ -19,7 +19,7 @@ STAGES = ("prototxt", "upgrade", "phase", "graph", "shapes", "module", "build")
 OWNERS = {
     "flax": {"netspec.module"},
     "optax": {"netspec.solving.updates"},
-    "google": {"netspec.prototxt", "netspec.weights"},
+    "google": {"netspec.frontend.prototxt", "netspec.weights"},
 }
 MOST_LINES = 400
 
@@ -176,7 +176,9 @@ def test_every_function_is_annotated(path: Path) -> None:
     assert list(unannotated(path)) == []
 
 
-@pytest.mark.parametrize("module", ["netspec", "netspec.cli", "netspec.prototxt", "netspec.errors"])
+@pytest.mark.parametrize(
+    "module", ["netspec", "netspec.cli", "netspec.frontend.prototxt", "netspec.errors"]
+)
 def test_what_starts_fast_imports_no_jax(module: str) -> None:
     heavy = ("jax", "flax", "optax", "h5py", "scipy", "PIL")
     script = f"import sys, {module}; print(*sorted(sys.modules.keys() & set({heavy})))"

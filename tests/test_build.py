@@ -5,9 +5,9 @@ import pytest
 
 from netspec import build
 from netspec.errors import GraphError, LayerError, SourceError
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import KnownShapes
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
-from netspec.prototxt import parse_net
-from netspec.shapes import KnownShapes
 from netspec.sources.feed import Feed
 
 FED = """

@@ -20,9 +20,9 @@ from PIL import Image
 from netspec import __version__
 from netspec.build import graph
 from netspec.cli import main
+from netspec.frontend.prototxt import read_net
 from netspec.inspect.catalogue import entries
 from netspec.proto.layers_pb2 import LayerParameter
-from netspec.prototxt import read_net
 from netspec.report import Report
 from netspec.segmentation.synthetic import CLASSES, write_dataset
 from netspec.weights import read_weights

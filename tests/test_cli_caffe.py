@@ -25,9 +25,9 @@ from netspec.caffe.io import load_image
 from netspec.cli import main
 from netspec.cli_flags import Flagged
 from netspec.errors import NetSpecError
+from netspec.frontend.prototxt import read_net
 from netspec.proto.layers_pb2 import DataParameter, Datum
 from netspec.proto.net_pb2 import NetParameter
-from netspec.prototxt import read_net
 from netspec.report import Report
 from netspec.session import Options
 from netspec.solving.cluster import Scale

@@ -14,8 +14,8 @@ from benchmarks import contenders, fcn8s, figures, frontend, ours, peers
 from benchmarks.contenders import Absent, Child, Work
 from netspec.build import graph
 from netspec.fillers import fill
+from netspec.frontend.shapes import infer
 from netspec.proto.layers_pb2 import FillerParameter
-from netspec.shapes import infer
 
 
 def test_contenders_have_processes_of_their_own(

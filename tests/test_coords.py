@@ -4,8 +4,8 @@ import pytest
 
 from netspec.coords import Placement, crop_offset, placement
 from netspec.errors import GraphError
-from netspec.graph import Graph, connect
-from netspec.prototxt import parse_net
+from netspec.frontend.graph import Graph, connect
+from netspec.frontend.prototxt import parse_net
 from netspec.spec import NetSpec
 from netspec.spec import layers as L
 from netspec.spec import params as P

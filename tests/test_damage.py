@@ -13,10 +13,10 @@ import pytest
 
 from netspec import build
 from netspec.errors import WeightsError
+from netspec.frontend.phase import state_of
+from netspec.frontend.prototxt import parse_net
 from netspec.module import Net
-from netspec.phase import state_of
 from netspec.proto.layers_pb2 import TEST
-from netspec.prototxt import parse_net
 from netspec.solving.snapshot import State, read_state, write_state
 from netspec.weights import copy_into, read_weights, write_weights
 

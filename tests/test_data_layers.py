@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.errors import Place, SourceError
+from netspec.frontend.prototxt import parse_net, read_net
 from netspec.proto.layers_pb2 import TEST, TRAIN, BlobProto, Datum
-from netspec.prototxt import parse_net, read_net
 from netspec.sources import Prefetch, Source, open_source
 from netspec.sources.databases import LMDB
 from netspec.sources.decode import read_channels

@@ -9,14 +9,14 @@ from PIL import Image
 
 from netspec import build
 from netspec.errors import NetSpecError
-from netspec.graph import Graph, connect
+from netspec.frontend.graph import Graph, connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import KnownShapes, Shapes, infer, infer_known
 from netspec.inspect import canvas
 from netspec.inspect.canvas import Box, Line, Point, Scene, Size, text_width
 from netspec.inspect.diagram import Entry, Kind, diagram, short
 from netspec.inspect.draw import dot, draw, png, scene, svg
 from netspec.layers.unknown import create_or_stand_in
-from netspec.prototxt import parse_net
-from netspec.shapes import KnownShapes, Shapes, infer, infer_known
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = sorted((ROOT.parent / "shared" / "golden" / "nets").glob("*.prototxt"))

@@ -17,10 +17,10 @@ from click.testing import CliRunner
 
 from netspec import build
 from netspec.cli import main
+from netspec.frontend.prototxt import write
+from netspec.frontend.shapes import ParamKey
 from netspec.proto.layers_pb2 import BlobProto
 from netspec.proto.net_pb2 import NetParameter
-from netspec.prototxt import write
-from netspec.shapes import ParamKey
 from netspec.solving.loop import Solver
 from netspec.weights import Copied, read_weights, write_weights
 

@@ -1,4 +1,4 @@
-"""Every field of Caffe's schema is read somewhere, or stands in `netspec.fields` with a reason.
+"""Every field of Caffe's schema is read somewhere, or stands in `netspec.frontend.ignored_fields` with a reason.
 
 What counts as a read: an attribute of something called like the message (``solver.gamma``), or
 the field's name as a string (``getattr``, the tables of the upgrade; not ``HasField``). A layer's
@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from netspec import fields
 from netspec.errors import LayerError, SolverError
+from netspec.frontend import ignored_fields
 from netspec.layers import REGISTRY, Layer
 from netspec.proto import layers_pb2, legacy_pb2, net_pb2, solver_pb2
 from netspec.proto.layers_pb2 import LayerParameter
@@ -195,7 +195,7 @@ def unread(message: Descriptor) -> list[str]:
 
 def excused(message: Descriptor) -> list[str]:
     """The fields of a message that have a reason not to be read."""
-    tables = (fields.REFUSED, fields.MEANINGLESS)
+    tables = (ignored_fields.REFUSED, ignored_fields.MEANINGLESS)
     return sorted(name for table in tables for owner, name in table if owner == message.name)
 
 
@@ -221,9 +221,9 @@ def test_every_field_is_read_or_has_a_reason(name: str) -> None:
 
 
 def test_the_tables_name_fields() -> None:
-    for owner, name in (*fields.REFUSED, *fields.MEANINGLESS):
+    for owner, name in (*ignored_fields.REFUSED, *ignored_fields.MEANINGLESS):
         assert name in MESSAGES[owner].fields_by_name, f"{owner}.{name}"
-    assert fields.REFUSED.keys() & fields.MEANINGLESS.keys() == set()
+    assert ignored_fields.REFUSED.keys() & ignored_fields.MEANINGLESS.keys() == set()
 
 
 def test_data_layers_have_sources() -> None:
@@ -251,23 +251,27 @@ def message_with(owner: str, name: str, value: Any) -> Any:
     raise AssertionError(owner)
 
 
-@pytest.mark.parametrize(("owner", "name"), fields.REFUSED)
+@pytest.mark.parametrize(("owner", "name"), ignored_fields.REFUSED)
 def test_refused_fields(owner: str, name: str) -> None:
     each = MESSAGES[owner].fields_by_name[name]
     error = SolverError if owner == "SolverParameter" else LayerError
-    fields.check(message_with(owner, name, each.default_value), error)
+    ignored_fields.check(message_with(owner, name, each.default_value), error)
     with pytest.raises(error) as raised:
-        fields.check(message_with(owner, name, other_than_default(each)), error)
-    assert str(raised.value) == f"{name}: {fields.REFUSED[owner, name]}"
+        ignored_fields.check(message_with(owner, name, other_than_default(each)), error)
+    assert str(raised.value) == f"{name}: {ignored_fields.REFUSED[owner, name]}"
 
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [key for key in fields.MEANINGLESS if key[0].endswith("Parameter") and key[0][:2] != "V0"],
+    [
+        key
+        for key in ignored_fields.MEANINGLESS
+        if key[0].endswith("Parameter") and key[0][:2] != "V0"
+    ],
 )
 def test_meaningless_fields(owner: str, name: str) -> None:
     each = MESSAGES[owner].fields_by_name[name]
-    fields.check(message_with(owner, name, other_than_default(each)), LayerError)
+    ignored_fields.check(message_with(owner, name, other_than_default(each)), LayerError)
 
 
 def test_a_read_is_told_from_a_mention() -> None:

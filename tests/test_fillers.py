@@ -19,11 +19,11 @@ from refusals import reached, sites
 from netspec import fillers
 from netspec.errors import LayerError
 from netspec.fillers import FILLERS, fill
-from netspec.graph import connect
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import infer
 from netspec.module import initial
 from netspec.proto.layers_pb2 import FillerParameter
-from netspec.prototxt import parse_net
-from netspec.shapes import infer
 
 SIGNIFICANCE = 1e-6
 # 39,600 numbers; fan-in 1,980, fan-out 660, their mean 1,320.

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from netspec.errors import LayerError
 from netspec.framing import Framing, framing, rounded, rounded_shape, spatial
+from netspec.frontend.shapes import infer
 from netspec.runner import Run, run
-from netspec.shapes import infer
 
 # What lies beyond a blob: finite, and nothing that a sum or a maximum would pass over.
 GARBAGE = 7.0

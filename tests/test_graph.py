@@ -1,11 +1,11 @@
 import pytest
 
 from netspec.errors import GraphError, NetSpecError, Place
-from netspec.graph import AUTOMATIC, Graph, connect
-from netspec.phase import select, state_of
+from netspec.frontend.graph import AUTOMATIC, Graph, connect
+from netspec.frontend.phase import select, state_of
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import ParamKey, Shapes, infer
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState, ParamSpec, Phase
-from netspec.prototxt import parse_net
-from netspec.shapes import ParamKey, Shapes, infer
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: [2, 3, 5, 7] } } }\n'
 CONV = "convolution_param { num_output: 4 kernel_size: 3 }"

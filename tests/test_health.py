@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import ArrayLike
 
 from netspec import build
+from netspec.frontend.phase import state_of
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
 from netspec.module import Net
-from netspec.phase import state_of
 from netspec.proto.layers_pb2 import TRAIN
-from netspec.prototxt import parse_net
-from netspec.shapes import ParamKey, Shapes
 from netspec.solving.debug_info import debug_info_lines
 from netspec.solving.health import Look, culprit, look
 from netspec.solving.stuck import StuckWatch, chance, why_stuck

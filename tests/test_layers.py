@@ -18,13 +18,13 @@ from reference import batch_statistics, evaluate, in_phase, remembered
 from netspec import caffe
 from netspec.errors import LayerError
 from netspec.fillers import fill
-from netspec.graph import connect
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import Shapes, infer
 from netspec.layers import REGISTRY, lowering
 from netspec.layers.base import Layout
 from netspec.proto.layers_pb2 import BlobProto
-from netspec.prototxt import parse_net
 from netspec.runner import Run, run
-from netspec.shapes import Shapes, infer
 
 # A right generator is blamed for one test in a million; keys are fixed, so none of these is.
 SIGNIFICANCE = 1e-6

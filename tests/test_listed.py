@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.errors import Place, SourceError
+from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST, TRAIN, BlobProto
-from netspec.prototxt import parse_net
 from netspec.sources import Prefetch, Source, open_source
 
 Bytes = NDArray[np.uint8]

@@ -2,11 +2,11 @@ import csv
 import io
 import json
 
-from netspec.graph import connect
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import infer, infer_known
 from netspec.inspect.listing import as_json, comma_separated, table
 from netspec.inspect.summary import Summary, summarise
-from netspec.prototxt import parse_net
-from netspec.shapes import infer, infer_known
 
 TEXT = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [2, 3, 50, 70] } } }

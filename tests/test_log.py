@@ -17,12 +17,12 @@ import pytest
 from rich.console import Console
 
 from netspec.errors import SolverError
-from netspec.graph import connect
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import infer
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.prototxt import parse_net
 from netspec.report import Report, lasting
 from netspec.segmentation.score import Metrics
-from netspec.shapes import infer
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.listener import Step
 from netspec.solving.log import JsonLog, TensorBoardLog

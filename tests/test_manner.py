@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from netspec import build
 from netspec.errors import GraphError
-from netspec.graph import Graph, connect
+from netspec.frontend.graph import Graph, connect
+from netspec.frontend.phase import state_of
+from netspec.frontend.prototxt import parse_net, write
+from netspec.frontend.shapes import ParamKey, Shapes, infer
 from netspec.layers.precision import Precision
 from netspec.manner import PLAIN, Manner
 from netspec.module import Net
-from netspec.phase import state_of
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.prototxt import parse_net, write
 from netspec.runner import run
-from netspec.shapes import ParamKey, Shapes, infer
 from netspec.solving.trainer import Trainer
 from netspec.stages import stages
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from netspec import runner
-from netspec.graph import connect
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.vision import Convolution
 from netspec.manner import Manner
 from netspec.margins import plan
-from netspec.prototxt import parse_net
 from netspec.runner import run
-from netspec.shapes import Shapes, infer
 from netspec.stages import stages
 
 CONV = """

@@ -10,10 +10,10 @@ from flax import nnx
 
 import netspec
 from netspec.errors import GraphError, NetSpecError
+from netspec.frontend.shapes import ParamKey
 from netspec.layers.activation import ReLU
 from netspec.layers.base import Array
 from netspec.module import Memory
-from netspec.shapes import ParamKey
 from netspec.weights import write_weights
 
 Load = Callable[..., netspec.Net]

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from netspec import build
+from netspec.frontend.prototxt import read_net, read_solver
+from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.base import Shape, count
 from netspec.proto.layers_pb2 import LayerParameter
-from netspec.prototxt import read_net, read_solver
 from netspec.receptive import receptive_field
-from netspec.shapes import Shapes, infer
 from netspec.sources.base import REGISTRY
 from netspec.sources.segmentation import read_settings
 

@@ -17,8 +17,8 @@ from PIL import Image
 import netspec
 from netspec import caffe, wire
 from netspec.errors import LayerError, NetSpecError
+from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST, BlobProto
-from netspec.prototxt import parse_net
 from netspec.sources import Source, open_source
 from netspec.sources.memory import MemoryData
 from netspec.sources.resize import resize

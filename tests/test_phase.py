@@ -7,9 +7,9 @@ import pytest
 
 from netspec.build import graph
 from netspec.errors import GraphError
-from netspec.phase import meets, select, state_of
+from netspec.frontend.phase import meets, select, state_of
+from netspec.frontend.prototxt import NetText, parse_net
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState, NetStateRule, Phase
-from netspec.prototxt import NetText, parse_net
 
 GOLDEN = Path(__file__).parent / "golden" / "phase"
 KEPT = json.loads((GOLDEN / "kept.json").read_text())

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from netspec.errors import ParseError
+from netspec.frontend.prototxt import is_solver, parse_net, read_net, read_solver, write
 from netspec.proto.layers_pb2 import TRAIN, PoolingParameter
 from netspec.proto.net_pb2 import NetParameter
-from netspec.prototxt import is_solver, parse_net, read_net, read_solver, write
 
 NETS = {
     "comments": (

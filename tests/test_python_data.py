@@ -13,8 +13,8 @@ from PIL import Image
 from netspec import caffe
 from netspec.build import compile_net, graph
 from netspec.errors import SourceError
+from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST
-from netspec.prototxt import parse_net
 from netspec.sources import Source, open_source
 from netspec.sources.feed import Feed
 from netspec.sources.python import PythonData

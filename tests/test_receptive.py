@@ -11,11 +11,11 @@ import pytest
 
 from netspec import build
 from netspec.errors import GraphError
-from netspec.graph import Graph, connect
+from netspec.frontend.graph import Graph, connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import infer
 from netspec.module import Net
-from netspec.prototxt import parse_net
 from netspec.receptive import ReceptiveField, Span, receptive_field, receptive_fields, seen
-from netspec.shapes import infer
 from netspec.spec import NetSpec, Top
 from netspec.spec import layers as L
 from netspec.spec import params as P

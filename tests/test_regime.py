@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from netspec.cli import main
 from netspec.errors import NetSpecError, SolverError
+from netspec.frontend.prototxt import read_solver
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.prototxt import read_solver
 from netspec.solving.equivalence import NAMED, Target, convert, equivalent, target
 from netspec.solving.schedules import schedule
 

@@ -6,11 +6,11 @@ import pytest
 from cases import CASES, input_text, layer_text
 from reference import RULES
 
-from netspec.graph import connect
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net
 from netspec.layers import FAMILIES, REGISTRY, Layer, create
 from netspec.layers.base import Labels, register
 from netspec.proto.layers_pb2 import TEST, LayerParameter
-from netspec.prototxt import parse_net
 
 TYPES = sorted(REGISTRY)
 # HDF5Output, which writes a file, has test_other_data.py; Filter, which cannot be compiled,

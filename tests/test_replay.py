@@ -12,7 +12,7 @@ import pytest
 
 import netspec
 from netspec import caffe
-from netspec.prototxt import read_net, write
+from netspec.frontend.prototxt import read_net, write
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 NETS = Path(__file__).resolve().parents[1] / "nets"

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from netspec.graph import connect
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import infer
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.prototxt import parse_net
 from netspec.report import Report, glog_prefix
-from netspec.shapes import infer
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.listener import Step
 from netspec.solving.loop import Solver

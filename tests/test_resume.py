@@ -18,8 +18,8 @@ import pytest
 
 from netspec import record
 from netspec.errors import SolverError, SourceError, WeightsError
+from netspec.frontend.shapes import ParamKey
 from netspec.proto.net_pb2 import NetParameter
-from netspec.shapes import ParamKey
 from netspec.solving import store
 from netspec.solving.listener import Listener
 from netspec.solving.loop import Solver

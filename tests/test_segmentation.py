@@ -8,9 +8,9 @@ from PIL import Image
 
 from netspec.build import load
 from netspec.errors import GraphError, SourceError
+from netspec.frontend.prototxt import parse_net
 from netspec.module import Net
 from netspec.proto.layers_pb2 import TEST
-from netspec.prototxt import parse_net
 from netspec.segmentation.palette import colour_map, overlay, save_indexed
 from netspec.segmentation.pictures import segment
 from netspec.segmentation.predict import MEAN, predict, preprocess

@@ -15,12 +15,12 @@ from refusals import reached, sites
 import netspec
 from netspec.build import graph
 from netspec.errors import GraphError, LayerError, NetSpecError
-from netspec.graph import connect
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.base import Context, create
 from netspec.layers.unknown import create_or_stand_in
 from netspec.proto.layers_pb2 import TEST, LayerParameter
-from netspec.prototxt import parse_net
-from netspec.shapes import Shapes, infer
 
 PACKAGE = Path(netspec.__file__).parent
 IMAGE = (2, 3, 7, 5)

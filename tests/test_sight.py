@@ -1,7 +1,7 @@
-from netspec.graph import connect
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import infer_known
 from netspec.inspect.sight import table
-from netspec.prototxt import parse_net
-from netspec.shapes import infer_known
 from netspec.spec import NetSpec
 from netspec.spec import layers as L
 

@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from netspec import caffe
 from netspec.errors import LayerError, NetSpecError, SolverError, SourceError, WeightsError
 from netspec.files import is_hdf5
+from netspec.frontend.prototxt import read_solver
+from netspec.frontend.shapes import ParamKey
+from netspec.frontend.upgrade import upgrade_solver
 from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.proto.net_pb2 import NetParameter
 from netspec.proto.solver_pb2 import SolverParameter, SolverState
-from netspec.prototxt import read_solver
-from netspec.shapes import ParamKey
 from netspec.solving import regime
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.listener import Listener, Step
@@ -28,7 +29,6 @@ from netspec.solving.snapshot import (
     read_state,
     write_state,
 )
-from netspec.upgrade import upgrade_solver
 
 # ROWS of x are fed in turn; the loss is 0.5 sum(y^2) of y = w x, for w of (2, 3).
 ROWS = np.array([[1, 2, -1], [0, 1, 3], [-2, 1, 1], [2, 0, 1], [1, -1, 1]], np.float32)

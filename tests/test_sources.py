@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.errors import Place, SourceError
-from netspec.graph import connect
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net, read_net
 from netspec.layers.base import Labels
 from netspec.proto.layers_pb2 import TEST
-from netspec.prototxt import parse_net, read_net
 from netspec.sources import Batch, Prefetch, Source, check_labels, open_source
 from netspec.sources.decode import preprocess
 from netspec.sources.feed import shapes_of_sources

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from netspec.errors import GraphError, LayerError
-from netspec.graph import connect
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net, write
 from netspec.proto.layers_pb2 import TRAIN, ConvolutionParameter, LayerParameter, PoolingParameter
 from netspec.proto.net_pb2 import NetParameter
-from netspec.prototxt import parse_net, write
 from netspec.spec import NetSpec, Top, UnknownTop, crop, to_proto
 from netspec.spec import layers as L
 from netspec.spec import params as P

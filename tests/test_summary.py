@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 
 from netspec.build import graph
-from netspec.graph import connect
+from netspec.frontend.graph import connect
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import Shapes, infer, infer_known
 from netspec.inspect.summary import Row, Total, summarise
 from netspec.layers.base import Shape
 from netspec.layers.unknown import create_or_stand_in
-from netspec.prototxt import parse_net
-from netspec.shapes import Shapes, infer, infer_known
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = """

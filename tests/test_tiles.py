@@ -10,12 +10,12 @@ from nets import fcn, sets
 from nets.trunks import VGG
 from netspec.build import graph, load
 from netspec.errors import GraphError, LayerError, SourceError
+from netspec.frontend.prototxt import write
+from netspec.frontend.shapes import infer
 from netspec.layers.base import Shape
 from netspec.module import Net
-from netspec.prototxt import write
 from netspec.segmentation.predict import Segmenter
 from netspec.segmentation.tiles import live_bytes, tiling
-from netspec.shapes import infer
 
 # VGG-16's five poolings, and three skips: as deep as the published nets, and a few channels wide.
 TRUNK = VGG(((2, 1), (3, 1), (3, 2), (4, 1), (4, 1)), pad=40, hidden=5, kernel=4)

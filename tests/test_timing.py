@@ -10,9 +10,9 @@ import pytest
 from netspec import timing
 from netspec.build import compile_net, graph_of
 from netspec.errors import NetSpecError
-from netspec.phase import state_of
+from netspec.frontend.phase import state_of
+from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TRAIN
-from netspec.prototxt import parse_net
 from netspec.runner import run
 from netspec.sources.feed import Feed
 from netspec.timing import Timer

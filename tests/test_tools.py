@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from netspec.errors import Place
+from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST
-from netspec.prototxt import parse_net
 from netspec.sources import open_source
 
 ROOT = Path(__file__).resolve().parents[1]

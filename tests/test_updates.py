@@ -11,9 +11,9 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 
 from netspec.errors import SolverError
+from netspec.frontend.shapes import ParamKey
 from netspec.proto.layers_pb2 import ParamSpec
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.shapes import ParamKey
 from netspec.solving.updates import RuleState, rule_state, transformation, with_rule_state
 
 Arrays = dict[ParamKey, NDArray[np.float64]]

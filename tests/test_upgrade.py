@@ -4,11 +4,17 @@ import pytest
 from google.protobuf.message import Message
 
 from netspec.errors import GraphError, NetSpecError, SolverError
+from netspec.frontend.prototxt import NetText, parse_net, read_net, read_solver
+from netspec.frontend.upgrade import (
+    current_type,
+    upgrade,
+    upgrade_file,
+    upgrade_solver,
+    upgrade_solver_type,
+)
 from netspec.proto.layers_pb2 import LayerParameter, ParamSpec
 from netspec.proto.legacy_pb2 import V0LayerParameter, V1LayerParameter
 from netspec.proto.net_pb2 import NetParameter
-from netspec.prototxt import NetText, parse_net, read_net, read_solver
-from netspec.upgrade import current_type, upgrade, upgrade_file, upgrade_solver, upgrade_solver_type
 
 GOLDEN = Path(__file__).parent / "golden" / "upgrade"
 CASES = sorted(path.name.removesuffix(".old.prototxt") for path in GOLDEN.glob("*.old.prototxt"))

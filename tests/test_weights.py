@@ -21,14 +21,14 @@ from numpy.typing import ArrayLike, NDArray
 from netspec import build, mistaken, wire
 from netspec.errors import WeightsError
 from netspec.files import whole
+from netspec.frontend.phase import state_of
+from netspec.frontend.prototxt import parse_net
+from netspec.frontend.shapes import ParamKey
 from netspec.layers.base import Shape, text
 from netspec.module import Net
-from netspec.phase import state_of
 from netspec.proto.layers_pb2 import TEST, BlobProto, LayerParameter
 from netspec.proto.legacy_pb2 import V0LayerParameter, V1LayerParameter
 from netspec.proto.net_pb2 import NetParameter
-from netspec.prototxt import parse_net
-from netspec.shapes import ParamKey
 from netspec.weights import Weights, copy_into, read_weights, write_weights
 
 NET = """
@@ -262,8 +262,8 @@ MEMORY = """
 import sys, threading, time, tracemalloc
 import numpy as np
 from netspec.build import compile_net, graph_of
-from netspec.phase import state_of
-from netspec.prototxt import parse_net
+from netspec.frontend.phase import state_of
+from netspec.frontend.prototxt import parse_net
 from netspec.weights import copy_into, read_weights, write_weights
 
 path, blob = sys.argv[1], 4 * 1000 * 3000

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # `nets.fcn` is not installed, and this file must not stand before it as `nets`.
 sys.path[:] = [str(ROOT), *(path for path in sys.path if Path(path) != ROOT / "tools")]
 
-from netspec.prototxt import write  # noqa: E402
+from netspec.frontend.prototxt import write  # noqa: E402
 
 PHASES = {"train": "training", "val": "validation", "deploy": "use, without labels or loss"}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from netspec.coords import placement
 from netspec.errors import GraphError, LayerError
-from netspec.graph import Graph
+from netspec.frontend.graph import Graph
 from netspec.spec import Top, connected
 from netspec.spec import crop as crop_to
 

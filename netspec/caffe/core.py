@@ -15,12 +15,12 @@ from netspec.caffe.blob import Blob, Blobs
 from netspec.caffe.layer import LayerView
 from netspec.caffe.passes import Nodes
 from netspec.errors import blame, require
-from netspec.graph import AUTOMATIC, Node
+from netspec.frontend.graph import AUTOMATIC, Node
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, text
 from netspec.module import Net as Module
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runner import Params, runnable
-from netspec.shapes import ParamKey, Shapes
 from netspec.sources.feed import Feed
 
 # What is called with a layer's index, beside its pass.

@@ -7,13 +7,13 @@ from pathlib import Path
 from netspec import build
 from netspec.errors import NetSpecError, Place, fail
 from netspec.files import whole
-from netspec.graph import Graph
+from netspec.frontend.graph import Graph
+from netspec.frontend.phase import state_of
+from netspec.frontend.prototxt import NetText
 from netspec.inspect import draw
 from netspec.layers.unknown import create_or_stand_in
-from netspec.phase import state_of
 from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.proto.net_pb2 import NetParameter
-from netspec.prototxt import NetText
 
 _WRITERS = {"svg": draw.svg, "png": draw.png, "dot": draw.dot}
 

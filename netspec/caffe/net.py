@@ -18,12 +18,12 @@ from netspec.caffe.passes import Nodes
 from netspec.caffe.runtime import next_seed
 from netspec.errors import GraphError, SourceError, blame, nearest, require
 from netspec.files import whole
-from netspec.graph import AUTOMATIC, Node
+from netspec.frontend.graph import AUTOMATIC, Node
+from netspec.frontend.phase import state_of
+from netspec.frontend.prototxt import read_net
 from netspec.layers.base import text
 from netspec.module import Net as Module
-from netspec.phase import state_of
 from netspec.proto.layers_pb2 import TEST, TRAIN
-from netspec.prototxt import read_net
 from netspec.sources.feed import Feed
 from netspec.sources.memory import MemoryData
 from netspec.weights import copy_into, put_weights, read_weights, write_weights

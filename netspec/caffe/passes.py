@@ -9,10 +9,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from netspec.graph import AUTOMATIC, Graph
+from netspec.frontend.graph import AUTOMATIC, Graph
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
 from netspec.runner import Params, Run, run
-from netspec.shapes import ParamKey, Shapes
 
 # The first and the last layer of a pass, by index.
 Nodes = tuple[int, int]

@@ -12,14 +12,14 @@ from rich.console import Console
 
 from netspec.caffe.net import Net
 from netspec.caffe.runtime import is_quiet, next_seed
+from netspec.frontend.prototxt import read_solver
+from netspec.frontend.shapes import ParamKey
+from netspec.frontend.upgrade import upgrade_solver_type
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.prototxt import read_solver
 from netspec.report import Report
-from netspec.shapes import ParamKey
 from netspec.solving.listener import Listener
 from netspec.solving.loop import Solver as Loop
 from netspec.solving.updates import Tree
-from netspec.upgrade import upgrade_solver_type
 
 
 class Solver:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
-from netspec.graph import AUTOMATIC, Graph, Node
+from netspec.frontend.graph import AUTOMATIC, Graph, Node
+from netspec.frontend.shapes import KnownShapes
 from netspec.inspect.summary import Row, Summary, shape_text, summarise
 from netspec.layers.base import text
-from netspec.shapes import KnownShapes
 
 
 class Kind(Enum):

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from netspec.errors import NetSpecError, fail, unreadable
 from netspec.files import whole
-from netspec.graph import Graph
+from netspec.frontend.graph import Graph
+from netspec.frontend.shapes import KnownShapes
 from netspec.inspect import canvas
 from netspec.inspect.canvas import Box, Line, Scene, Text, text_width
 from netspec.inspect.columns import fold
 from netspec.inspect.diagram import Diagram, Entry, Kind, blob_text, diagram, printable
 from netspec.inspect.layering import Point, Size, Wire, arrange
 from netspec.proto.layers_pb2 import TRAIN
-from netspec.shapes import KnownShapes
 
 # Fill and edge of the boxes.
 COLOURS = {

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from netspec.alignment import Alignment, alignment
+from netspec.frontend.shapes import KnownShapes
 from netspec.inspect.tabular import columns
 from netspec.receptive import ReceptiveField, receptive_field, receptive_fields
-from netspec.shapes import KnownShapes
 
 HEADER = ("blob", "stride", "field", "offset")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from netspec.graph import AUTOMATIC, Node
+from netspec.frontend.graph import AUTOMATIC, Node
+from netspec.frontend.shapes import KnownShapes
 from netspec.layers.base import Shape, count, text
-from netspec.shapes import KnownShapes
 
 FLOAT_BYTES = 4
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from netspec.errors import GraphError, LayerError, blame, fail, require
 from netspec.frames import Frames
-from netspec.graph import Graph
+from netspec.frontend.graph import Graph
+from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array, Shape, text
 from netspec.module import Net
 from netspec.proto.layers_pb2 import TEST
 from netspec.segmentation.tiles import Tile, Tiling, largest, live_bytes, tiling
-from netspec.shapes import Shapes
 from netspec.sources.decode import MEAN as MEAN
 from netspec.sources.decode import preprocess as preprocess
 

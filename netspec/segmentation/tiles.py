@@ -16,10 +16,10 @@ from typing import NamedTuple, NoReturn
 
 from netspec.coords import Axes, axes_text, mapped, step
 from netspec.errors import GraphError, SourceError, require
-from netspec.graph import Graph, Node
+from netspec.frontend.graph import Graph, Node
+from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Shape, count
 from netspec.layers.coordinates import CoordMap
-from netspec.shapes import Shapes
 
 RANK = 2
 FLOAT_BYTES = 4

@@ -20,12 +20,12 @@ import numpy as np
 
 from netspec.coords import step
 from netspec.errors import GraphError, require
-from netspec.graph import Graph, Node
+from netspec.frontend.graph import Graph, Node
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, Shape, text
 from netspec.module import Net
 from netspec.runner import Held, run
 from netspec.segmentation.tiles import RANK, made_by
-from netspec.shapes import ParamKey, Shapes
 
 UPSAMPLING = "upsampling"
 

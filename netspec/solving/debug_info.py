@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from netspec.graph import Node
+from netspec.frontend.graph import Node
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
-from netspec.shapes import ParamKey, Shapes
 from netspec.solving.health import Look, open_bottoms
 
 

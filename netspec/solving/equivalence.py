@@ -19,11 +19,11 @@ import numpy as np
 
 from netspec.errors import NetSpecError, SolverError, require, unreadable
 from netspec.files import whole
+from netspec.frontend.prototxt import read_solver, rewrite_solver
+from netspec.frontend.upgrade import upgrade_solver_type
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.prototxt import read_solver, rewrite_solver
 from netspec.solving import regime
 from netspec.solving.schedules import gamma_in_parts
-from netspec.upgrade import upgrade_solver_type
 
 # What is counted in iterations.
 COUNTS = ("max_iter", "stepsize", "test_interval", "snapshot", "display", "average_loss")

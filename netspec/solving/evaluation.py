@@ -13,10 +13,10 @@ import numpy as np
 from netspec.errors import SolverError, require
 from netspec.frames import Frames
 from netspec.framing import Framed
+from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array, Labels
 from netspec.module import Net
 from netspec.segmentation.score import Metrics, Tally
-from netspec.shapes import Shapes
 from netspec.sources.feed import Feed, label_blobs
 
 # So many batches may be under way before the host waits for what they make: each holds its data.

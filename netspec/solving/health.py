@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from netspec.graph import Graph, Node
+from netspec.frontend.graph import Graph, Node
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, Shape, count
 from netspec.runner import Params, run, runnable
-from netspec.shapes import ParamKey, Shapes
 
 # Magnitudes from here on are those of a run that grows without bound.
 LARGE = 1e6

@@ -25,10 +25,11 @@ from netspec.errors import (
     fail,
 )
 from netspec.frames import Frames, as_shapes
+from netspec.frontend.prototxt import SolverText, read_solver
+from netspec.frontend.upgrade import upgrade_solver
 from netspec.layers.base import Array
 from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.prototxt import SolverText, read_solver
 from netspec.record import Record
 from netspec.solving import regime, store
 from netspec.solving.capture import capture
@@ -43,7 +44,6 @@ from netspec.solving.store import Found, Store
 from netspec.solving.testing import TestNets
 from netspec.solving.trainer import Trainer, set_memory
 from netspec.sources.feed import Feed
-from netspec.upgrade import upgrade_solver
 from netspec.weights import Copied, copy_into, read_weights, require_hdf5_names
 
 

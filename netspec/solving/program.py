@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from netspec.framing import Framed
+from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array
 from netspec.manner import PLAIN, Manner
 from netspec.runner import run
-from netspec.shapes import Shapes
 from netspec.solving.updates import Tree
 
 

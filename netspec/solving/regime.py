@@ -9,18 +9,18 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from netspec import fields
 from netspec.errors import SolverError, require
-from netspec.graph import Graph
+from netspec.frontend import ignored_fields
+from netspec.frontend.graph import Graph
+from netspec.frontend.prototxt import NetText, SolverText, read_net
+from netspec.frontend.shapes import ParamKey
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState, Phase
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.prototxt import NetText, SolverText, read_net
-from netspec.shapes import ParamKey
 
 
 def check(solver: SolverParameter) -> None:
     """Raise SolverError for counts that make no sense, and for what is not done here."""
-    fields.check(solver, SolverError)
+    ignored_fields.check(solver, SolverError)
     _check_finite(solver)
     for name in ("iter_size", "average_loss"):
         value = getattr(solver, name)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from netspec.frontend.shapes import ParamKey
 from netspec.layers.base import Array
-from netspec.shapes import ParamKey
 from netspec.solving.program import Learner, Micro, Program
 from netspec.solving.updates import Tree
 

@@ -19,8 +19,8 @@ import numpy as np
 from netspec import record
 from netspec.errors import SolverError, WeightsError, require
 from netspec.files import alone, sweep, whole_set
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.record import Record
-from netspec.shapes import ParamKey, Shapes
 from netspec.solving.snapshot import State, find_weights, put_state, read_state
 from netspec.weights import Weights, put_weights, read_weights
 

@@ -11,10 +11,10 @@ from functools import cached_property
 import jax.numpy as jnp
 import numpy as np
 
-from netspec.graph import Node
+from netspec.frontend.graph import Node
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, Labels
 from netspec.runner import Params, run
-from netspec.shapes import ParamKey, Shapes
 from netspec.solving.health import Look, open_bottoms, reached
 
 # How near to chance a loss counts as at chance.

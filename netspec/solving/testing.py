@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from netspec import build
 from netspec.errors import SolverError, blame, require
 from netspec.frames import Frames, Given, as_shapes
-from netspec.graph import Graph
+from netspec.frontend.graph import Graph
 from netspec.layers.base import text
 from netspec.module import Net
 from netspec.solving.evaluation import Evaluation, evaluate

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import optax
 
 from netspec.errors import SolverError, fail, nearest, require
+from netspec.frontend.shapes import ParamKey
 from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import ParamSpec
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.shapes import ParamKey
 from netspec.solving.schedules import Schedule, schedule
 
 Tree = dict[ParamKey, Array]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import Place, SourceError, blame, fail, require
-from netspec.graph import who
+from netspec.frontend.graph import who
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import LayerParameter
 

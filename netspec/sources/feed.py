@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 from netspec.errors import SourceError, blame
-from netspec.graph import Graph, Node
+from netspec.frontend.graph import Graph, Node
+from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Labels, Shape
-from netspec.shapes import Shapes
 from netspec.sources.base import (
     About,
     Batch,

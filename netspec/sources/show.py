@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import Place, SourceError, require
-from netspec.graph import Node
+from netspec.frontend.graph import Node
+from netspec.frontend.shapes import KnownShapes
 from netspec.proto.layers_pb2 import LayerParameter
-from netspec.shapes import KnownShapes
 from netspec.sources.base import Batch, Source, open_source
 from netspec.sources.pixels import labels_of, pixels
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from netspec.errors import GraphError, blame, require
+from netspec.frontend.prototxt import NetText
 from netspec.proto.layers_pb2 import NetState, NetStateRule, Phase
-from netspec.prototxt import NetText
 
 
 def state_of(net: NetText, phase: Phase, level: int = 0, stages: Sequence[str] = ()) -> NetState:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from netspec import fields
 from netspec.errors import GraphError, LayerError, Place, blame, counted, fail, nearest, require
+from netspec.frontend import ignored_fields
+from netspec.frontend.prototxt import NetText
 from netspec.layers import Layer, create
 from netspec.proto.layers_pb2 import TEST, LayerParameter, NetState, ParamSpec, Phase
-from netspec.prototxt import NetText
 
 AUTOMATIC = "(automatic)"
 
@@ -194,10 +194,10 @@ def connect(net: NetText, create: Create = create) -> Graph:
     bound: dict[str, int] = {}
     nodes: list[Node] = []
     with blame(Place(net.file)):
-        fields.check(net.message, GraphError)
+        ignored_fields.check(net.message, GraphError)
     for n, (spec, place) in enumerate(zip(net.message.layer, net.places, strict=True)):
         with blame(place, who(spec)):
-            fields.check(spec, LayerError)
+            ignored_fields.check(spec, LayerError)
             layer = create(spec, phase)
             layer.loss_weights()
             bottoms = tuple(_bottom(name, bound, net, n) for name in spec.bottom)

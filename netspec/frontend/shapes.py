@@ -12,7 +12,7 @@ from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from netspec.errors import GraphError, blame, counted, fail, require
-from netspec.graph import Graph, Node
+from netspec.frontend.graph import Graph, Node
 from netspec.layers.base import Blob, Shape, count, text
 from netspec.proto.layers_pb2 import ParamSpec
 

@@ -26,10 +26,7 @@ from netspec.errors import (
     unreadable,
 )
 from netspec.files import whole
-from netspec.proto.layers_pb2 import LayerParameter
-from netspec.proto.legacy_pb2 import V0LayerParameter, V1LayerParameter
-from netspec.proto.net_pb2 import NetParameter
-from netspec.prototxt import (
+from netspec.frontend.prototxt import (
     AnyMessage,
     NetText,
     SolverText,
@@ -39,6 +36,9 @@ from netspec.prototxt import (
     read_solver,
     write,
 )
+from netspec.proto.layers_pb2 import LayerParameter
+from netspec.proto.legacy_pb2 import V0LayerParameter, V1LayerParameter
+from netspec.proto.net_pb2 import NetParameter
 
 V1 = tuple[V1LayerParameter, Place]
 

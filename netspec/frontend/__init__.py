@@ -1,0 +1,1 @@
+"""Prototxt text to a graph with shapes."""
