@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from netspec import coords
 from netspec.errors import GraphError, LayerError, Place, blame, fail, nearest, require
 from netspec.frontend.graph import Graph, connect
 from netspec.frontend.prototxt import NetText
+from netspec.geometry import coords
 from netspec.layers.base import REGISTRY
 from netspec.layers.dialects import fork_of_type
 from netspec.proto import layers_pb2
@@ -182,7 +182,7 @@ def crop(top: Top, reference: Top, rank: int = 2) -> Top:
     """A Crop of ``top`` to ``reference`` whose offsets put pixels on their own place.
 
     rank: how many spatial axes the two have. Raises GraphError where no such crop exists
-    (`netspec.coords.crop_offset`).
+    (`netspec.geometry.coords.crop_offset`).
     """
     graph, (blob, like) = connected(top, reference)
     offset = coords.crop_offset(graph, blob, like, rank)

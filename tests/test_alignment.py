@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from netspec.alignment import Alignment, alignment
 from netspec.build import look_at
 from netspec.errors import NetSpecError
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import KnownShapes, infer, infer_known
+from netspec.geometry.min_padding import Alignment, alignment
 from netspec.spec import NetSpec, crop
 from netspec.spec import layers as L
 

@@ -2,10 +2,10 @@ from fractions import Fraction as F
 
 import pytest
 
-from netspec.coords import Placement, crop_offset, placement
 from netspec.errors import GraphError
 from netspec.frontend.graph import Graph, connect
 from netspec.frontend.prototxt import parse_net
+from netspec.geometry.coords import Placement, crop_offset, placement
 from netspec.spec import NetSpec
 from netspec.spec import layers as L
 from netspec.spec import params as P

@@ -6,9 +6,9 @@ import pytest
 from netspec import build
 from netspec.frontend.prototxt import read_net, read_solver
 from netspec.frontend.shapes import Shapes, infer
+from netspec.geometry.receptive_field import receptive_field
 from netspec.layers.base import Shape, count
 from netspec.proto.layers_pb2 import LayerParameter
-from netspec.receptive import receptive_field
 from netspec.sources.base import REGISTRY
 from netspec.sources.segmentation import read_settings
 

@@ -14,8 +14,14 @@ from netspec.errors import GraphError
 from netspec.frontend.graph import Graph, connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
+from netspec.geometry.receptive_field import (
+    ReceptiveField,
+    Span,
+    receptive_field,
+    receptive_fields,
+    seen,
+)
 from netspec.module import Net
-from netspec.receptive import ReceptiveField, Span, receptive_field, receptive_fields, seen
 from netspec.spec import NetSpec, Top
 from netspec.spec import layers as L
 from netspec.spec import params as P

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from netspec.coords import placement
 from netspec.errors import GraphError, LayerError
 from netspec.frontend.graph import Graph
+from netspec.geometry.coords import placement
 from netspec.spec import Top, connected
 from netspec.spec import crop as crop_to
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from netspec.alignment import Alignment, alignment
 from netspec.frontend.shapes import KnownShapes
+from netspec.geometry.min_padding import Alignment, alignment
+from netspec.geometry.receptive_field import ReceptiveField, receptive_field, receptive_fields
 from netspec.inspect.tabular import columns
-from netspec.receptive import ReceptiveField, receptive_field, receptive_fields
 
 HEADER = ("blob", "stride", "field", "offset")
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, NoReturn
 
-from netspec.coords import Axes, axes_text, mapped, step
 from netspec.errors import GraphError, SourceError, require
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import Shapes
+from netspec.geometry.coords import Axes, axes_text, mapped, step
 from netspec.layers.base import Shape, count
 from netspec.layers.coordinates import CoordMap
 

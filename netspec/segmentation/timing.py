@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from netspec.coords import step
 from netspec.errors import GraphError, require
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes
+from netspec.geometry.coords import step
 from netspec.layers.base import Array, Shape, text
 from netspec.module import Net
 from netspec.runner import Held, run

@@ -18,13 +18,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from netspec.coords import crop_offset, mapped
 from netspec.errors import NetSpecError, blame
 from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import KnownShapes, infer_known
+from netspec.geometry.coords import crop_offset, mapped
+from netspec.geometry.receptive_field import ReceptiveField, receptive_fields
 from netspec.layers import Layer
 from netspec.layers.base import Shape
-from netspec.receptive import ReceptiveField, receptive_fields
 
 
 class Alignment(NamedTuple):

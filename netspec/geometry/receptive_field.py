@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from netspec.coords import Axes, Placement, axes_text, mapped, step, walk
 from netspec.errors import GraphError, Place
 from netspec.frontend.graph import Graph, Node
+from netspec.geometry.coords import Axes, Placement, axes_text, mapped, step, walk
 from netspec.layers.base import Shape
 
 

@@ -1,0 +1,1 @@
+"""Where pixels sit on the input, and what they see of it."""
