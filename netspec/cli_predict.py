@@ -87,7 +87,7 @@ def classify(source: str, out: str, center_only: bool, images_dim: str, **option
     import numpy as np
 
     from netspec.caffe import Classifier
-    from netspec.files import whole
+    from netspec.formats.atomic import whole
 
     _use(options["gpu"])
     mean = _mean(options["mean_file"])

@@ -16,9 +16,9 @@ import numpy as np
 from flax import nnx
 from flax.errors import TraceContextError
 
-from netspec import wire
 from netspec.errors import GraphError, blame, counted, fail, nearest, require
 from netspec.fillers import fill
+from netspec.formats import protobuf_wire
 from netspec.framing import Framed
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes, infer
@@ -303,7 +303,7 @@ def _stated(shapes: Shapes, node: Node, key: ParamKey) -> np.ndarray:
         len(stated) == len(blobs),
         f"states {counted(len(stated), 'blob')} but learns {len(blobs)} ({', '.join(blobs)})",
     )
-    found = wire.blob(memoryview(stated[list(blobs).index(key.blob)].SerializeToString()))
+    found = protobuf_wire.blob(memoryview(stated[list(blobs).index(key.blob)].SerializeToString()))
     shape = blobs[key.blob].shape
     require(
         found.fits(shape), f"states {key.blob} {text(found.array.shape)}, but it is {text(shape)}"

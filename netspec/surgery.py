@@ -33,11 +33,11 @@ from netspec.errors import (
     unreadable,
 )
 from netspec.fillers import fill
+from netspec.formats.protobuf_wire import StoredBlob
 from netspec.layers.base import Shape, text
 from netspec.module import Net
 from netspec.proto.layers_pb2 import FillerParameter
 from netspec.weights import Copied, Weights, copy_into, read_weights, write_weights
-from netspec.wire import StoredBlob
 
 # As `Layer.channel_axes` has their axes.
 _CLASSES, _CHANNELS = 0, 1

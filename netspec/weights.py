@@ -18,14 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from netspec import hdf5, mistaken, wire
 from netspec.errors import Place, WeightsError, blame, counted, fail, require, unreadable
-from netspec.files import is_hdf5, whole
+from netspec.formats import hdf5, protobuf_wire, sniff
+from netspec.formats.atomic import is_hdf5, whole
+from netspec.formats.manifest import verify
 from netspec.frontend.upgrade import current_type
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.legacy_pb2 import V1LayerParameter
-from netspec.record import verify
 
 if TYPE_CHECKING:
     from netspec.frontend.shapes import ParamKey, Shapes
@@ -52,7 +52,7 @@ class Weights:
     """
 
     file: str
-    layers: Mapping[str, Mapping[int, wire.StoredBlob]]
+    layers: Mapping[str, Mapping[int, protobuf_wire.StoredBlob]]
     types: Mapping[str, str]
     owners_only: bool = False
 
@@ -97,7 +97,7 @@ def read_weights(path: str | Path) -> Weights:
     path = Path(path)
     with blame(Place(str(path))):
         try:
-            mistaken.refuse(path)
+            sniff.refuse(path)
             as_hdf5 = is_hdf5(path) or path.suffix == ".h5"
             verify(path)
             return _read(path, as_hdf5)
@@ -107,18 +107,18 @@ def read_weights(path: str | Path) -> Weights:
 
 def _read(path: Path, as_hdf5: bool) -> Weights:
     try:
-        weights = _read_hdf5(path) if as_hdf5 else _net(wire.mapped(path), str(path))
+        weights = _read_hdf5(path) if as_hdf5 else _net(protobuf_wire.mapped(path), str(path))
         require(weights.learned, "holds no learned blobs; is it a .caffemodel?", WeightsError)
     except WeightsError:
-        mistaken.refuse_state(path)
+        sniff.refuse_state(path)
         raise
     return weights
 
 
 def _net(data: memoryview, file: str) -> Weights:
-    layers: dict[str, Mapping[int, wire.StoredBlob]] = {}
+    layers: dict[str, Mapping[int, protobuf_wire.StoredBlob]] = {}
     types: dict[str, str] = {}
-    for number, _, value in wire.fields(data):
+    for number, _, value in protobuf_wire.fields(data):
         if number not in (_LAYER, _LAYERS) or not isinstance(value, memoryview):
             continue
         name, layer_type, blobs = _layer(value, _CURRENT if number == _LAYER else _V1)
@@ -130,21 +130,23 @@ def _net(data: memoryview, file: str) -> Weights:
 
 def _layer(
     message: memoryview, at: tuple[int, int, int]
-) -> tuple[str, str, tuple[wire.StoredBlob, ...]]:
+) -> tuple[str, str, tuple[protobuf_wire.StoredBlob, ...]]:
     """Name, type and blobs of a layer in any of the three forms."""
     name, layer_type = "", ""
-    blobs: list[wire.StoredBlob] = []
+    blobs: list[protobuf_wire.StoredBlob] = []
     name_field, type_field, blobs_field = at
-    for number, kind, value in wire.fields(message):
+    for number, kind, value in protobuf_wire.fields(message):
         with blame(None, f'layer "{name}"'):
-            if at == _V1 and number == _V0_LAYER and kind == wire.BYTES:
+            if at == _V1 and number == _V0_LAYER and kind == protobuf_wire.BYTES:
                 return _layer(value, _V0)  # type: ignore[arg-type]
-            if number == name_field and kind == wire.BYTES:
-                name = wire.string(value)
+            if number == name_field and kind == protobuf_wire.BYTES:
+                name = protobuf_wire.string(value)
             elif number == type_field:
-                layer_type = _v1_type(value) if isinstance(value, int) else wire.string(value)
-            elif number == blobs_field and kind == wire.BYTES:
-                blobs.append(wire.blob(value))  # type: ignore[arg-type]
+                layer_type = (
+                    _v1_type(value) if isinstance(value, int) else protobuf_wire.string(value)
+                )
+            elif number == blobs_field and kind == protobuf_wire.BYTES:
+                blobs.append(protobuf_wire.blob(value))  # type: ignore[arg-type]
     return name, layer_type, tuple(blobs)
 
 
@@ -154,7 +156,7 @@ def _v1_type(value: int) -> str:
 
 
 def _read_hdf5(path: Path) -> Weights:
-    layers: dict[str, dict[int, wire.StoredBlob]] = {}
+    layers: dict[str, dict[int, protobuf_wire.StoredBlob]] = {}
 
     def enter(name: str, item: object) -> None:
         # A damaged name could not even be printed.
@@ -163,7 +165,7 @@ def _read_hdf5(path: Path) -> Weights:
         layer, _, index = name.rpartition("/")
         if isinstance(item, h5py.Dataset) and index.isdecimal():
             with blame(None, f'layer "{layer}"'):
-                blob = wire.StoredBlob(hdf5.array(item), legacy=False)
+                blob = protobuf_wire.StoredBlob(hdf5.array(item), legacy=False)
             layers.setdefault(layer, {})[int(index)] = blob
         elif isinstance(item, h5py.Group):
             layers.setdefault(name, {})
@@ -195,7 +197,7 @@ def copy_into(
     blobs.
     """
     graph, shapes = net.graph, net.shapes
-    taken: dict[ParamKey, wire.StoredBlob] = {}
+    taken: dict[ParamKey, protobuf_wire.StoredBlob] = {}
     copied, turned, missing = [], [], []
     misfits: dict[str, str] = {}
     for name, n in _nodes_by_name(shapes).items():
@@ -231,7 +233,7 @@ def _require_some(
     require(copied, f"{weights.file}: has no layer of {net}; it has {names}", WeightsError)
 
 
-def _floats(blob: wire.StoredBlob, shape: Shape) -> jax.Array:
+def _floats(blob: protobuf_wire.StoredBlob, shape: Shape) -> jax.Array:
     """A stored array as a net holds it; numbers beyond floats become infinite, as in Caffe."""
     with np.errstate(all="ignore"):
         array = jnp.array(np.asarray(blob.array, np.float32).reshape(shape))
@@ -258,7 +260,7 @@ class _Misfit(NamedTuple):
 def _misfit(
     shapes: Shapes,
     n: int,
-    stored: Mapping[int, wire.StoredBlob],
+    stored: Mapping[int, protobuf_wire.StoredBlob],
     owners_only: bool,
     fc_to_conv: bool,
 ) -> _Misfit | None:
@@ -325,20 +327,20 @@ def on_host(array: ArrayLike | None, shape: Shape) -> np.ndarray:
 def _write_binary(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
     with open(path, "wb") as file:
         title = shapes.graph.name.encode()
-        file.write(wire.header(1, len(title)) + title)
+        file.write(protobuf_wire.header(1, len(title)) + title)
         for node, blobs, keys in zip(shapes.graph.nodes, shapes.blobs, shapes.keys, strict=True):
             spec = LayerParameter()
             spec.CopyFrom(node.layer.spec)
             spec.ClearField("blobs")
             head = spec.SerializeToString()
-            sizes = [wire.blob_size(blob.shape, len(kinds)) for blob in blobs.values()]
-            headers = sum(len(wire.header(_CURRENT[2], size)) for size in sizes)
-            file.write(wire.header(_LAYER, len(head) + headers + sum(sizes)))
+            sizes = [protobuf_wire.blob_size(blob.shape, len(kinds)) for blob in blobs.values()]
+            headers = sum(len(protobuf_wire.header(_CURRENT[2], size)) for size in sizes)
+            file.write(protobuf_wire.header(_LAYER, len(head) + headers + sum(sizes)))
             file.write(head)
             for name, blob in blobs.items():
                 # A layer that shares an array may see it in another shape than its owner does.
                 fetch = [partial(on_host, kind[keys[name]], blob.shape) for kind in kinds.values()]
-                wire.write_fetched(file, _CURRENT[2], blob.shape, *fetch)
+                protobuf_wire.write_fetched(file, _CURRENT[2], blob.shape, *fetch)
 
 
 def _write_hdf5(path: Path, shapes: Shapes, kinds: _Kinds) -> None:

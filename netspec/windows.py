@@ -13,9 +13,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from netspec import hdf5
 from netspec.errors import NetSpecError, Place, SourceError, blame, fail, require, unreadable
-from netspec.files import whole
+from netspec.formats import hdf5
+from netspec.formats.atomic import whole
 
 # In the order in which a detector takes them.
 _EDGES = ("ymin", "xmin", "ymax", "xmax")

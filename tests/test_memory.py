@@ -6,8 +6,9 @@ import pytest
 from click.testing import CliRunner, Result
 from test_manner import fed, narrow, shapes_of
 
-from netspec import memory, record, report
+from netspec import memory, report
 from netspec.cli import main
+from netspec.formats import manifest
 from netspec.manner import PLAIN, Manner
 from netspec.memory import capacity, predict, size
 from netspec.proto.solver_pb2 import SolverParameter
@@ -125,7 +126,7 @@ def test_a_run_goes_on_in_the_type_it_began_in(
     said = "precision products in bfloat16; parameters, statistics and losses in float32"
     assert lines(solved(tmp_path, monkeypatch, "--dtype", "bf16"), "precision") == [said]
     straight = (tmp_path / "s_iter_4.caffemodel").read_bytes()
-    assert record.read(tmp_path / "s_iter_4.resume.json").dtype == "bf16"
+    assert manifest.read(tmp_path / "s_iter_4.resume.json").dtype == "bf16"
     again = solved(tmp_path, monkeypatch, "--snapshot", "s_iter_2.solverstate")
     assert lines(again, "precision") == [said]
     assert (tmp_path / "s_iter_4.caffemodel").read_bytes() == straight

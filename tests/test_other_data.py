@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import netspec
-from netspec import caffe, wire
+from netspec import caffe
 from netspec.errors import LayerError, NetSpecError
+from netspec.formats import protobuf_wire
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST, BlobProto
 from netspec.sources import Source, open_source
@@ -481,7 +482,7 @@ def write_mean(shape: tuple[int, ...]) -> NDArray[np.float32]:
     blob = BlobProto(data=mean.ravel().tolist())
     blob.shape.dim.extend(shape)
     Path("mean.binaryproto").write_bytes(blob.SerializeToString())
-    assert wire.blob(memoryview(blob.SerializeToString())).array.shape == shape
+    assert protobuf_wire.blob(memoryview(blob.SerializeToString())).array.shape == shape
     return mean
 
 

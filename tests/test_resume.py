@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from netspec import record
 from netspec.errors import SolverError, SourceError, WeightsError
+from netspec.formats import manifest
 from netspec.frontend.shapes import ParamKey
 from netspec.proto.net_pb2 import NetParameter
 from netspec.solving import store
@@ -261,7 +261,7 @@ def test_without_its_record_a_snapshot_is_like_caffes() -> None:
     first = solver("random_seed: 1 average_loss: 3")
     first.step(2)
     _, state = first.snapshot()
-    record.beside(state).unlink()
+    manifest.beside(state).unlink()
     second = solver("random_seed: 1 average_loss: 3")
     at_start = second.data
     second.restore(state)
@@ -350,15 +350,15 @@ def test_messages_of_damage() -> None:
     with pytest.raises(WeightsError) as raised:
         read_weights(weights)
     assert str(raised.value) == f"{weights}: {changed} delete run_iter_1.resume.json"
-    flipped(record.beside(state))
+    flipped(manifest.beside(state))
     with pytest.raises(WeightsError) as raised:
         read_weights(weights)
     assert str(raised.value) == (
-        f"{weights}: {record.beside(state)}: is damaged: its checksum does not fit; "
+        f"{weights}: {manifest.beside(state)}: is damaged: its checksum does not fit; "
         "run_iter_1.caffemodel cannot be checked. Delete run_iter_1.resume.json to use it all "
         "the same"
     )
-    record.beside(state).unlink()
+    manifest.beside(state).unlink()
     read_weights(weights)
     with pytest.raises(WeightsError, match=r"^nowhere.solverstate: cannot read: no such file$"):
         store.newest(Path("nowhere.solverstate"), lambda _: None)

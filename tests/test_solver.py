@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from netspec import caffe
 from netspec.errors import LayerError, NetSpecError, SolverError, SourceError, WeightsError
-from netspec.files import is_hdf5
+from netspec.formats.atomic import is_hdf5
 from netspec.frontend.prototxt import read_solver
 from netspec.frontend.shapes import ParamKey
 from netspec.frontend.upgrade import upgrade_solver

@@ -18,9 +18,10 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from numpy.typing import ArrayLike, NDArray
 
-from netspec import build, mistaken, wire
+from netspec import build
 from netspec.errors import WeightsError
-from netspec.files import whole
+from netspec.formats import protobuf_wire, sniff
+from netspec.formats.atomic import whole
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import ParamKey
@@ -118,7 +119,7 @@ def written(folder: Path, message: NetParameter | bytes, name: str = "x.caffemod
     return path
 
 
-def only_blob(weights: Weights) -> wire.StoredBlob:
+def only_blob(weights: Weights) -> protobuf_wire.StoredBlob:
     ((found,),) = [list(blobs.values()) for blobs in weights.layers.values()]
     return found
 
@@ -398,9 +399,9 @@ def test_numbers_in_every_form(tmp_path: Path, form: str) -> None:
 
 def test_unpacked_floats_as_they_stand(tmp_path: Path) -> None:
     body = unpacked(NUMBERS)
-    head = layer("x").SerializeToString() + wire.header(7, len(body))
+    head = layer("x").SerializeToString() + protobuf_wire.header(7, len(body))
     message = head + body
-    path = written(tmp_path, wire.header(100, len(message)) + message)
+    path = written(tmp_path, protobuf_wire.header(100, len(message)) + message)
     assert np.array_equal(only_blob(read_weights(path)).array, NUMBERS)
 
 
@@ -467,17 +468,17 @@ def test_a_legacy_file_goes_into_a_net(other: Net, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "field",
     [
-        wire.number(147, 3),  # an enum in NVCaffe, swish_param here
-        wire.header(147, 2) + b"\x08\x02",  # upsample_param in ENet
-        wire.header(150, 5) + b"hello",
+        protobuf_wire.number(147, 3),  # an enum in NVCaffe, swish_param here
+        protobuf_wire.header(147, 2) + b"\x08\x02",  # upsample_param in ENet
+        protobuf_wire.header(150, 5) + b"hello",
         bytes([147 << 3 & 0x7F | 0x80 | 5, 147 >> 4]) + struct.pack("<f", 0.5),
-        wire.header(117, 3) + b"\x92\x01\x63",  # a transform_param that breaks off
+        protobuf_wire.header(117, 3) + b"\x92\x01\x63",  # a transform_param that breaks off
     ],
     ids=["enum", "message", "text", "float", "broken"],
 )
 def test_fields_of_forks_are_passed_over(tmp_path: Path, field: bytes) -> None:
     message = field + layer("x", blob(NUMBERS)).SerializeToString() + field
-    data = wire.header(100, len(message)) + message + field
+    data = protobuf_wire.header(100, len(message)) + message + field
     assert np.array_equal(only_blob(read_weights(written(tmp_path, data))).array, NUMBERS)
 
 
@@ -843,7 +844,7 @@ STATES = [
 
 @pytest.mark.parametrize("make", STATES)
 def test_what_is_no_weight_file(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    mistaken.refuse_weights(make(tmp_path))
+    sniff.refuse_weights(make(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["x.caffemodel", "x.h5"])
@@ -853,13 +854,13 @@ def test_weights_given_for_a_solver_state(net: Net, tmp_path: Path, name: str) -
     v1 = written(tmp_path, NetParameter(name="tiny", layers=[old]), "v1.caffemodel")
     for path in (tmp_path / name, v1):
         with pytest.raises(WeightsError, match=r"^holds a net's weights, not a solver state; name"):
-            mistaken.refuse_weights(path)
+            sniff.refuse_weights(path)
 
 
 def test_unknown_raw_type(tmp_path: Path) -> None:
-    body = raw(None, b"123").SerializeToString() + wire.number(10, 9)
-    message = b"\x0a\x01x" + wire.header(7, len(body)) + body
-    path = written(tmp_path, wire.header(100, len(message)) + message)
+    body = raw(None, b"123").SerializeToString() + protobuf_wire.number(10, 9)
+    message = b"\x0a\x01x" + protobuf_wire.header(7, len(body)) + body
+    path = written(tmp_path, protobuf_wire.header(100, len(message)) + message)
     with pytest.raises(WeightsError, match='layer "x": has raw_data of unknown type 9'):
         read_weights(path)
 

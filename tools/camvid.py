@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from netspec.segmentation.palette import save_indexed
+from netspec.formats.palette import save_indexed
 
 SPLITS = ("train", "val", "test")
 VOID_THERE, VOID = 11, 255

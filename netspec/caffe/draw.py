@@ -6,7 +6,7 @@ from pathlib import Path
 
 from netspec import build
 from netspec.errors import NetSpecError, Place, fail
-from netspec.files import whole
+from netspec.formats.atomic import whole
 from netspec.frontend.graph import Graph
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import NetText

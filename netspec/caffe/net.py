@@ -17,7 +17,7 @@ from netspec.caffe.layer import LayerView
 from netspec.caffe.passes import Nodes
 from netspec.caffe.runtime import next_seed
 from netspec.errors import GraphError, SourceError, blame, nearest, require
-from netspec.files import whole
+from netspec.formats.atomic import whole
 from netspec.frontend.graph import AUTOMATIC, Node
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import read_net

@@ -25,7 +25,7 @@ from netspec.errors import (
     require,
     unreadable,
 )
-from netspec.files import whole
+from netspec.formats.atomic import whole
 from netspec.frontend.prototxt import (
     AnyMessage,
     NetText,

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from netspec.errors import NetSpecError, counted, require
+from netspec.formats.palette import colour_map, save
 from netspec.layers.base import text
-from netspec.segmentation.palette import colour_map, save
 
 Pixels = NDArray[np.uint8]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from netspec.errors import NetSpecError, fail, unreadable
-from netspec.files import whole
+from netspec.formats.atomic import whole
 from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import KnownShapes
 from netspec.inspect import canvas

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import NetSpecError, require, unreadable
-from netspec.files import whole
+from netspec.formats.atomic import whole
 from netspec.inspect.curves import Curve, Curves, read, same
 
 if TYPE_CHECKING:

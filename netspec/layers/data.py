@@ -13,8 +13,8 @@ import numpy as np
 from jax.experimental import io_callback
 
 from netspec.errors import LayerError, counted, fail, require
+from netspec.formats.hdf5_rows import add_rows
 from netspec.layers.base import Array, Context, Layer, Layout, Shape, register, text
-from netspec.rows import add_rows
 
 
 class Fed(Layer):

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from netspec import wire
 from netspec.errors import WeightsError, fail, require, unreadable
+from netspec.formats import protobuf_wire
 from netspec.layers.base import (
     Array,
     Context,
@@ -114,7 +114,7 @@ class InfogainLoss(Classified, Loss):
     def _matrix(self) -> np.ndarray:
         source = self.param.source
         try:
-            return wire.blob(wire.mapped(source)).array.astype(np.float32)
+            return protobuf_wire.blob(protobuf_wire.mapped(source)).array.astype(np.float32)
         except OSError as error:
             fail(f"cannot read source {unreadable(source, error)}")
         except WeightsError as error:

@@ -17,9 +17,9 @@ from PIL import Image
 from scipy.special import softmax
 
 from netspec.errors import LayerError, NetSpecError, SourceError, require, unreadable
-from netspec.files import whole
+from netspec.formats.atomic import whole
+from netspec.formats.palette import overlay, save, save_indexed
 from netspec.module import Net
-from netspec.segmentation.palette import overlay, save, save_indexed
 from netspec.segmentation.predict import MEAN, Plan, Segmenter
 from netspec.sources.base import locate
 from netspec.sources.decode import read_photo

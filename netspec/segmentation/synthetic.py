@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.errors import SourceError, require, unreadable
-from netspec.files import whole
-from netspec.segmentation.palette import save, save_indexed
+from netspec.formats.atomic import whole
+from netspec.formats.palette import save, save_indexed
 
 Field = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from netspec.record import Record
+from netspec.formats.manifest import Record
 from netspec.solving.schedules import steps_taken
 from netspec.solving.snapshot import State
 from netspec.solving.store import Snapshot

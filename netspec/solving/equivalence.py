@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from netspec.errors import NetSpecError, SolverError, require, unreadable
-from netspec.files import whole
+from netspec.formats.atomic import whole
 from netspec.frontend.prototxt import read_solver, rewrite_solver
 from netspec.frontend.upgrade import upgrade_solver_type
 from netspec.proto.solver_pb2 import SolverParameter

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from netspec import build, record
+from netspec import build
 from netspec.errors import (
     LayerError,
     Place,
@@ -24,13 +24,14 @@ from netspec.errors import (
     blame,
     fail,
 )
+from netspec.formats import manifest
+from netspec.formats.manifest import Record
 from netspec.frames import Frames, as_shapes
 from netspec.frontend.prototxt import SolverText, read_solver
 from netspec.frontend.upgrade import upgrade_solver
 from netspec.layers.base import Array
 from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.record import Record
 from netspec.solving import regime, store
 from netspec.solving.capture import capture
 from netspec.solving.evaluation import Evaluation
@@ -292,7 +293,7 @@ class Solver:
         self._tested = (-1, ())
         self.tests.share()
         if found.record is not None:
-            with blame(Place(str(record.beside(found.path)))):
+            with blame(Place(str(manifest.beside(found.path)))):
                 self._go_on(found.record)
 
     def close(self) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from netspec import hdf5, mistaken, wire
 from netspec.errors import Place, SolverError, WeightsError, blame, fail, require, unreadable
-from netspec.files import is_hdf5, whole
-from netspec.record import verify
+from netspec.formats import hdf5, protobuf_wire, sniff
+from netspec.formats.atomic import is_hdf5, whole
+from netspec.formats.manifest import verify
 from netspec.weights import on_host
 
 _ITER, _LEARNED_NET, _HISTORY, _CURRENT_STEP = 1, 2, 3, 4
@@ -44,7 +44,7 @@ def read_state(path: str | Path) -> State:
     path = Path(path)
     with blame(Place(str(path))):
         try:
-            mistaken.refuse(path)
+            sniff.refuse(path)
             as_hdf5 = is_hdf5(path) or path.suffix == ".h5"
             verify(path)
             state = _read(path, as_hdf5)
@@ -108,7 +108,7 @@ def _read(path: Path, as_hdf5: bool) -> State:
     try:
         return _read_hdf5(path) if as_hdf5 else _read_binary(path)
     except WeightsError:
-        mistaken.refuse_weights(path)
+        sniff.refuse_weights(path)
         raise
 
 
@@ -116,13 +116,13 @@ def _read_binary(path: Path) -> State:
     numbers = {_ITER: 0, _CURRENT_STEP: 0}
     learned_net = ""
     history = []
-    for number, kind, value in wire.fields(wire.mapped(path)):
+    for number, kind, value in protobuf_wire.fields(protobuf_wire.mapped(path)):
         if number in numbers and isinstance(value, int):
             numbers[number] = value
-        elif number == _LEARNED_NET and kind == wire.BYTES:
-            learned_net = wire.string(value)
+        elif number == _LEARNED_NET and kind == protobuf_wire.BYTES:
+            learned_net = protobuf_wire.string(value)
         elif number == _HISTORY and isinstance(value, memoryview):
-            history.append(wire.blob(value).array)
+            history.append(protobuf_wire.blob(value).array)
     require(history, "holds no history; is it a .solverstate?", WeightsError)
     return State(numbers[_ITER], learned_net, tuple(history), numbers[_CURRENT_STEP])
 
@@ -141,12 +141,12 @@ def _read_hdf5(path: Path) -> State:
 def _write_binary(path: Path, state: State) -> None:
     name = state.learned_net.encode()
     with open(path, "wb") as file:
-        file.write(wire.number(_ITER, state.iteration))
-        file.write(wire.header(_LEARNED_NET, len(name)) + name)
+        file.write(protobuf_wire.number(_ITER, state.iteration))
+        file.write(protobuf_wire.header(_LEARNED_NET, len(name)) + name)
         for array in state.history:
             fetch = partial(on_host, array, array.shape)
-            wire.write_fetched(file, _HISTORY, array.shape, fetch)
-        file.write(wire.number(_CURRENT_STEP, state.current_step))
+            protobuf_wire.write_fetched(file, _HISTORY, array.shape, fetch)
+        file.write(protobuf_wire.number(_CURRENT_STEP, state.current_step))
 
 
 def _write_hdf5(path: Path, state: State) -> None:

@@ -16,16 +16,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from netspec import record
 from netspec.errors import SolverError, WeightsError, require
-from netspec.files import alone, sweep, whole_set
+from netspec.formats import manifest
+from netspec.formats.atomic import alone, sweep, whole_set
+from netspec.formats.manifest import Record
 from netspec.frontend.shapes import ParamKey, Shapes
-from netspec.record import Record
 from netspec.solving.snapshot import State, find_weights, put_state, read_state
 from netspec.weights import Weights, put_weights, read_weights
 
 # The files of a snapshot, in the order in which they go.
-_ENDS = (".solverstate", ".solverstate.h5", ".caffemodel", ".caffemodel.h5", record.END)
+_ENDS = (".solverstate", ".solverstate.h5", ".caffemodel", ".caffemodel.h5", manifest.END)
 
 ArrayLike = np.ndarray | jax.Array
 # Of a snapshot: weights, then state.
@@ -181,14 +181,14 @@ class Store:
         named = replace(snapshot.state, learned_net=str(weights))
         try:
             sweep(weights.parent, f"{Path(self.prefix).name}_iter_")
-            with whole_set([record.beside(weights), weights, state]) as parts:
+            with whole_set([manifest.beside(weights), weights, state]) as parts:
                 put_weights(parts[1], snapshot.shapes, snapshot.arrays, snapshot.diffs, hdf5)
                 put_state(parts[2], named, hdf5)
                 digests = {
-                    path.name: record.digest(part)
+                    path.name: manifest.digest(part)
                     for path, part in zip((weights, state), parts[1:], strict=True)
                 }
-                record.write(parts[0], replace(snapshot.record, files=digests))
+                manifest.write(parts[0], replace(snapshot.record, files=digests))
         except OSError as error:
             raise SolverError(
                 f"cannot write snapshot {self.prefix}_iter_{iteration}: {error.strerror or error}"
@@ -249,7 +249,7 @@ def _written(state: Path) -> float:
     """When a snapshot was written, in seconds since the epoch."""
     try:
         if _is_ours(state):
-            return record.read(record.beside(state)).written
+            return manifest.read(manifest.beside(state)).written
     except WeightsError:
         pass
     try:
@@ -263,7 +263,9 @@ def read(path: str | Path) -> Found:
     path = Path(path)
     state = read_state(path)
     weights = read_weights(find_weights(state, path))
-    return Found(path, state, weights, record.read(record.beside(path)) if _is_ours(path) else None)
+    return Found(
+        path, state, weights, manifest.read(manifest.beside(path)) if _is_ours(path) else None
+    )
 
 
 def newest(path: Path, warn: Callable[[str], None]) -> Found:
@@ -308,8 +310,8 @@ def _not_after(path: Path) -> Iterator[Path]:
 
 def _is_ours(state: Path) -> bool:
     """Whether the record beside a state is its own; Caffe writes none."""
-    beside = record.beside(state)
+    beside = manifest.beside(state)
     try:
-        return beside.exists() and state.name in record.read(beside).files
+        return beside.exists() and state.name in manifest.read(beside).files
     except WeightsError:
         return True

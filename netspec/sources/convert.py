@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.errors import SourceError, counted, fail, require, unreadable
-from netspec.files import whole
+from netspec.formats.atomic import whole
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import BlobProto, DataParameter
 from netspec.sources.base import locate

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import Place, SourceError, counted, fail, nearest, require, unreadable
-from netspec.files import whole
+from netspec.formats.atomic import whole
 from netspec.layers.base import Labels
 from netspec.proto.layers_pb2 import TEST, LayerParameter, PythonParameter
 from netspec.sources.base import REGISTRY, Source
@@ -155,7 +155,7 @@ def _describe(array: NDArray[np.float32], classes: int | None) -> str:
 def _convert(root: Path, watch: Watch) -> Iterator[str]:
     """Write SBD's labels as palette PNGs beside the MATLAB files."""
     # Imported here: that room reads images through this one.
-    from netspec.segmentation.palette import save_indexed
+    from netspec.formats.palette import save_indexed
 
     paths = sorted((root / "cls").glob("*.mat"))
     for path in watch(paths, len(paths)):

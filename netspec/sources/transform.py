@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec import wire
 from netspec.errors import SourceError, WeightsError, counted, fail, require, unreadable
+from netspec.formats import protobuf_wire
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import TRAIN, TransformationParameter
 from netspec.sources.order import generator
@@ -122,7 +122,7 @@ class Transform:
 def read_mean(path: Path) -> NDArray[np.float32]:
     """The mean image (C, H, W) in a .binaryproto, as a BlobProto; raises SourceError."""
     try:
-        array = wire.blob(wire.mapped(path)).array
+        array = protobuf_wire.blob(protobuf_wire.mapped(path)).array
     except OSError as error:
         fail(f"mean_file: {unreadable(path, error)}", SourceError)
     except WeightsError as error:

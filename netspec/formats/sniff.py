@@ -7,9 +7,9 @@ from pathlib import Path
 
 import h5py
 
-from netspec import hdf5, wire
 from netspec.errors import WeightsError, fail, require
-from netspec.files import is_hdf5
+from netspec.formats import hdf5, protobuf_wire
+from netspec.formats.atomic import is_hdf5
 
 # What a file begins with, and what it is then.
 _BEGINNINGS = {
@@ -46,7 +46,12 @@ _RECORD, _RECORD_AT = b'\n{"netspec":', 64
 # The fields of a net that weights stand in, and those of a solver state with their wire types.
 _NAME, _V1_LAYERS, _LAYERS = 1, 2, 100
 _ITER, _LEARNED_NET = 1, 2
-_STATE = {(_ITER, wire.VARINT), (_LEARNED_NET, wire.BYTES), (3, wire.BYTES), (4, wire.VARINT)}
+_STATE = {
+    (_ITER, protobuf_wire.VARINT),
+    (_LEARNED_NET, protobuf_wire.BYTES),
+    (3, protobuf_wire.BYTES),
+    (4, protobuf_wire.VARINT),
+}
 
 
 def refuse(path: Path) -> None:
@@ -94,7 +99,11 @@ def _text(head: bytes) -> str:
 
 def refuse_state(path: Path) -> None:
     """Raise WeightsError, with the weight file that it names, for a file that is a solver state."""
-    named = _hdf5_learned_net(path) if is_hdf5(path) else _binary_learned_net(wire.mapped(path))
+    named = (
+        _hdf5_learned_net(path)
+        if is_hdf5(path)
+        else _binary_learned_net(protobuf_wire.mapped(path))
+    )
     if named is not None:
         where = f"; its weights are in {named}" if named else ""
         fail(f"is a solver state, not weights{where}", WeightsError)
@@ -103,7 +112,7 @@ def refuse_state(path: Path) -> None:
 def refuse_weights(path: Path) -> None:
     """Raise WeightsError for a file that holds a net's weights."""
     require(
-        not (_is_hdf5_net(path) if is_hdf5(path) else _is_binary_net(wire.mapped(path))),
+        not (_is_hdf5_net(path) if is_hdf5(path) else _is_binary_net(protobuf_wire.mapped(path))),
         "holds a net's weights, not a solver state; name the .solverstate written with them",
         WeightsError,
     )
@@ -113,12 +122,12 @@ def _binary_learned_net(data: memoryview) -> str | None:
     """The weight file that a state names, empty if none; None if this is no state."""
     found: dict[int, int | memoryview] = {}
     with suppress(WeightsError):
-        for number, kind, value in wire.fields(data):
+        for number, kind, value in protobuf_wire.fields(data):
             if (number, kind) not in _STATE:
                 return None
             found[number] = value
         if _ITER in found:
-            return wire.string(found[_LEARNED_NET]) if _LEARNED_NET in found else ""
+            return protobuf_wire.string(found[_LEARNED_NET]) if _LEARNED_NET in found else ""
     return None
 
 
@@ -131,9 +140,9 @@ def _hdf5_learned_net(path: Path) -> str | None:
 
 def _is_binary_net(data: memoryview) -> bool:
     with suppress(WeightsError):
-        found = {(number, kind) for number, kind, _ in wire.fields(data)}
-        old = {(_NAME, wire.BYTES), (_V1_LAYERS, wire.BYTES)}
-        return (_LAYERS, wire.BYTES) in found or old <= found
+        found = {(number, kind) for number, kind, _ in protobuf_wire.fields(data)}
+        old = {(_NAME, protobuf_wire.BYTES), (_V1_LAYERS, protobuf_wire.BYTES)}
+        return (_LAYERS, protobuf_wire.BYTES) in found or old <= found
     return False
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from netspec import wire
 from netspec.errors import NetSpecError, WeightsError, fail, require
+from netspec.formats import protobuf_wire
 
 # What h5py raises for files that are damaged, depending on where.
 _DAMAGED = (
@@ -68,7 +68,7 @@ def array(item: object) -> np.ndarray:
     size = math.prod(item.shape) * item.dtype.itemsize
     start = item.id.get_offset()
     if start is not None and item.id.get_type().equal(h5py.h5t.py_create(item.dtype)):
-        data = wire.mapped(item.file.filename)[start : start + size]
+        data = protobuf_wire.mapped(item.file.filename)[start : start + size]
         require(len(data) == size, "is truncated: a blob goes beyond its end", WeightsError)
         return np.frombuffer(data, item.dtype).reshape(item.shape)
     _require_stored(item, "blob")

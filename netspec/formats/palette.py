@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.errors import SourceError, require, unreadable
-from netspec.files import whole
+from netspec.formats.atomic import whole
 
 
 def colour_map() -> NDArray[np.uint8]:

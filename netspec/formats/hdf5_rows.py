@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import fail, require, unreadable
-from netspec.files import whole
+from netspec.formats.atomic import whole
 
 Rows = Mapping[str, NDArray[np.float32]]
 
