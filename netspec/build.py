@@ -19,7 +19,7 @@ from netspec.manner import Manner
 from netspec.module import Net
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
 from netspec.sources.feed import Feed, shapes_of_sources
-from netspec.weights import copy_into, read_weights
+from netspec.weights.caffemodel import copy_into, read_weights
 
 PHASES = {"train": TRAIN, "test": TEST}
 

@@ -265,7 +265,7 @@ def surgery(
     make trunks of one net.
     """
     from netspec.build import load
-    from netspec.surgery import Plan, transplant
+    from netspec.weights.surgery import Plan, transplant
 
     plan = Plan(rename=dict(map(_rename, rename)), **options)
     compiled = load(net, phase=phase, shapes=dict(map(_shape, shapes)))

@@ -101,7 +101,7 @@ def test(model: str, weights: str, iterations: int, gpu: str, log_dir: str, **fl
     require(weights, "test needs weights: --weights=net.caffemodel", NetSpecError)
     from netspec.build import graph, with_data
     from netspec.solving.evaluation import evaluate
-    from netspec.weights import copy_into, read_weights
+    from netspec.weights.caffemodel import copy_into, read_weights
 
     with Log(log_dir) as log:
         _compute_on(log, gpu)
@@ -137,7 +137,7 @@ def time(model: str, weights: str, iterations: int, gpu: str, log_dir: str, **fl
     require(model, "time needs a net: --model=net.prototxt", NetSpecError)
     from netspec.build import graph, with_data
     from netspec.timing import Timer
-    from netspec.weights import copy_into, read_weights
+    from netspec.weights.caffemodel import copy_into, read_weights
 
     with Log(log_dir) as log:
         _compute_on(log, gpu)

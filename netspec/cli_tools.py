@@ -155,7 +155,7 @@ def extract_features(
     from netspec.build import graph, with_data
     from netspec.features import extract
     from netspec.proto.layers_pb2 import DataParameter
-    from netspec.weights import copy_into, read_weights
+    from netspec.weights.caffemodel import copy_into, read_weights
 
     names, paths = blobs.split(","), databases.split(",")
     require(

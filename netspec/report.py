@@ -31,7 +31,7 @@ from netspec.solving.log import figures, images_a_step, is_displayed
 from netspec.solving.loop import Solver
 
 if TYPE_CHECKING:
-    from netspec.weights import Copied
+    from netspec.weights.caffemodel import Copied
 
 # A terminal shows progress about this often, in seconds.
 _REFRESH = 0.5

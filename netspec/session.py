@@ -25,7 +25,7 @@ from netspec.solving.listener import Listener, Listeners, Step
 from netspec.solving.log import JsonLog, TensorBoardLog
 from netspec.solving.loop import Solver
 from netspec.solving.mesh import Mesh
-from netspec.weights import Copied
+from netspec.weights.caffemodel import Copied
 
 
 @dataclass(frozen=True)

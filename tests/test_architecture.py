@@ -19,7 +19,7 @@ STAGES = ("prototxt", "upgrade", "phase", "graph", "shapes", "module", "build")
 OWNERS = {
     "flax": {"netspec.module"},
     "optax": {"netspec.solving.updates"},
-    "google": {"netspec.frontend.prototxt", "netspec.weights"},
+    "google": {"netspec.frontend.prototxt", "netspec.weights.caffemodel"},
 }
 MOST_LINES = 400
 

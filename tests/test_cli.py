@@ -25,7 +25,7 @@ from netspec.inspect.catalogue import entries
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.report import Report
 from netspec.segmentation.synthetic import CLASSES, write_dataset
-from netspec.weights import read_weights
+from netspec.weights.caffemodel import read_weights
 
 DATA = """layer {{ name: "data" type: "Python" top: "data" top: "label" include {{ phase: {phase} }}
   python_param {{ module: "voc_layers" layer: "VOCSegDataLayer"

@@ -32,7 +32,7 @@ from netspec.report import Report
 from netspec.session import Options
 from netspec.solving.cluster import Scale
 from netspec.sources.databases import open_database
-from netspec.weights import read_weights
+from netspec.weights.caffemodel import read_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 NET = """layer { name: "data" type: "HDF5Data" top: "data" top: "label"

@@ -18,7 +18,7 @@ from netspec.frontend.prototxt import parse_net
 from netspec.module import Net
 from netspec.proto.layers_pb2 import TEST
 from netspec.solving.snapshot import State, read_state, write_state
-from netspec.weights import copy_into, read_weights, write_weights
+from netspec.weights.caffemodel import copy_into, read_weights, write_weights
 
 PLACES = 200
 

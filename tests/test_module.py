@@ -14,7 +14,7 @@ from netspec.frontend.shapes import ParamKey
 from netspec.layers.activation import ReLU
 from netspec.layers.base import Array
 from netspec.module import Memory
-from netspec.weights import write_weights
+from netspec.weights.caffemodel import write_weights
 
 Load = Callable[..., netspec.Net]
 

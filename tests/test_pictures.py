@@ -15,7 +15,7 @@ from netspec.errors import GraphError, SourceError
 from netspec.segmentation.pictures import Picture, gather, named
 from netspec.segmentation.timing import stage_times, stages
 from netspec.sources.decode import MEAN, preprocess, read_image, read_photo
-from netspec.weights import write_weights
+from netspec.weights.caffemodel import write_weights
 
 NET = """layer { name: "in" type: "Input" top: "data"
   input_param { shape { dim: [1, 3, 12, 16] } } }

@@ -23,7 +23,7 @@ from netspec.proto.net_pb2 import NetParameter
 from netspec.solving import store
 from netspec.solving.listener import Listener
 from netspec.solving.loop import Solver
-from netspec.weights import read_weights
+from netspec.weights.caffemodel import read_weights
 
 # Rows are shuffled, units are dropped at random, statistics run, an LSTM remembers.
 NET = """

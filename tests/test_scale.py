@@ -37,7 +37,7 @@ from netspec.solving.peers import Peers
 from netspec.sources.base import Batch, ParallelSource
 from netspec.sources.feed import Feed
 from netspec.sources.share import Share
-from netspec.weights import read_weights
+from netspec.weights.caffemodel import read_weights
 
 ROOT = Path(__file__).parents[1]
 ROWS = """

@@ -21,7 +21,7 @@ from netspec.segmentation.score import Tally
 from netspec.solving.evaluation import evaluate
 from netspec.sources.base import About
 from netspec.sources.feed import Feed
-from netspec.weights import write_weights
+from netspec.weights.caffemodel import write_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 VOID = 255

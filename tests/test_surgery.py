@@ -13,8 +13,8 @@ from netspec.cli import main
 from netspec.errors import NetSpecError
 from netspec.module import Net
 from netspec.proto.net_pb2 import NetParameter
-from netspec.surgery import Plan, transplant
-from netspec.weights import write_weights
+from netspec.weights.caffemodel import write_weights
+from netspec.weights.surgery import Plan, transplant
 
 INPUT = """layer {{ name: "data" type: "Input" top: "data"
   input_param {{ shape {{ dim: [2, {channels}, 6, 8] }} }} }}

@@ -30,7 +30,7 @@ from netspec.module import Net
 from netspec.proto.layers_pb2 import TEST, BlobProto, LayerParameter
 from netspec.proto.legacy_pb2 import V0LayerParameter, V1LayerParameter
 from netspec.proto.net_pb2 import NetParameter
-from netspec.weights import Weights, copy_into, read_weights, write_weights
+from netspec.weights.caffemodel import Weights, copy_into, read_weights, write_weights
 
 NET = """
 name: "tiny"
@@ -265,7 +265,7 @@ import numpy as np
 from netspec.build import compile_net, graph_of
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
-from netspec.weights import copy_into, read_weights, write_weights
+from netspec.weights.caffemodel import copy_into, read_weights, write_weights
 
 path, blob = sys.argv[1], 4 * 1000 * 3000
 layers = "".join(

@@ -26,7 +26,7 @@ from netspec.module import Net as Module
 from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.sources.feed import Feed
 from netspec.sources.memory import MemoryData
-from netspec.weights import copy_into, put_weights, read_weights, write_weights
+from netspec.weights.caffemodel import copy_into, put_weights, read_weights, write_weights
 
 
 class UnknownName(GraphError, ValueError):

@@ -45,7 +45,7 @@ from netspec.solving.store import Found, Store
 from netspec.solving.testing import TestNets
 from netspec.solving.trainer import Trainer, set_memory
 from netspec.sources.feed import Feed
-from netspec.weights import Copied, copy_into, read_weights, require_hdf5_names
+from netspec.weights.caffemodel import Copied, copy_into, read_weights, require_hdf5_names
 
 
 class Solver:

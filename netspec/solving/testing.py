@@ -18,7 +18,7 @@ from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.trainer import memory_lists, set_memory
 from netspec.solving.updates import Tree
 from netspec.sources.feed import Feed
-from netspec.weights import Copied, Weights, copy_into, read_weights
+from netspec.weights.caffemodel import Copied, Weights, copy_into, read_weights
 
 
 class Tested(NamedTuple):

@@ -2,7 +2,7 @@
 
 The nets of a family differ in few layers: a classifier's fully connected layers are an FCN's
 convolutions, a set has more classes, an image a fourth channel, one trunk becomes two. All else
-is copied by layer name, as `netspec.weights.copy_into` does it.
+is copied by layer name, as `netspec.weights.caffemodel.copy_into` does it.
 
 Source: ``surgery.py`` and ``solve.py`` of the published FCNs. Differs: what does not fit is a
 mistake unless asked for, where those reshape whatever has as many numbers.
@@ -37,7 +37,7 @@ from netspec.formats.protobuf_wire import StoredBlob
 from netspec.layers.base import Shape, text
 from netspec.module import Net
 from netspec.proto.layers_pb2 import FillerParameter
-from netspec.weights import Copied, Weights, copy_into, read_weights, write_weights
+from netspec.weights.caffemodel import Copied, Weights, copy_into, read_weights, write_weights
 
 # As `Layer.channel_axes` has their axes.
 _CLASSES, _CHANNELS = 0, 1
