@@ -22,8 +22,8 @@ from benchmarks.figures import Row, machine, tell
 from benchmarks.rounds import Run, rates
 from netspec import build
 from netspec.frontend.prototxt import read_solver, write
-from netspec.manner import Manner
-from netspec.memory import predict
+from netspec.runtime.compute_policy import Manner
+from netspec.runtime.memory import predict
 from netspec.solving.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]

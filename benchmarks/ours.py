@@ -15,8 +15,8 @@ from netspec.build import compile_net, graph
 from netspec.frontend.prototxt import read_solver
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import count
-from netspec.manner import Manner
-from netspec.module import Net
+from netspec.runtime.compute_policy import Manner
+from netspec.runtime.module import Net
 from netspec.solving.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]

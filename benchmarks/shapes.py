@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from benchmarks.figures import Row, machine, tell
 from benchmarks.rounds import rates
 from netspec import build
-from netspec.compiling import Compiles
-from netspec.frames import Frames
-from netspec.framing import rounded
 from netspec.frontend.prototxt import write
 from netspec.layers.base import count
-from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
+from netspec.runtime.compile_cache import Compiles
+from netspec.runtime.masked_shapes import rounded
+from netspec.runtime.module import Net
+from netspec.runtime.size_buckets import Frames
 from netspec.solving.trainer import Trainer
 
 IMAGES = 200

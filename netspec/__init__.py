@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from netspec.build import load as load
     from netspec.errors import NetSpecError as NetSpecError
-    from netspec.module import Net as Net
+    from netspec.runtime.module import Net as Net
     from netspec.solving.loop import Solver as Solver
 
 __version__ = "0.1.0"
 
 # Imported when first asked for: JAX takes seconds, and `netspec --help` needs none of it.
 _HOMES = {
-    "Net": "netspec.module",
+    "Net": "netspec.runtime.module",
     "NetSpecError": "netspec.errors",
     "Solver": "netspec.solving.loop",
     "load": "netspec.build",

@@ -15,9 +15,9 @@ from netspec.frontend.upgrade import upgrade
 from netspec.layers import create
 from netspec.layers.base import Shape
 from netspec.layers.unknown import create_or_stand_in
-from netspec.manner import Manner
-from netspec.module import Net
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
+from netspec.runtime.compute_policy import Manner
+from netspec.runtime.module import Net
 from netspec.sources.feed import Feed, shapes_of_sources
 from netspec.weights.caffemodel import copy_into, read_weights
 

@@ -79,9 +79,9 @@ def solve(solver: str, **options: Any) -> None:
 @dtype_option
 def test(net: str, weights: str | None, iterations: int | None, dtype: str | None) -> None:
     """Run NET on its test data: the mean of its outputs, and metrics where it segments."""
-    from netspec.frames import Frames
-    from netspec.manner import Manner
     from netspec.report import evaluation_lines
+    from netspec.runtime.compute_policy import Manner
+    from netspec.runtime.size_buckets import Frames
     from netspec.solving.evaluation import class_names, evaluate
     from netspec.solving.testing import opened
 

@@ -176,7 +176,7 @@ def _say_times(log: Log, layers: list[str], times: Times, passes: int) -> None:
 @_action
 def device_query(gpu: str, log_dir: str, **_: Any) -> None:
     """Say what devices there are."""
-    from netspec import devices
+    from netspec.runtime import devices
 
     with Log(log_dir) as log:
         log.say(f"Querying GPUs {gpu}")
@@ -190,9 +190,9 @@ def _train_on(log: Log, gpu: str, solver: str) -> int:
 
     Returns how many there are: the first so many of JAX's.
     """
-    from netspec import devices
     from netspec.frontend.prototxt import read_solver
     from netspec.proto.solver_pb2 import SolverParameter
+    from netspec.runtime import devices
 
     param = read_solver(solver).message
     stated = param.HasField("solver_mode") and param.solver_mode == SolverParameter.GPU
@@ -217,7 +217,7 @@ def _train_on(log: Log, gpu: str, solver: str) -> int:
 
 def _compute_on(log: Log, gpu: str) -> None:
     """Choose the device to run on: of several the first, as Caffe does."""
-    from netspec import devices
+    from netspec.runtime import devices
 
     found = devices.chosen(gpu)
     devices.use(found[:1])

@@ -177,7 +177,7 @@ def _searched(detector: Any, listed: Path) -> list[dict[str, Any]]:
 
 
 def _use(gpu: bool) -> None:
-    from netspec import devices
+    from netspec.runtime import devices
 
     devices.use(devices.chosen("0" if gpu else ""))
     click.echo("GPU mode" if gpu else "CPU mode")

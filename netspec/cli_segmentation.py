@@ -24,8 +24,8 @@ def score(net: str, weights: str, save: str | None, dtype: str | None) -> None:
     a list without labels too, where the net's data layer has one top, the image, and the net no
     loss.
     """
-    from netspec.frames import Frames
-    from netspec.manner import Manner
+    from netspec.runtime.compute_policy import Manner
+    from netspec.runtime.size_buckets import Frames
     from netspec.segmentation.results import Results, scored_blobs
     from netspec.solving.evaluation import class_names, evaluate, score_pairs
     from netspec.solving.testing import opened
@@ -99,7 +99,7 @@ def segment(
     the size that the first image is run at, then the whole net.
     """
     from netspec.build import load
-    from netspec.frames import Frames
+    from netspec.runtime.size_buckets import Frames
     from netspec.segmentation.pictures import Wanted, gather, plan_of_first, segment_each
     from netspec.segmentation.predict import MEAN, Segmenter
     from netspec.segmentation.timing import stage_times

@@ -13,6 +13,6 @@ dtype_option = click.option(
 
 def keep_programs() -> None:
     """Let what is compiled serve the next start, too."""
-    from netspec import compiling
+    from netspec.runtime import compile_cache
 
-    compiling.keep_programs(lambda why: click.echo(f"netspec: warning: {why}", err=True))
+    compile_cache.keep_programs(lambda why: click.echo(f"netspec: warning: {why}", err=True))

@@ -151,10 +151,10 @@ def extract_features(
     weights: str, net: str, blobs: str, databases: str, batches: int, **rest: Any
 ) -> None:
     """Write what NET makes of its test data: a database of floats for each BLOB."""
-    from netspec import devices
     from netspec.build import graph, with_data
     from netspec.features import extract
     from netspec.proto.layers_pb2 import DataParameter
+    from netspec.runtime import devices
     from netspec.weights.caffemodel import copy_into, read_weights
 
     names, paths = blobs.split(","), databases.split(",")

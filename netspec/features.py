@@ -10,7 +10,7 @@ import numpy as np
 
 from netspec.errors import SourceError, require
 from netspec.layers.base import text
-from netspec.module import Net
+from netspec.runtime.module import Net
 from netspec.sources.databases import Record, new_database
 from netspec.sources.datum import write_floats
 from netspec.sources.feed import Feed

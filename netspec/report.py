@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from netspec.glog import glog_prefix, is_told
 from netspec.inspect.summary import summarise
 from netspec.layers.base import text
-from netspec.memory import Prediction, capacity, predict, size
+from netspec.runtime.memory import Prediction, capacity, predict, size
 from netspec.solving import updates
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.listener import Listener, Step

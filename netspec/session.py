@@ -13,12 +13,12 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from netspec.compiling import Compiles
 from netspec.errors import NetSpecError, Place, SolverError, counted, require
 from netspec.frontend.prototxt import SolverText, read_solver
-from netspec.manner import Manner
-from netspec.memory import size
 from netspec.report import Report, lasting, memory_doubts, plan, predicted
+from netspec.runtime.compile_cache import Compiles
+from netspec.runtime.compute_policy import Manner
+from netspec.runtime.memory import size
 from netspec.solving import regime, store
 from netspec.solving.cluster import Scale, joined
 from netspec.solving.listener import Listener, Listeners, Step

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from netspec.errors import NetSpecError, require
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array
-from netspec.module import Net
 from netspec.proto.layers_pb2 import TRAIN
-from netspec.runner import Held, Params, run, runnable
+from netspec.runtime.module import Net
+from netspec.runtime.run import Held, Params, run, runnable
 from netspec.sources.feed import Feed
 
 _Values = Mapping[int, Held]

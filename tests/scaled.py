@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from netspec.errors import NetSpecError
-from netspec.manner import Manner
+from netspec.runtime.compute_policy import Manner
 from netspec.solving.cluster import Scale, joined
 from netspec.solving.loop import Solver
 from netspec.solving.mesh import Mesh

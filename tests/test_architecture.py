@@ -17,7 +17,7 @@ MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACK
 STAGES = ("prototxt", "upgrade", "phase", "graph", "shapes", "module", "build")
 # Who alone may import a library, as it is or in part.
 OWNERS = {
-    "flax": {"netspec.module"},
+    "flax": {"netspec.runtime.module"},
     "optax": {"netspec.solving.updates"},
     "google": {"netspec.frontend.prototxt", "netspec.weights.caffemodel"},
 }

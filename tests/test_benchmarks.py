@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import data, lowering, rounds, scale, shapes
-from netspec.framing import rounded
+from netspec.runtime.masked_shapes import rounded
 
 
 def test_runs_take_turns_and_the_median_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from netspec import devices, session
+from netspec import session
 from netspec.build import load
 from netspec.caffe import Classifier, Detector
 from netspec.caffe.io import load_image
@@ -29,6 +29,7 @@ from netspec.frontend.prototxt import read_net
 from netspec.proto.layers_pb2 import DataParameter, Datum
 from netspec.proto.net_pb2 import NetParameter
 from netspec.report import Report
+from netspec.runtime import devices
 from netspec.session import Options
 from netspec.solving.cluster import Scale
 from netspec.sources.databases import open_database

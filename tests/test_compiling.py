@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import pytest
 from click.testing import CliRunner
 
-from netspec import compiling
 from netspec.cli import main
-from netspec.compiling import Compiles, keep_programs
+from netspec.runtime import compile_cache
+from netspec.runtime.compile_cache import Compiles, keep_programs
 from netspec.session import _Compiled
 
 
@@ -30,7 +30,7 @@ class Config(SimpleNamespace):
 def config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Config:
     """Settings of a user who set nothing, whose caches are in ``tmp_path / "home"``."""
     found = Config(jax_compilation_cache_dir=None, jax_enable_compilation_cache=True)
-    monkeypatch.setattr(compiling, "jax", SimpleNamespace(config=found))
+    monkeypatch.setattr(compile_cache, "jax", SimpleNamespace(config=found))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", raising=False)
     return found
@@ -158,7 +158,7 @@ def test_compiles_are_counted_while_it_is_open() -> None:
 
 def test_spans_within_spans_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function traced inside another, then that, then what XLA does, then one of another."""
-    trace, _, compiled = compiling._STAGES
+    trace, _, compiled = compile_cache._STAGES
     compiles = Compiles()
     for now, event, seconds in (
         (2.0, trace, 0.5),
@@ -167,12 +167,12 @@ def test_spans_within_spans_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
         (20.0, "/jax/something/else", 6.0),
         (21.0, compiled, 1.0),
     ):
-        monkeypatch.setattr(compiling, "perf_counter", lambda now=now: now)
+        monkeypatch.setattr(compile_cache, "perf_counter", lambda now=now: now)
         compiles._hear(event, seconds, fun_name="f")
     assert str(compiles) == "compiled in 12.5 s (XLA 10.5)"
     assert compiles.count == 2
     for _ in range(2):
-        compiles._hear(compiling._READ, 0.1)
+        compiles._hear(compile_cache._READ, 0.1)
     assert str(compiles) == "compiled before: read back in 12.5 s"
 
 
@@ -181,7 +181,7 @@ def test_a_run_says_once_what_compiling_took() -> None:
     for compiles, expected in ((Compiles(), []), (Compiles(), ["compiled in 2.0 s (XLA 2.0)"])):
         said: list[str] = []
         told = _Compiled(compiles, cast(Any, SimpleNamespace(say=said.append)))
-        for event in [compiling._COMPILED] * len(expected):
+        for event in [compile_cache._COMPILED] * len(expected):
             compiles._hear(event, 2.0)
         for _ in range(2):
             told.step(cast(Any, None), cast(Any, None))
@@ -193,7 +193,7 @@ import jax
 import netspec
 netspec.load
 assert jax.config.jax_compilation_cache_dir is None, "changed by an import"
-from netspec.compiling import Compiles, keep_programs
+from netspec.runtime.compile_cache import Compiles, keep_programs
 keep_programs(print)
 with Compiles() as compiles:
     jax.jit(lambda x: x + 1)(1.0)
@@ -224,6 +224,6 @@ def test_the_second_start_reads_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["solve no", "test no", "segment no no no"])
 def test_verbs_that_compile_keep_programs(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before they do anything else."""
-    monkeypatch.setattr(compiling, "keep_programs", lambda warn: warn("here"))
+    monkeypatch.setattr(compile_cache, "keep_programs", lambda warn: warn("here"))
     result = CliRunner().invoke(main, command.split())
     assert result.stderr.startswith("netspec: warning: here\nnetspec: no: no such file")

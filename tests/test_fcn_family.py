@@ -13,15 +13,15 @@ import tiny_sets
 from numpy.typing import NDArray
 
 from netspec import build
-from netspec.frames import Frames
-from netspec.framing import Framed
 from netspec.frontend.graph import Graph
 from netspec.frontend.prototxt import write
 from netspec.frontend.shapes import ParamKey
 from netspec.layers.base import Array
-from netspec.module import Net
 from netspec.proto.layers_pb2 import TEST
-from netspec.runner import run
+from netspec.runtime.masked_shapes import Framed
+from netspec.runtime.module import Net
+from netspec.runtime.run import run
+from netspec.runtime.size_buckets import Frames
 from netspec.solving.loop import Solver
 
 # Odd, and others when rounded up.

@@ -22,8 +22,8 @@ from netspec.fillers import FILLERS, fill
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
-from netspec.module import initial
 from netspec.proto.layers_pb2 import FillerParameter
+from netspec.runtime.module import initial
 
 SIGNIFICANCE = 1e-6
 # 39,600 numbers; fan-in 1,980, fan-out 660, their mean 1,320.

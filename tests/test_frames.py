@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from netspec import build
-from netspec.compiling import Compiles
 from netspec.errors import LayerError
-from netspec.frames import Frames
+from netspec.runtime.compile_cache import Compiles
+from netspec.runtime.size_buckets import Frames
 from netspec.segmentation.predict import predict
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.listener import Listener

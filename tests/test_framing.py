@@ -12,9 +12,9 @@ from cases import CASES, Case, fixed, labels, normal, row
 from numpy.typing import NDArray
 
 from netspec.errors import LayerError
-from netspec.framing import Framing, framing, rounded, rounded_shape, spatial
 from netspec.frontend.shapes import infer
-from netspec.runner import Run, run
+from netspec.runtime.masked_shapes import Framing, framing, rounded, rounded_shape, spatial
+from netspec.runtime.run import Run, run
 
 # What lies beyond a blob: finite, and nothing that a sum or a maximum would pass over.
 GARBAGE = 7.0

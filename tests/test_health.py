@@ -14,8 +14,8 @@ from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
-from netspec.module import Net
 from netspec.proto.layers_pb2 import TRAIN
+from netspec.runtime.module import Net
 from netspec.solving.debug_info import debug_info_lines
 from netspec.solving.health import Look, culprit, look
 from netspec.solving.stuck import StuckWatch, chance, why_stuck

@@ -24,7 +24,7 @@ from netspec.frontend.shapes import Shapes, infer
 from netspec.layers import REGISTRY, lowering
 from netspec.layers.base import Layout
 from netspec.proto.layers_pb2 import BlobProto
-from netspec.runner import Run, run
+from netspec.runtime.run import Run, run
 
 # A right generator is blamed for one test in a million; keys are fixed, so none of these is.
 SIGNIFICANCE = 1e-6

@@ -19,13 +19,13 @@ from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net, write
 from netspec.frontend.shapes import ParamKey, Shapes, infer
 from netspec.layers.precision import Precision
-from netspec.manner import PLAIN, Manner
-from netspec.module import Net
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.runner import run
+from netspec.runtime.compute_policy import PLAIN, Manner
+from netspec.runtime.module import Net
+from netspec.runtime.remat import stages
+from netspec.runtime.run import run
 from netspec.solving.trainer import Trainer
-from netspec.stages import stages
 
 ROOT = Path(__file__).resolve().parents[1]
 runpy.run_path(str(ROOT / "tools" / "nets.py"))

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from netspec import runner
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.vision import Convolution
-from netspec.manner import Manner
-from netspec.margins import plan
-from netspec.runner import run
-from netspec.stages import stages
+from netspec.runtime import run
+from netspec.runtime.border_reuse import plan
+from netspec.runtime.compute_policy import Manner
+from netspec.runtime.remat import stages
+from netspec.runtime.run import run
 
 CONV = """
 layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" convolution_param {{
@@ -153,7 +153,7 @@ def test_it_is_the_same_function(
     fewer = sum(margin.left_out for margin in first[0][0]) if first else 0
     assert fewer == net.fewer
     less = trained(shapes)
-    monkeypatch.setattr(runner, "plan", lambda shapes: {})
+    monkeypatch.setattr(run, "plan", lambda shapes: {})
     jax.tree.map(close, less, trained(shapes))
 
 

@@ -6,14 +6,15 @@ import pytest
 from click.testing import CliRunner, Result
 from test_manner import fed, narrow, shapes_of
 
-from netspec import memory, report
+from netspec import report
 from netspec.cli import main
 from netspec.formats import manifest
-from netspec.manner import PLAIN, Manner
-from netspec.memory import capacity, predict, size
 from netspec.proto.solver_pb2 import SolverParameter
+from netspec.runtime import memory
+from netspec.runtime.compute_policy import PLAIN, Manner
+from netspec.runtime.memory import capacity, predict, size
+from netspec.runtime.remat import loads, stages
 from netspec.solving.trainer import Trainer
-from netspec.stages import loads, stages
 
 NET = """
 layer { name: "in" type: "DummyData" top: "x" top: "y" dummy_data_param {

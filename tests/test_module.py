@@ -13,7 +13,7 @@ from netspec.errors import GraphError, NetSpecError
 from netspec.frontend.shapes import ParamKey
 from netspec.layers.activation import ReLU
 from netspec.layers.base import Array
-from netspec.module import Memory
+from netspec.runtime.module import Memory
 from netspec.weights.caffemodel import write_weights
 
 Load = Callable[..., netspec.Net]

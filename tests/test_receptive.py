@@ -21,7 +21,7 @@ from netspec.geometry.receptive_field import (
     receptive_fields,
     seen,
 )
-from netspec.module import Net
+from netspec.runtime.module import Net
 from netspec.spec import NetSpec, Top
 from netspec.spec import layers as L
 from netspec.spec import params as P

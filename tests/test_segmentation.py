@@ -10,8 +10,8 @@ from netspec.build import load
 from netspec.errors import GraphError, SourceError
 from netspec.formats.palette import colour_map, overlay, save_indexed
 from netspec.frontend.prototxt import parse_net
-from netspec.module import Net
 from netspec.proto.layers_pb2 import TEST
+from netspec.runtime.module import Net
 from netspec.segmentation.pictures import segment
 from netspec.segmentation.predict import MEAN, predict, preprocess
 from netspec.segmentation.score import Metrics, confusion

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from netspec import build
 from netspec.cli import main
 from netspec.errors import NetSpecError
-from netspec.module import Net
 from netspec.proto.net_pb2 import NetParameter
+from netspec.runtime.module import Net
 from netspec.weights.caffemodel import write_weights
 from netspec.weights.surgery import Plan, transplant
 

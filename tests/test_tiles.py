@@ -13,7 +13,7 @@ from netspec.errors import GraphError, LayerError, SourceError
 from netspec.frontend.prototxt import write
 from netspec.frontend.shapes import infer
 from netspec.layers.base import Shape
-from netspec.module import Net
+from netspec.runtime.module import Net
 from netspec.segmentation.predict import Segmenter
 from netspec.segmentation.tiles import live_bytes, tiling
 

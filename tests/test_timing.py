@@ -13,7 +13,7 @@ from netspec.errors import NetSpecError
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TRAIN
-from netspec.runner import run
+from netspec.runtime.run import run
 from netspec.sources.feed import Feed
 from netspec.timing import Timer
 

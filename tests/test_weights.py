@@ -26,10 +26,10 @@ from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import ParamKey
 from netspec.layers.base import Shape, text
-from netspec.module import Net
 from netspec.proto.layers_pb2 import TEST, BlobProto, LayerParameter
 from netspec.proto.legacy_pb2 import V0LayerParameter, V1LayerParameter
 from netspec.proto.net_pb2 import NetParameter
+from netspec.runtime.module import Net
 from netspec.weights.caffemodel import Weights, copy_into, read_weights, write_weights
 
 NET = """

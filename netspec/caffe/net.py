@@ -22,8 +22,8 @@ from netspec.frontend.graph import AUTOMATIC, Node
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import read_net
 from netspec.layers.base import text
-from netspec.module import Net as Module
 from netspec.proto.layers_pb2 import TEST, TRAIN
+from netspec.runtime.module import Net as Module
 from netspec.sources.feed import Feed
 from netspec.sources.memory import MemoryData
 from netspec.weights.caffemodel import copy_into, put_weights, read_weights, write_weights

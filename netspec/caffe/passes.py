@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from netspec.frontend.graph import AUTOMATIC, Graph
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
-from netspec.runner import Params, Run, run
+from netspec.runtime.run import Params, Run, run
 
 # The first and the last layer of a pass, by index.
 Nodes = tuple[int, int]

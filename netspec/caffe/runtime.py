@@ -12,8 +12,8 @@ from typing import Any
 import jax
 
 from netspec import glog
-from netspec.devices import accelerators
 from netspec.layers.base import REGISTRY
+from netspec.runtime.devices import accelerators
 
 _LOG = logging.getLogger("netspec.caffe")
 # glog's severities from INFO on.

@@ -1,7 +1,7 @@
 """Blobs in arrays larger than themselves: how much of an array is the blob, what lies beyond it.
 
 A blob begins where its array does. So one compiled program serves images of many sizes: see
-`netspec.framing`.
+`netspec.runtime.masked_shapes`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from scipy.special import softmax
 from netspec.errors import LayerError, NetSpecError, SourceError, require, unreadable
 from netspec.formats.atomic import whole
 from netspec.formats.palette import overlay, save, save_indexed
-from netspec.module import Net
+from netspec.runtime.module import Net
 from netspec.segmentation.predict import MEAN, Plan, Segmenter
 from netspec.sources.base import locate
 from netspec.sources.decode import read_photo

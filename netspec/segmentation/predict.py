@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import GraphError, LayerError, blame, fail, require
-from netspec.frames import Frames
 from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array, Shape, text
-from netspec.module import Net
 from netspec.proto.layers_pb2 import TEST
+from netspec.runtime.module import Net
+from netspec.runtime.size_buckets import Frames
 from netspec.segmentation.tiles import Tile, Tiling, largest, live_bytes, tiling
 from netspec.sources.decode import MEAN as MEAN
 from netspec.sources.decode import preprocess as preprocess

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from netspec.errors import GraphError, SourceError, require
 from netspec.formats.palette import save_indexed
-from netspec.module import Net
+from netspec.runtime.module import Net
 from netspec.segmentation.predict import image_blob, score_blob
 from netspec.sources.feed import Feed
 

@@ -23,8 +23,8 @@ from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.geometry.coords import step
 from netspec.layers.base import Array, Shape, text
-from netspec.module import Net
-from netspec.runner import Held, run
+from netspec.runtime.module import Net
+from netspec.runtime.run import Held, run
 from netspec.segmentation.tiles import RANK, made_by
 
 UPSAMPLING = "upsampling"

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from netspec.errors import SolverError, require
-from netspec.frames import Frames
-from netspec.framing import Framed
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array, Labels
-from netspec.module import Net
+from netspec.runtime.masked_shapes import Framed
+from netspec.runtime.module import Net
+from netspec.runtime.size_buckets import Frames
 from netspec.segmentation.score import Metrics, Tally
 from netspec.sources.feed import Feed, label_blobs
 

@@ -19,7 +19,7 @@ import numpy as np
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, Shape, count
-from netspec.runner import Params, run, runnable
+from netspec.runtime.run import Params, run, runnable
 
 # Magnitudes from here on are those of a run that grows without bound.
 LARGE = 1e6

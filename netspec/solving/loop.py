@@ -26,12 +26,12 @@ from netspec.errors import (
 )
 from netspec.formats import manifest
 from netspec.formats.manifest import Record
-from netspec.frames import Frames, as_shapes
 from netspec.frontend.prototxt import SolverText, read_solver
 from netspec.frontend.upgrade import upgrade_solver
 from netspec.layers.base import Array
-from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
+from netspec.runtime.module import Net
+from netspec.runtime.size_buckets import Frames, as_shapes
 from netspec.solving import regime, store
 from netspec.solving.capture import capture
 from netspec.solving.evaluation import Evaluation

@@ -19,10 +19,10 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from netspec.errors import LayerError, SolverError, SourceError, blame, fail, require
-from netspec.frames import Given, as_shapes, given_of
 from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array
+from netspec.runtime.size_buckets import Given, as_shapes, given_of
 from netspec.solving.peers import Peers
 from netspec.solving.program import Batch, Program
 from netspec.solving.spread import AXIS, Spread

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from netspec.framing import Framed
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array
-from netspec.manner import PLAIN, Manner
-from netspec.runner import run
+from netspec.runtime.compute_policy import PLAIN, Manner
+from netspec.runtime.masked_shapes import Framed
+from netspec.runtime.run import run
 from netspec.solving.updates import Tree
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from netspec.frontend.graph import Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, Labels
-from netspec.runner import Params, run
+from netspec.runtime.run import Params, run
 from netspec.solving.health import Look, open_bottoms, reached
 
 # How near to chance a loss counts as at chance.

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from netspec import build
 from netspec.errors import SolverError, blame, require
-from netspec.frames import Frames, Given, as_shapes
 from netspec.frontend.graph import Graph
 from netspec.layers.base import text
-from netspec.module import Net
+from netspec.runtime.module import Net
+from netspec.runtime.size_buckets import Frames, Given, as_shapes
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.trainer import memory_lists, set_memory
 from netspec.solving.updates import Tree

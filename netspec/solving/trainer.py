@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from netspec.errors import SolverError, WeightsError, blame, require
-from netspec.frames import Frames, Given
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, text
-from netspec.memory import of_program
-from netspec.module import Net
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.runner import runnable
+from netspec.runtime.memory import of_program
+from netspec.runtime.module import Net
+from netspec.runtime.run import runnable
+from netspec.runtime.size_buckets import Frames, Given
 from netspec.solving import updates
 from netspec.solving.mesh import Mesh
 from netspec.solving.program import (

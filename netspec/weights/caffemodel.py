@@ -29,7 +29,7 @@ from netspec.proto.legacy_pb2 import V1LayerParameter
 
 if TYPE_CHECKING:
     from netspec.frontend.shapes import ParamKey, Shapes
-    from netspec.module import Net
+    from netspec.runtime.module import Net
 
 ArrayLike = np.ndarray | jax.Array
 # What to write: "data" and perhaps "diff" -> array by key, None for zeros.

@@ -35,8 +35,8 @@ from netspec.errors import (
 from netspec.fillers import fill
 from netspec.formats.protobuf_wire import StoredBlob
 from netspec.layers.base import Shape, text
-from netspec.module import Net
 from netspec.proto.layers_pb2 import FillerParameter
+from netspec.runtime.module import Net
 from netspec.weights.caffemodel import Copied, Weights, copy_into, read_weights, write_weights
 
 # As `Layer.channel_axes` has their axes.

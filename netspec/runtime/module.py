@@ -19,13 +19,13 @@ from flax.errors import TraceContextError
 from netspec.errors import GraphError, blame, counted, fail, nearest, require
 from netspec.fillers import fill
 from netspec.formats import protobuf_wire
-from netspec.framing import Framed
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes, infer
 from netspec.layers.base import Array, Shape, text
-from netspec.manner import PLAIN, Manner
 from netspec.proto.layers_pb2 import TRAIN
-from netspec.runner import Params, run, runnable
+from netspec.runtime.compute_policy import PLAIN, Manner
+from netspec.runtime.masked_shapes import Framed
+from netspec.runtime.run import Params, run, runnable
 
 # What is made of a run's blobs, given by name, and of what earlier runs came to.
 Fold = Callable[[Any, Callable[[str], Array]], Any]

@@ -12,8 +12,8 @@ import jax
 
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import count
-from netspec.manner import Manner
-from netspec.stages import FLOAT_BYTES, Stage, loads, stages
+from netspec.runtime.compute_policy import Manner
+from netspec.runtime.remat import FLOAT_BYTES, Stage, loads, stages
 
 _GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 

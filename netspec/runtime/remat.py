@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import count
 from netspec.layers.precision import Precision
-from netspec.margins import held_shapes
+from netspec.runtime.border_reuse import held_shapes
 
 FLOAT_BYTES = 4
 # How far above the least memory a net in stages may go, to compute less of it again.

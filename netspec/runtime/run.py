@@ -2,7 +2,7 @@
 
 The run holds images channels-last where the backend computes faster so; layers say which layouts
 they take, and a blob is transposed only where two layers disagree. What goes in and comes out has
-Caffe's layout, and is float32: see `netspec.manner` for what lies between.
+Caffe's layout, and is float32: see `netspec.runtime.compute_policy` for what lies between.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import jax
 import jax.numpy as jnp
 
 from netspec.errors import blame
-from netspec.framing import Extents, framing
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers import lowering
 from netspec.layers.base import Array, Context, Layout
 from netspec.layers.extent import Beyond
-from netspec.manner import PLAIN, Manner, wide
-from netspec.margins import Margins, Step, plan, put_back
-from netspec.stages import stages
+from netspec.runtime.border_reuse import Margins, Step, plan, put_back
+from netspec.runtime.compute_policy import PLAIN, Manner, wide
+from netspec.runtime.masked_shapes import Extents, framing
+from netspec.runtime.remat import stages
 
 Params = Mapping[ParamKey, Array]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
@@ -125,7 +125,7 @@ def run(
     there). given: arrays of the values that the run starts from (fed blobs; for a partial run,
     what earlier layers made, perhaps as they hold it). key: for layers that draw random numbers.
     nodes: which layers to run, in order; all by default. Some alone compute all of their pixels, as
-    do those that are given nudges: see `netspec.margins`. nudges: arrays added to the values of
+    do those that are given nudges: see `netspec.runtime.border_reuse`. nudges: arrays added to the values of
     these indices as they are made, so that gradients with respect to a nudge are gradients with
     respect to the value; users' own layers are still asked only for those gradients that Caffe
     would compute. instead: arrays that stand in for the values of these indices; gradients go

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from netspec.errors import LayerError, SolverError, counted, require
-from netspec.framing import Framed, framing, rounded_shape, spatial
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Shape, text
-from netspec.module import Net
+from netspec.runtime.masked_shapes import Framed, framing, rounded_shape, spatial
+from netspec.runtime.module import Net
 
 Given = Mapping[str, Shape]
 Sized = tuple[tuple[str, Shape], ...]

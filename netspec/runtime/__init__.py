@@ -1,0 +1,1 @@
+"""A graph with shapes as a compiled JAX program."""
