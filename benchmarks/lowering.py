@@ -17,8 +17,8 @@ from jax import lax
 
 from benchmarks.figures import Row, machine, tell
 from benchmarks.rounds import Run, rates
-from netspec.layers import lowering
 from netspec.layers.base import Array, Shape, text
+from netspec.layers.lowering import windows
 from netspec.layers.window import Window
 
 Function = Callable[..., Array]
@@ -43,8 +43,8 @@ def convolution(image: Shape, outputs: int, window: Window) -> Work:
     return Work(
         image,
         (outputs, image[-1], *window.kernel),
-        lambda x, w: lowering.convolution(x, w, window, 1, channels_last=True),
-        lambda x, w: lowering.direct(x, w, window, 1, channels_last=True),
+        lambda x, w: windows.convolution(x, w, window, 1, channels_last=True),
+        lambda x, w: windows.direct(x, w, window, 1, channels_last=True),
     )
 
 
@@ -53,8 +53,8 @@ def upsampling(image: Shape, window: Window) -> Work:
     return Work(
         image,
         (image[-1], image[-1], *window.kernel),
-        lambda x, w: lowering.deconvolution(x, w, window, 1, channels_last=True),
-        lambda x, w: lowering.direct_transposed(x, w, window, 1, channels_last=True),
+        lambda x, w: windows.deconvolution(x, w, window, 1, channels_last=True),
+        lambda x, w: windows.direct_transposed(x, w, window, 1, channels_last=True),
     )
 
 
@@ -65,7 +65,7 @@ def pooling(image: Shape, window: Window) -> Work:
     return Work(
         image,
         None,
-        lambda x: lowering.max_pool(x, window, out, True)[0],
+        lambda x: windows.max_pool(x, window, out, True)[0],
         lambda x: lax.reduce_window(x, -jnp.inf, lax.max, sizes, strides, "VALID"),
     )
 

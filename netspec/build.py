@@ -14,7 +14,7 @@ from netspec.frontend.shapes import KnownShapes, infer_fed, infer_known, infer_o
 from netspec.frontend.upgrade import upgrade
 from netspec.layers import create
 from netspec.layers.base import Shape
-from netspec.layers.unknown import create_or_stand_in
+from netspec.layers.placeholder import create_or_stand_in
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
 from netspec.runtime.compute_policy import Manner
 from netspec.runtime.module import Net

@@ -27,7 +27,7 @@ def run(script: str, args: tuple[str, ...], as_module: bool) -> None:
 
     All that follows SCRIPT is its own. What it raises is shown as python shows it.
     """
-    from netspec.layers.standin import install
+    from netspec.layers.import_hook import install
 
     require(as_module or Path(script).exists(), f"{script}: no such file", NetSpecError)
     install()

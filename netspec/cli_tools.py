@@ -213,7 +213,7 @@ def draw_net(net: str, out: str, rankdir: str | None, phase: str, display_lrm: b
 def _say_left_out(net: str) -> None:
     """A line of the layers that phase TEST alone has."""
     from netspec.build import graph
-    from netspec.layers.unknown import create_or_stand_in
+    from netspec.layers.placeholder import create_or_stand_in
 
     drawn, other = (graph(net, phase, create=create_or_stand_in) for phase in ("train", "test"))
     kept = {(node.name, node.place) for node in drawn.nodes}

@@ -13,8 +13,8 @@ import pytest
 from benchmarks import contenders, fcn8s, figures, frontend, ours, peers
 from benchmarks.contenders import Absent, Child, Work
 from netspec.build import graph
-from netspec.fillers import fill
 from netspec.frontend.shapes import infer
+from netspec.layers.fillers import fill
 from netspec.proto.layers_pb2 import FillerParameter
 
 

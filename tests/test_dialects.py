@@ -2,7 +2,7 @@ import pytest
 
 from netspec.errors import ParseError
 from netspec.frontend.prototxt import parse_net
-from netspec.layers.dialects import FORKS_OF_FIELDS, FORKS_OF_TYPES, fork_of_field, fork_of_type
+from netspec.layers.fork_names import FORKS_OF_FIELDS, FORKS_OF_TYPES, fork_of_field, fork_of_type
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.spec import LayerError, layers
 

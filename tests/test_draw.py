@@ -16,7 +16,7 @@ from netspec.inspect import canvas
 from netspec.inspect.canvas import Box, Line, Point, Scene, Size, text_width
 from netspec.inspect.diagram import Entry, Kind, diagram, short
 from netspec.inspect.draw import dot, draw, png, scene, svg
-from netspec.layers.unknown import create_or_stand_in
+from netspec.layers.placeholder import create_or_stand_in
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = sorted((ROOT.parent / "shared" / "golden" / "nets").glob("*.prototxt"))

@@ -16,12 +16,12 @@ from cases import input_text
 from numpy.typing import NDArray
 from refusals import reached, sites
 
-from netspec import fillers
 from netspec.errors import LayerError
-from netspec.fillers import FILLERS, fill
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
+from netspec.layers import fillers
+from netspec.layers.fillers import FILLERS, fill
 from netspec.proto.layers_pb2 import FillerParameter
 from netspec.runtime.module import initial
 

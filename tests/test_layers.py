@@ -17,12 +17,13 @@ from reference import batch_statistics, evaluate, in_phase, remembered
 
 from netspec import caffe
 from netspec.errors import LayerError
-from netspec.fillers import fill
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import Shapes, infer
-from netspec.layers import REGISTRY, lowering
+from netspec.layers import REGISTRY
 from netspec.layers.base import Layout
+from netspec.layers.fillers import fill
+from netspec.layers.lowering import windows
 from netspec.proto.layers_pb2 import BlobProto
 from netspec.runtime.run import Run, run
 
@@ -194,9 +195,9 @@ def _close_slope(gradient: ArrayLike, direction: NDArray, slope: float) -> None:
 
 
 def test_layout_changes_nothing(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert lowering.channels_last(jax.default_backend())
+    assert windows.channels_last(jax.default_backend())
     turned = trial.turned()
-    monkeypatch.setattr(lowering, "channels_last", lambda backend: False)
+    monkeypatch.setattr(windows, "channels_last", lambda backend: False)
     assert not trial.turned()
     if not turned:
         return  # the same program
@@ -276,7 +277,7 @@ def test_great_grouped_deconvolutions(case: Case, monkeypatch: pytest.MonkeyPatc
     """Above a number of weights, zeros between the groups are not worth their room."""
     trial = Trial(case)
     dense = trial.compute()
-    monkeypatch.setattr(lowering, "_DENSE_LIMIT", 0)
+    monkeypatch.setattr(windows, "_DENSE_LIMIT", 0)
     for dense_arrays, grouped in zip(dense, trial.compute(), strict=True):
         for i in grouped:
             close(grouped[i], dense_arrays[i])
@@ -358,7 +359,7 @@ def test_the_first_of_equal_maxima_has_the_gradient(
     kernel: str, channels_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows overlap, so that one pixel can win several of them."""
-    monkeypatch.setattr(lowering, "channels_last", lambda backend: channels_last)
+    monkeypatch.setattr(windows, "channels_last", lambda backend: channels_last)
     layer = f"""layer {{ name: "y" type: "Pooling" bottom: "a" top: "y" top: "mask"
         pooling_param {{ {kernel} }} }}"""
     x = np.array([4, 4, 1, 4], np.float32).reshape(1, 1, 1, 4)
@@ -693,7 +694,7 @@ def test_each_level_of_a_pyramid_draws_anew() -> None:
 def test_stochastic_pooling_picks_in_proportion(
     channels_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lowering, "channels_last", lambda backend: channels_last)
+    monkeypatch.setattr(windows, "channels_last", lambda backend: channels_last)
     x = np.tile([[1.0, 0], [2, 5]], (100, 50)).reshape(2, 5, 20, 100)
     layer = STOCHASTIC % "kernel_size: 2 stride: 2"
     (top,) = forward(layer, x, phase="TRAIN", key=jax.random.key(2))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from netspec.layers import lowering, patches
 from netspec.layers.base import Array, Shape
+from netspec.layers.lowering import im2col, windows
 from netspec.layers.window import Window
 
 
@@ -56,7 +56,7 @@ def double() -> Iterator[None]:
 @pytest.fixture(params=[1, 300, 1 << 20], ids="blocks of {} elements".format)
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line at a time, some, and all at once."""
-    monkeypatch.setattr(patches, "_BLOCK", request.param)
+    monkeypatch.setattr(im2col, "_BLOCK", request.param)
 
 
 def largest(array: Array) -> float:
@@ -72,7 +72,7 @@ def with_gradients(function: Callable[..., Array], *arrays: Array) -> list[Array
 @pytest.mark.parametrize("case", CONVOLVED.values(), ids=CONVOLVED)
 def test_convolutions_are_one_function(case: Convolved, block: None) -> None:
     """Tops, and gradients of images and weights."""
-    chosen = lowering.choose_convolution(case.x, case.w, case.window, case.groups)
+    chosen = windows.choose_convolution(case.x, case.w, case.window, case.groups)
     assert chosen == (case.how if jax.default_backend() == "cpu" else "direct")
     draws = np.random.default_rng(0)
     x, w = (jnp.asarray(draws.standard_normal(shape)) for shape in (case.x, case.w))
@@ -89,7 +89,7 @@ def test_convolutions_are_one_function(case: Convolved, block: None) -> None:
         )
 
     def lowered(x: Array, w: Array) -> Array:
-        return lowering.convolution(x, w, case.window, case.groups, channels_last=True)
+        return windows.convolution(x, w, case.window, case.groups, channels_last=True)
 
     for got, want in zip(with_gradients(lowered, x, w), with_gradients(plain, x, w), strict=True):
         assert got.dtype == jnp.float64
@@ -103,9 +103,9 @@ def test_narrow_products_are_summed_up_in_full(how: str) -> None:
     kernel, one = (40, 25) if how == "product" else (1, 1), (1, 1)
     window = Window(kernel, one, (0, 0), one)
     if how == "product":
-        got = patches.product(x, jnp.ones((1, 1, *kernel), x.dtype), window)
+        got = im2col.product(x, jnp.ones((1, 1, *kernel), x.dtype), window)
     else:
-        got = patches.weight_gradient(x, jnp.ones((1, 40, 25, 1), x.dtype), window)
+        got = im2col.weight_gradient(x, jnp.ones((1, 40, 25, 1), x.dtype), window)
     assert got.dtype == jnp.bfloat16
     assert float(got.ravel()[0]) == 1000
 
@@ -120,17 +120,17 @@ def test_narrow_products_are_summed_up_in_full(how: str) -> None:
 )
 def test_deconvolutions_are_one_function(shape: Shape, weights: Shape, window: Window) -> None:
     """By phases, beside the gradient of a convolution, whose transpose they are."""
-    assert lowering.choose_deconvolution(window, 1) == "phases"
+    assert windows.choose_deconvolution(window, 1) == "phases"
     draws = np.random.default_rng(0)
     x, w = (jnp.asarray(draws.standard_normal(s)) for s in (shape, weights))
 
     def plain(x: Array, w: Array) -> Array:
         out = jnp.zeros((shape[0], *window.deconvolved(shape[1:3]), weights[1]))
-        convolve = jax.vjp(lambda y: lowering.direct(y, w, window, 1, channels_last=True), out)[1]
+        convolve = jax.vjp(lambda y: windows.direct(y, w, window, 1, channels_last=True), out)[1]
         return convolve(x)[0]
 
     def lowered(x: Array, w: Array) -> Array:
-        return lowering.deconvolution(x, w, window, 1, channels_last=True)
+        return windows.deconvolution(x, w, window, 1, channels_last=True)
 
     for got, want in zip(with_gradients(lowered, x, w), with_gradients(plain, x, w), strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-13 * largest(want))
@@ -148,7 +148,7 @@ def test_maxima_are_one_function(window: Window) -> None:
     """Unrolled into shifted slices, and in one pass over indices; images with many equal maxima."""
     x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 9, 7, 3)), jnp.float64)
     out = window.pooled(x.shape[1:3], ceil=True)
-    unrolled = with_gradients(lambda x: lowering._max_of_taps(x, window, out, True)[0], x)
-    by_index = with_gradients(lambda x: lowering._max_by_index(x, window, out, True)[0], x)
+    unrolled = with_gradients(lambda x: windows._max_of_taps(x, window, out, True)[0], x)
+    by_index = with_gradients(lambda x: windows._max_by_index(x, window, out, True)[0], x)
     for got, want in zip(unrolled, by_index, strict=True):
         np.testing.assert_array_equal(got, want)

@@ -12,7 +12,7 @@ from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.vision import Convolution
-from netspec.runtime import run
+from netspec.runtime import run as run_module
 from netspec.runtime.border_reuse import plan
 from netspec.runtime.compute_policy import Manner
 from netspec.runtime.remat import stages
@@ -153,7 +153,7 @@ def test_it_is_the_same_function(
     fewer = sum(margin.left_out for margin in first[0][0]) if first else 0
     assert fewer == net.fewer
     less = trained(shapes)
-    monkeypatch.setattr(run, "plan", lambda shapes: {})
+    monkeypatch.setattr(run_module, "plan", lambda shapes: {})
     jax.tree.map(close, less, trained(shapes))
 
 

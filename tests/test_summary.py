@@ -9,7 +9,7 @@ from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import Shapes, infer, infer_known
 from netspec.inspect.summary import Row, Total, summarise
 from netspec.layers.base import Shape
-from netspec.layers.unknown import create_or_stand_in
+from netspec.layers.placeholder import create_or_stand_in
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = """

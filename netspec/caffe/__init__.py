@@ -42,9 +42,9 @@ from netspec.caffe.solver import RMSPropSolver as RMSPropSolver
 from netspec.caffe.solver import SGDSolver as SGDSolver
 from netspec.caffe.solver import Solver as Solver
 from netspec.caffe.solver import get_solver as get_solver
-from netspec.layers.standin import install as install
-from netspec.layers.standin import uninstall as uninstall
-from netspec.layers.user import UserLayer
+from netspec.layers.import_hook import install as install
+from netspec.layers.import_hook import uninstall as uninstall
+from netspec.layers.python_class import UserLayer
 from netspec.proto.layers_pb2 import TEST as TEST
 from netspec.proto.layers_pb2 import TRAIN as TRAIN
 

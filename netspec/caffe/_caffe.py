@@ -26,7 +26,7 @@ from netspec.caffe.solver import RMSPropSolver as RMSPropSolver
 from netspec.caffe.solver import SGDSolver as SGDSolver
 from netspec.caffe.solver import Solver as Solver
 from netspec.caffe.solver import get_solver as get_solver
-from netspec.layers.user import UserLayer
+from netspec.layers.python_class import UserLayer
 
 # What users call it.
 Layer = UserLayer

@@ -11,7 +11,7 @@ from netspec.frontend.graph import Graph
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import NetText
 from netspec.inspect import draw
-from netspec.layers.unknown import create_or_stand_in
+from netspec.layers.placeholder import create_or_stand_in
 from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.proto.net_pb2 import NetParameter
 

@@ -273,7 +273,7 @@ def _explain(what: str) -> str:
     """Protobuf's complaint in our users' words, with the nearest name that exists."""
     if found := _NO_FIELD.search(what):
         # Imported here, and below: the layers load JAX.
-        from netspec.layers.dialects import fork_of_field
+        from netspec.layers.fork_names import fork_of_field
 
         owner, name = found.groups()
         hint = fork_of_field(owner, name) or _where_field_belongs(owner, name)
@@ -283,7 +283,7 @@ def _explain(what: str) -> str:
         values = [value.name for value in _POOL.FindEnumTypeByName(owner).values]
         short = owner.split(".", 1)[-1]
         if short == "V1LayerParameter.LayerType":
-            from netspec.layers.dialects import fork_of_type
+            from netspec.layers.fork_names import fork_of_type
 
             if hint := fork_of_type(name):
                 return f'unknown {short} "{name}"{hint}'

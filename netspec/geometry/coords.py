@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 
 from netspec.errors import GraphError, Place, blame
 from netspec.frontend.graph import Graph, Node
-from netspec.layers.coordinates import CoordMap
+from netspec.layers.coord_map import CoordMap
 
 Axes = tuple[Fraction, ...]  # one number for each spatial axis
 

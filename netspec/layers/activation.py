@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from netspec.errors import require
 from netspec.layers.base import Array, Blob, Context, Layer, Layout, Shape, register, text
-from netspec.layers.coordinates import CoordMap
-from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.coord_map import CoordMap
+from netspec.layers.valid_region import Beyond, PartialShape
 from netspec.proto.layers_pb2 import FillerParameter
 
 

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from netspec.errors import LayerError, NetSpecError, counted, fail, nearest, require
-from netspec.layers.dialects import fork_of_type
-from netspec.layers.extent import Beyond, Extent, PartialShape, Size, places
+from netspec.layers.fork_names import fork_of_type
 from netspec.layers.precision import Precision
+from netspec.layers.valid_region import Beyond, Extent, PartialShape, Size, places
 from netspec.proto.layers_pb2 import TRAIN, FillerParameter, LayerParameter
 
 if TYPE_CHECKING:
-    from netspec.layers.coordinates import CoordMap
+    from netspec.layers.coord_map import CoordMap
 
 Shape = tuple[int, ...]
 Array = jax.Array

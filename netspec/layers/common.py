@@ -20,7 +20,7 @@ from netspec.layers.base import (
     register,
     text,
 )
-from netspec.layers.indices import pick_rows
+from netspec.layers.labels import pick_rows
 from netspec.layers.precision import Precision
 from netspec.proto.layers_pb2 import FillerParameter
 

@@ -13,8 +13,8 @@ from jax import lax
 from netspec.errors import require
 from netspec.layers.activation import Elementwise
 from netspec.layers.base import Array, Blob, Context, Layout, Shape, register, text
-from netspec.layers.coordinates import CoordMap
-from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.coord_map import CoordMap
+from netspec.layers.valid_region import Beyond, PartialShape
 from netspec.proto.layers_pb2 import LRNParameter
 
 

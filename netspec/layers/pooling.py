@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from netspec.errors import counted, require
-from netspec.layers import lowering
 from netspec.layers.base import Array, Context, Layer, Layout, Shape, count, register, text
-from netspec.layers.coordinates import CoordMap
-from netspec.layers.extent import Beyond, PartialShape, Size
+from netspec.layers.coord_map import CoordMap
+from netspec.layers.lowering import windows
 from netspec.layers.precision import Precision
+from netspec.layers.valid_region import Beyond, PartialShape, Size
 from netspec.layers.window import Window, pooling_window
 from netspec.proto.layers_pb2 import PoolingParameter, SPPParameter
 
@@ -31,13 +31,13 @@ class _Pooled(Layer):
         level: which of the layer's poolings this is, for each draws anew.
         """
         if method == PoolingParameter.MAX:
-            top, index = lowering.max_pool(x, window, out, ctx.channels_last)
+            top, index = windows.max_pool(x, window, out, ctx.channels_last)
             return top, jax.lax.stop_gradient(index).astype(x.dtype)
         if method == PoolingParameter.AVE:
-            total = lowering.sum_pool(x, window, out, ctx.channels_last)
+            total = windows.sum_pool(x, window, out, ctx.channels_last)
             counts = _spread(_counts(window, ctx.size(0, x)[2:], out), ctx.channels_last)
             return (total / jnp.asarray(counts, x.dtype),)
-        taps = lowering.stack_taps(x, window, out, ctx.channels_last)
+        taps = windows.stack_taps(x, window, out, ctx.channels_last)
         return (self._stochastic(ctx, taps, level),)
 
     def _stochastic(self, ctx: Context, taps: Array, level: int) -> Array:

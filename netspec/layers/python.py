@@ -22,7 +22,7 @@ from netspec.errors import LayerError, NetSpecError, counted
 from netspec.layers.base import Array, Blob, Context, Shape, register, text
 from netspec.layers.data import Fed
 from netspec.layers.precision import Precision
-from netspec.layers.user import HostBlob, User
+from netspec.layers.python_class import HostBlob, User
 
 # What a user's method raises is told once, by the error itself.
 logging.getLogger("jax._src.callback").addFilter(

@@ -24,9 +24,9 @@ from netspec.layers.base import (
     same_shape,
     text,
 )
-from netspec.layers.coordinates import CoordMap
-from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.coord_map import CoordMap
 from netspec.layers.precision import Precision
+from netspec.layers.valid_region import Beyond, PartialShape
 from netspec.proto.layers_pb2 import EltwiseParameter, ReductionParameter
 
 

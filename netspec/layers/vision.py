@@ -9,7 +9,6 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from netspec.errors import require
-from netspec.layers import lowering
 from netspec.layers.base import (
     Array,
     Blob,
@@ -23,9 +22,10 @@ from netspec.layers.base import (
     same_shape,
     text,
 )
-from netspec.layers.coordinates import CoordMap
-from netspec.layers.extent import Beyond, PartialShape
+from netspec.layers.coord_map import CoordMap
+from netspec.layers.lowering import windows
 from netspec.layers.precision import Precision
+from netspec.layers.valid_region import Beyond, PartialShape
 from netspec.layers.window import Window, convolution_window
 from netspec.proto.layers_pb2 import ConvolutionParameter, LayerParameter
 
@@ -132,7 +132,7 @@ class Convolution(_Convolutional):
 
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
         """The same filters over every bottom."""
-        return tuple(self.run(ctx, x, lowering.convolution) for x in bottoms)
+        return tuple(self.run(ctx, x, windows.convolution) for x in bottoms)
 
     def coords(self, rank: int) -> CoordMap:
         """Output pixel p sits at stride p + (extent - 1) / 2 - pad."""
@@ -182,7 +182,7 @@ class Deconvolution(_Convolutional):
 
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
         """The same filters over every bottom."""
-        return tuple(self.run(ctx, x, lowering.deconvolution) for x in bottoms)
+        return tuple(self.run(ctx, x, windows.deconvolution) for x in bottoms)
 
     def coords(self, rank: int) -> CoordMap:
         """Output pixel p sits at (p + pad - (extent - 1) / 2) / stride."""
@@ -232,7 +232,7 @@ class Im2col(Layer):
         x = bottom.reshape(count(shape[:axis]), *bottom.shape[axis:])
         out = window.convolved(shape[axis + 1 :])
         taps = jnp.moveaxis(
-            lowering.stack_taps(x, window, out, ctx.channels_last),
+            windows.stack_taps(x, window, out, ctx.channels_last),
             0,
             -1 if ctx.channels_last else 2,
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from netspec.errors import require
 from netspec.layers.base import Shape, text
-from netspec.layers.coordinates import CoordMap
+from netspec.layers.coord_map import CoordMap
 
 
 @dataclass(frozen=True)

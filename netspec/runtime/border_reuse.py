@@ -22,7 +22,7 @@ from jax import lax
 
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array, Layer, Shape
-from netspec.layers.coordinates import CoordMap
+from netspec.layers.coord_map import CoordMap
 
 
 @dataclass(frozen=True)

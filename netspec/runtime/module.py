@@ -17,11 +17,11 @@ from flax import nnx
 from flax.errors import TraceContextError
 
 from netspec.errors import GraphError, blame, counted, fail, nearest, require
-from netspec.fillers import fill
 from netspec.formats import protobuf_wire
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes, infer
 from netspec.layers.base import Array, Shape, text
+from netspec.layers.fillers import fill
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.compute_policy import PLAIN, Manner
 from netspec.runtime.masked_shapes import Framed

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from netspec.errors import blame
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes
-from netspec.layers import lowering
 from netspec.layers.base import Array, Context, Layout
-from netspec.layers.extent import Beyond
+from netspec.layers.lowering import windows
+from netspec.layers.valid_region import Beyond
 from netspec.runtime.border_reuse import Margins, Step, plan, put_back
 from netspec.runtime.compute_policy import PLAIN, Manner, wide
 from netspec.runtime.masked_shapes import Extents, framing
@@ -187,7 +187,7 @@ class _Pass:
             replace(self, params={**self.params, **mine}).run(part, nodes)
             return {i: part.values[i].alone() for i in later}, part.updates
 
-        values, updates = lowering.computed_again(compute)(live, mine)
+        values, updates = windows.computed_again(compute)(live, mine)
         made.values.update(values)
         made.updates.update(updates)
 
@@ -296,7 +296,7 @@ def _memory(shapes: Shapes, n: int, params: Params) -> dict[str, Array]:
 def _channels_last(node: Node, bottoms: list[Held]) -> bool:
     """Whether a layer computes channels-last in this run."""
     if node.layer.layout is Layout.CHANNELS_LAST:
-        return lowering.channels_last(jax.default_backend())
+        return windows.channels_last(jax.default_backend())
     if node.layer.layout is Layout.EITHER:
         return bool(bottoms) and bottoms[0].last is not None
     return False

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from netspec.errors import SourceError, require
 from netspec.layers.base import Array, count, text
-from netspec.layers.indices import as_labels
+from netspec.layers.labels import as_labels
 
 
 def confusion(

@@ -19,7 +19,7 @@ from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import Shapes
 from netspec.geometry.coords import Axes, axes_text, mapped, step
 from netspec.layers.base import Shape, count
-from netspec.layers.coordinates import CoordMap
+from netspec.layers.coord_map import CoordMap
 
 RANK = 2
 FLOAT_BYTES = 4

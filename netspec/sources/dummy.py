@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import Place, counted
-from netspec.fillers import fill
 from netspec.layers.base import Shape
 from netspec.layers.data import DummyData as Layer
+from netspec.layers.fillers import fill
 from netspec.proto.layers_pb2 import FillerParameter, LayerParameter
 from netspec.sources.base import Batch, LayerSource, register, require_keys
 from netspec.sources.order import settle_seed

@@ -38,7 +38,7 @@ import numpy as np
 
 from netspec.errors import Place, SourceError, counted, fail, nearest, require
 from netspec.layers.base import Shape
-from netspec.layers.user import HostBlob, User
+from netspec.layers.python_class import HostBlob, User
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import REGISTRY, Batch, LayerSource, register, require_keys
 from netspec.sources.order import settle_seed

@@ -32,9 +32,9 @@ from netspec.errors import (
     require,
     unreadable,
 )
-from netspec.fillers import fill
 from netspec.formats.protobuf_wire import StoredBlob
 from netspec.layers.base import Shape, text
+from netspec.layers.fillers import fill
 from netspec.proto.layers_pb2 import FillerParameter
 from netspec.runtime.module import Net
 from netspec.weights.caffemodel import Copied, Weights, copy_into, read_weights, write_weights

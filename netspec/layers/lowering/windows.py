@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from netspec.layers import patches
 from netspec.layers.base import Array, Shape
+from netspec.layers.lowering import im2col
 from netspec.layers.window import Window
 
 _SPATIAL = "XYZUVW"
@@ -43,7 +43,7 @@ def convolution(x: Array, w: Array, window: Window, groups: int, channels_last: 
     w = w.astype(x.dtype)
     how = choose_convolution(x.shape, w.shape, window, groups) if channels_last else "direct"
     if how == "product":
-        return patches.product(x, w, window)
+        return im2col.product(x, w, window)
     if how == "blocks":
         return _in_blocks(x, w, window)
     return direct(x, w, window, groups, channels_last)
@@ -90,7 +90,7 @@ def _blocks_forward(x: Array, w: Array, window: Window) -> tuple[Array, tuple[Ar
 def _blocks_backward(window: Window, kept: tuple[Array, Array], diff: Array) -> tuple[Array, Array]:
     x, w = kept
     (x_diff,) = jax.vjp(lambda x: direct(x, w, window, 1, True), x)[1](diff)
-    return x_diff, patches.weight_gradient(x, diff, window)
+    return x_diff, im2col.weight_gradient(x, diff, window)
 
 
 _in_blocks.defvjp(_blocks_forward, _blocks_backward)
@@ -231,10 +231,10 @@ def max_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple
 
 
 def _max_of_taps(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple[Array, Array]:
-    padded = patches.padded(x, window, out, float(jnp.finfo(x.dtype).min), channels_last)
-    where = patches.padded(_positions(x, channels_last), window, out, -1, channels_last)
-    taps = patches.taps(padded, window, out, channels_last)
-    indices = patches.taps(where, window, out, channels_last)
+    padded = im2col.padded(x, window, out, float(jnp.finfo(x.dtype).min), channels_last)
+    where = im2col.padded(_positions(x, channels_last), window, out, -1, channels_last)
+    taps = im2col.taps(padded, window, out, channels_last)
+    indices = im2col.taps(where, window, out, channels_last)
     best, index = taps[0], jnp.broadcast_to(indices[0], taps[0].shape)
     for tap, here in zip(taps[1:], indices[1:], strict=True):
         better = tap > best
@@ -254,9 +254,9 @@ def _max_by_index(x: Array, window: Window, out: Shape, channels_last: bool) -> 
     where = jnp.broadcast_to(_positions(x, channels_last), x.shape)
     size, stride = _full(window.kernel, channels_last), _full(window.stride, channels_last)
     limit = jnp.iinfo(jnp.int32).max
-    values = patches.padded(lax.stop_gradient(x), window, out, -jnp.inf, channels_last)
+    values = im2col.padded(lax.stop_gradient(x), window, out, -jnp.inf, channels_last)
     _, index = lax.reduce_window(
-        (values, patches.padded(where, window, out, limit, channels_last)),
+        (values, im2col.padded(where, window, out, limit, channels_last)),
         (jnp.array(-jnp.inf, x.dtype), jnp.array(limit, jnp.int32)),
         first_maximum,
         size,
@@ -272,7 +272,7 @@ def _max_by_index(x: Array, window: Window, out: Shape, channels_last: bool) -> 
 def sum_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> Array:
     """Sum over each window."""
     return lax.reduce_window(
-        patches.padded(x, window, out, 0.0, channels_last),
+        im2col.padded(x, window, out, 0.0, channels_last),
         x.dtype.type(0),
         lax.add,
         _full(window.kernel, channels_last),
@@ -283,8 +283,8 @@ def sum_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> Array
 
 def stack_taps(x: Array, window: Window, out: Shape, channels_last: bool) -> Array:
     """The elements of each window in row order, along a new first axis; padding gives zeros."""
-    padded = patches.padded(x, window, out, 0.0, channels_last)
-    return jnp.stack(patches.taps(padded, window, out, channels_last))
+    padded = im2col.padded(x, window, out, 0.0, channels_last)
+    return jnp.stack(im2col.taps(padded, window, out, channels_last))
 
 
 def _positions(x: Array, channels_last: bool) -> Array:

@@ -20,7 +20,7 @@ import numpy as np
 
 from netspec.errors import LayerError, NetSpecError, fail, nearest, require
 from netspec.layers.base import Shape
-from netspec.layers.standin import importing
+from netspec.layers.import_hook import importing
 from netspec.proto.layers_pb2 import PythonParameter
 
 

@@ -25,9 +25,9 @@ from netspec.layers.base import (
     register,
     text,
 )
-from netspec.layers.extent import Beyond, PartialShape
-from netspec.layers.indices import as_labels
+from netspec.layers.labels import as_labels
 from netspec.layers.precision import Precision
+from netspec.layers.valid_region import Beyond, PartialShape
 from netspec.proto.layers_pb2 import LossParameter
 
 # The greatest loss of one prediction: Caffe floors probabilities at the least normal float.

@@ -22,8 +22,8 @@ from netspec.layers.base import (
     register,
     text,
 )
-from netspec.layers.indices import as_labels, pick_rows
-from netspec.layers.loss import Classified, Loss, in_caffes_order, pick
+from netspec.layers.labels import as_labels, pick_rows
+from netspec.layers.softmax_loss import Classified, Loss, in_caffes_order, pick
 
 # Where Caffe floors the probabilities of these losses.
 LOG_FLOOR = 1e-20

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from netspec.errors import require
 from netspec.layers.base import Array, Context, Labels, Shape, count, register, text
-from netspec.layers.extent import Beyond, PartialShape
-from netspec.layers.indices import as_labels
-from netspec.layers.loss import Loss
+from netspec.layers.labels import as_labels
+from netspec.layers.softmax_loss import Loss
+from netspec.layers.valid_region import Beyond, PartialShape
 from netspec.proto.layers_pb2 import HingeLossParameter, LossParameter
 
 

@@ -21,9 +21,9 @@ from netspec.layers.base import (
     register,
     text,
 )
-from netspec.layers.coordinates import CoordMap
-from netspec.layers.extent import Beyond, PartialShape
-from netspec.layers.indices import pick_rows
+from netspec.layers.coord_map import CoordMap
+from netspec.layers.labels import pick_rows
+from netspec.layers.valid_region import Beyond, PartialShape
 
 
 class _Reshaping(Layer):

@@ -1,0 +1,1 @@
+"""How windowed arithmetic is computed: the one place that picks an algorithm."""
