@@ -32,8 +32,8 @@ from netspec.segmentation.synthetic import CLASSES, write_dataset
 from netspec.solving.loop import Solver
 from netspec.solving.program import Micro
 from netspec.sources import Prefetch, Source, open_source
-from netspec.sources.databases import write_database
-from netspec.sources.datum import write_datum, write_encoded
+from netspec.sources.images.databases import write_database
+from netspec.sources.images.datum import write_datum, write_encoded
 from netspec.sources.prefetch import cores
 
 IMAGES = 24

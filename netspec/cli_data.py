@@ -143,7 +143,7 @@ def prepare(ctx: click.Context, name: str, folder: str | None, convert: bool, sb
 
     Lists that follow from others are written. Exit status 1 if the set is not ready.
     """
-    from netspec.sources.prepare import prepare as look
+    from netspec.sources.sets.prepare import prepare as look
 
     report = look(name, folder, convert, sbd, _watched)
     for line in report.lines:

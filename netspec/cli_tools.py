@@ -67,7 +67,7 @@ def convert_imageset(root: str, listed: str, database: str, encoded: bool, **fla
 def compute_image_mean(database: str, out: str | None, backend: str) -> None:
     """Print the mean of each channel of a database; write the mean image, too."""
     from netspec.sources.convert import backend_of, mean_image, samples_of_database, write_mean
-    from netspec.sources.databases import BACKENDS
+    from netspec.sources.images.databases import BACKENDS
 
     with Log() as log:
         found = backend_of(Path(database))

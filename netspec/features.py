@@ -11,9 +11,9 @@ import numpy as np
 from netspec.errors import SourceError, require
 from netspec.layers.base import text
 from netspec.runtime.module import Net
-from netspec.sources.databases import Record, new_database
-from netspec.sources.datum import write_floats
 from netspec.sources.feed import Feed
+from netspec.sources.images.databases import Record, new_database
+from netspec.sources.images.datum import write_floats
 
 _MOST_AXES = 4
 

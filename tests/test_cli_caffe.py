@@ -32,7 +32,7 @@ from netspec.report import Report
 from netspec.runtime import devices
 from netspec.session import Options
 from netspec.solving.cluster import Scale
-from netspec.sources.databases import open_database
+from netspec.sources.images.databases import open_database
 from netspec.weights.caffemodel import read_weights
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -17,7 +17,7 @@ from netspec.sources.convert import (
     samples_of_list,
     write_mean,
 )
-from netspec.sources.databases import BACKENDS, open_database, write_database
+from netspec.sources.images.databases import BACKENDS, open_database, write_database
 
 FILES = Path(__file__).parent / "golden" / "data" / "files"
 LISTED = Listed(FILES / "list.txt", f"{FILES}/imgs/")

@@ -15,8 +15,8 @@ from netspec import cli_data
 from netspec.cli import main
 from netspec.proto.layers_pb2 import DataParameter, Datum
 from netspec.segmentation.synthetic import write_dataset
-from netspec.sources.databases import open_database
-from netspec.sources.transform import read_mean
+from netspec.sources.images.databases import open_database
+from netspec.sources.images.transform import read_mean
 
 FILES = Path(__file__).parent / "golden" / "data" / "files"
 PICTURES = (np.arange(5 * 6 * 7 * 3) % 251).astype(np.uint8).reshape(5, 6, 7, 3)

@@ -19,11 +19,11 @@ from netspec.errors import Place, SourceError
 from netspec.frontend.prototxt import parse_net, read_net
 from netspec.proto.layers_pb2 import TEST, TRAIN, BlobProto, Datum
 from netspec.sources import Prefetch, Source, open_source
-from netspec.sources.databases import LMDB
-from netspec.sources.decode import read_channels
-from netspec.sources.order import Passes
-from netspec.sources.resize import resize
-from netspec.sources.transform import Transform, read_mean
+from netspec.sources.images.databases import LMDB
+from netspec.sources.images.decode import read_channels
+from netspec.sources.images.resize import resize
+from netspec.sources.images.transform import Transform, read_mean
+from netspec.sources.sampling import Passes
 
 GOLDEN = Path(__file__).parent / "golden" / "data"
 FILES = GOLDEN / "files"

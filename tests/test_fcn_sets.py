@@ -15,7 +15,7 @@ from netspec.errors import Place, SourceError
 from netspec.proto.layers_pb2 import TEST, LayerParameter, PythonParameter
 from netspec.sources import Source
 from netspec.sources.base import open_source
-from netspec.sources.prepare import DATA_SETS, Report, prepare
+from netspec.sources.sets.prepare import DATA_SETS, Report, prepare
 
 SIZE = WIDTH, HEIGHT = 5, 3
 SCENES = "spatial_envelope_256x256_static_8outdoorcategories"

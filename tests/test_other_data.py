@@ -21,8 +21,8 @@ from netspec.formats import protobuf_wire
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST, BlobProto
 from netspec.sources import Source, open_source
-from netspec.sources.memory import MemoryData
-from netspec.sources.resize import resize
+from netspec.sources.images.resize import resize
+from netspec.sources.readers.memory_data import MemoryData
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "data"
 

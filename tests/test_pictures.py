@@ -14,7 +14,7 @@ from netspec.cli import main
 from netspec.errors import GraphError, SourceError
 from netspec.segmentation.pictures import Picture, gather, named
 from netspec.segmentation.timing import stage_times, stages
-from netspec.sources.decode import MEAN, preprocess, read_image, read_photo
+from netspec.sources.images.decode import MEAN, preprocess, read_image, read_photo
 from netspec.weights.caffemodel import write_weights
 
 NET = """layer { name: "in" type: "Input" top: "data"

@@ -17,8 +17,8 @@ from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST
 from netspec.sources import Source, open_source
 from netspec.sources.feed import Feed
-from netspec.sources.python import PythonData
-from netspec.sources.segmentation import VOCSegData
+from netspec.sources.readers.python_layer import PythonData
+from netspec.sources.sets.base import VOCSegData
 
 MODULE = '''
 import caffe

@@ -36,7 +36,7 @@ from netspec.solving.mesh import Fed, Mesh
 from netspec.solving.peers import Peers
 from netspec.sources.base import Batch, ParallelSource
 from netspec.sources.feed import Feed
-from netspec.sources.share import Share
+from netspec.sources.shard import Share
 from netspec.weights.caffemodel import read_weights
 
 ROOT = Path(__file__).parents[1]

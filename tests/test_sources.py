@@ -18,8 +18,8 @@ from netspec.frontend.prototxt import parse_net, read_net
 from netspec.layers.base import Labels
 from netspec.proto.layers_pb2 import TEST
 from netspec.sources import Batch, Prefetch, Source, check_labels, open_source
-from netspec.sources.decode import preprocess
 from netspec.sources.feed import shapes_of_sources
+from netspec.sources.images.decode import preprocess
 
 GOLDEN = Path(__file__).parent / "golden" / "data"
 CAMVID = Path(__file__).resolve().parents[2] / "shared" / "camvid"

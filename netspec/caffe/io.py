@@ -14,7 +14,7 @@ from netspec.caffe.transformer import oversample as oversample
 from netspec.caffe.transformer import resize_image as resize_image
 from netspec.errors import SourceError
 from netspec.proto.layers_pb2 import BlobProto, BlobProtoVector, Datum
-from netspec.sources.decode import read_image
+from netspec.sources.images.decode import read_image
 
 # Of red, green and blue.
 _LUMINANCE = (0.2125, 0.7154, 0.0721)

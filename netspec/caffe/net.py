@@ -25,7 +25,7 @@ from netspec.layers.base import text
 from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.runtime.module import Net as Module
 from netspec.sources.feed import Feed
-from netspec.sources.memory import MemoryData
+from netspec.sources.readers.memory_data import MemoryData
 from netspec.weights.caffemodel import copy_into, put_weights, read_weights, write_weights
 
 

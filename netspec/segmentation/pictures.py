@@ -22,8 +22,8 @@ from netspec.formats.palette import overlay, save, save_indexed
 from netspec.runtime.module import Net
 from netspec.segmentation.predict import MEAN, Plan, Segmenter
 from netspec.sources.base import locate
-from netspec.sources.decode import read_photo
-from netspec.sources.segmentation import read_names
+from netspec.sources.images.decode import read_photo
+from netspec.sources.sets.base import read_names
 
 LISTS = (".txt", ".lst")
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")

@@ -19,8 +19,8 @@ from netspec.proto.layers_pb2 import TEST
 from netspec.runtime.module import Net
 from netspec.runtime.size_buckets import Frames
 from netspec.segmentation.tiles import Tile, Tiling, largest, live_bytes, tiling
-from netspec.sources.decode import MEAN as MEAN
-from netspec.sources.decode import preprocess as preprocess
+from netspec.sources.images.decode import MEAN as MEAN
+from netspec.sources.images.decode import preprocess as preprocess
 
 MEMORY = 4 << 30
 """How many bytes one run may take, by an estimate, before an image is cut into tiles."""

@@ -27,7 +27,7 @@ from netspec.solving.peers import Peers
 from netspec.solving.program import Batch, Program
 from netspec.solving.spread import AXIS, Spread
 from netspec.sources.base import LayerSource
-from netspec.sources.share import Share
+from netspec.sources.shard import Share
 
 AnyTree = TypeVar("AnyTree")
 Feeds = Mapping[str, Any]

@@ -22,11 +22,11 @@ from netspec.formats.atomic import whole
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import BlobProto, DataParameter
 from netspec.sources.base import locate
-from netspec.sources.databases import BACKENDS, Record, open_database, write_database
-from netspec.sources.datum import read_datum, write_datum, write_encoded
-from netspec.sources.images import find_listed, read_list, read_listed
-from netspec.sources.order import Passes
-from netspec.sources.samples import Sample
+from netspec.sources.images.batches import Sample
+from netspec.sources.images.databases import BACKENDS, Record, open_database, write_database
+from netspec.sources.images.datum import read_datum, write_datum, write_encoded
+from netspec.sources.readers.image_list import find_listed, read_list, read_listed
+from netspec.sources.sampling import Passes
 
 # Passes items on, and may show how many of how many are done.
 Watch = Callable[[Iterable[Any], int], Iterable[Any]]

@@ -21,7 +21,7 @@ from netspec.sources.base import (
 )
 from netspec.sources.checks import check_labels
 from netspec.sources.prefetch import Prefetch, cores
-from netspec.sources.skipping import Skipping, step_over
+from netspec.sources.skip_corrupt import Skipping, step_over
 
 # Each batch read ahead takes memory.
 _MOST_AHEAD = 8

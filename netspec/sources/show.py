@@ -15,7 +15,7 @@ from netspec.frontend.graph import Node
 from netspec.frontend.shapes import KnownShapes
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Batch, Source, open_source
-from netspec.sources.pixels import labels_of, pixels
+from netspec.sources.images.untransform import labels_of, pixels
 
 
 class Piece(NamedTuple):

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from netspec.errors import SourceError, fail
 from netspec.sources.base import register
-from netspec.sources.classes import NYUD
-from netspec.sources.decode import preprocess, read_grey, read_image
-from netspec.sources.matlab import counted_from_one, read_matrix
-from netspec.sources.segmentation import Part, SegmentationSource, Setting
+from netspec.sources.images.decode import preprocess, read_grey, read_image
+from netspec.sources.sets.base import Part, SegmentationSource, Setting
+from netspec.sources.sets.class_names import NYUD
+from netspec.sources.sets.matlab import counted_from_one, read_matrix
 
 # Means of the published layer, in single precision as there: of blue, green and red; of
 # disparity, height and angle; of the logarithm of depth.

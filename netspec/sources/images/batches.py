@@ -18,8 +18,8 @@ from netspec.errors import Place, SourceError, counted, fail, require
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Batch, Job, ParallelSource, require_keys
-from netspec.sources.order import settle_seed
-from netspec.sources.transform import Transform
+from netspec.sources.images.transform import Transform
+from netspec.sources.sampling import settle_seed
 
 # Settings that layers once had of their own, and their names in transform_param.
 MOVED = {"scale": "scale", "mean_file": "mean_file", "crop_size": "crop_size", "mirror": "mirror"}

@@ -16,7 +16,7 @@ from netspec.errors import SourceError, WeightsError, counted, fail, require, un
 from netspec.formats import protobuf_wire
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import TRAIN, TransformationParameter
-from netspec.sources.order import generator
+from netspec.sources.sampling import generator
 
 
 class Transform:

@@ -19,7 +19,7 @@ from netspec.layers.data import DummyData as Layer
 from netspec.layers.fillers import fill
 from netspec.proto.layers_pb2 import FillerParameter, LayerParameter
 from netspec.sources.base import Batch, LayerSource, register, require_keys
-from netspec.sources.order import settle_seed
+from netspec.sources.sampling import settle_seed
 
 
 @register("DummyData")

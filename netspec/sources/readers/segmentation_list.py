@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from netspec.errors import Place, SourceError, counted, fail, require, unreadable
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import LayerParameter
-from netspec.sources.augment import Augment
 from netspec.sources.base import Batch, Job, ParallelSource, register, require_keys
 from netspec.sources.checks import require_files
-from netspec.sources.decode import read_image, read_labels
-from netspec.sources.images import find_listed
-from netspec.sources.order import Passes, settle_seed
+from netspec.sources.images.augment import Augment
+from netspec.sources.images.decode import read_image, read_labels
+from netspec.sources.readers.image_list import find_listed
+from netspec.sources.sampling import Passes, settle_seed
 
 
 class Pair(NamedTuple):

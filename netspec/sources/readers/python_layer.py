@@ -41,7 +41,7 @@ from netspec.layers.base import Shape
 from netspec.layers.python_class import HostBlob, User
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import REGISTRY, Batch, LayerSource, register, require_keys
-from netspec.sources.order import settle_seed
+from netspec.sources.sampling import settle_seed
 
 _LOG = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from netspec.errors import Place, SourceError, fail, nearest, require, unreadabl
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Batch, LayerSource, locate, register, require_keys
-from netspec.sources.order import require_same_kind, settle_seed
+from netspec.sources.sampling import require_same_kind, settle_seed
 
 
 class _File(NamedTuple):

@@ -19,19 +19,19 @@ from netspec.layers.base import Labels
 from netspec.proto.layers_pb2 import TEST, LayerParameter, PythonParameter
 from netspec.sources.base import REGISTRY, Source
 from netspec.sources.checks import check_labels
-from netspec.sources.context import PASCALContextSegData
 from netspec.sources.convert import Watch, unwatched
-from netspec.sources.decode import MEAN
-from netspec.sources.matlab import VOID
-from netspec.sources.nyud import KINDS, NYUDSegData
-from netspec.sources.segmentation import (
+from netspec.sources.images.decode import MEAN
+from netspec.sources.sets.base import (
     SBDDSegData,
     SegmentationSource,
     VOCSegData,
     read_names,
     read_sbd_labels,
 )
-from netspec.sources.siftflow import SCENES, SIFTFlowSegData
+from netspec.sources.sets.matlab import VOID
+from netspec.sources.sets.nyud import KINDS, NYUDSegData
+from netspec.sources.sets.pascal_context import PASCALContextSegData
+from netspec.sources.sets.siftflow import SCENES, SIFTFlowSegData
 
 Settings = Mapping[str, Any]
 # Scenes without annotations, which the published lists leave out.

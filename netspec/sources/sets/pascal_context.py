@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from netspec.errors import SourceError, fail, nearest, require, unreadable
 from netspec.sources.base import register
-from netspec.sources.decode import preprocess, read_image
-from netspec.sources.matlab import VOID, read_matrix
-from netspec.sources.segmentation import Part, SegmentationSource
+from netspec.sources.images.decode import preprocess, read_image
+from netspec.sources.sets.base import Part, SegmentationSource
+from netspec.sources.sets.matlab import VOID, read_matrix
 
 # Of blue, green and red, in single precision as in the published layer.
 MEAN = np.array((104.007, 116.669, 122.679), np.float32).tolist()

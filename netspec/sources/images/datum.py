@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from netspec.errors import SourceError, fail, require
 from netspec.layers.base import text
 from netspec.proto.layers_pb2 import Datum
-from netspec.sources.decode import read_channels
-from netspec.sources.samples import Sample
+from netspec.sources.images.batches import Sample
+from netspec.sources.images.decode import read_channels
 
 
 def read_datum(record: bytes, color: bool | None, name: str) -> Sample:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.sources.base import register
-from netspec.sources.classes import SIFTFLOW
-from netspec.sources.decode import preprocess, read_image
-from netspec.sources.matlab import counted_from_one, read_matrix
-from netspec.sources.segmentation import Part, SegmentationSource
+from netspec.sources.images.decode import preprocess, read_image
+from netspec.sources.sets.base import Part, SegmentationSource
+from netspec.sources.sets.class_names import SIFTFLOW
+from netspec.sources.sets.matlab import counted_from_one, read_matrix
 
 # Of blue, green and red, in single precision as in the published layer.
 MEAN = np.array((114.578, 115.294, 108.353), np.float32).tolist()

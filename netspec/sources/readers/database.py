@@ -12,9 +12,9 @@ from typing import Any
 from netspec.errors import Place, SourceError, fail, require
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Job, register
-from netspec.sources.databases import Found, open_database
-from netspec.sources.datum import read_datum
-from netspec.sources.samples import MOVED, SampleSource, Unread, refuse_moved
+from netspec.sources.images.batches import MOVED, SampleSource, Unread, refuse_moved
+from netspec.sources.images.databases import Found, open_database
+from netspec.sources.images.datum import read_datum
 
 
 @register("Data")

@@ -13,9 +13,9 @@ from PIL import Image, ImageEnhance
 from netspec.errors import SourceError, counted, require
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import TRAIN, LayerParameter
-from netspec.sources.decode import subtract_mean
-from netspec.sources.order import generator
-from netspec.sources.transform import read_mean
+from netspec.sources.images.decode import subtract_mean
+from netspec.sources.images.transform import read_mean
+from netspec.sources.sampling import generator
 
 # In the order in which they are applied, and in which their factors are drawn.
 _ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)

@@ -21,10 +21,10 @@ from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import About, Batch, Job, ParallelSource, register
 from netspec.sources.checks import require_files
-from netspec.sources.classes import VOC
-from netspec.sources.decode import preprocess, read_image, read_labels
-from netspec.sources.matlab import as_indices, read_matrix
-from netspec.sources.order import Order, settle_seed
+from netspec.sources.images.decode import preprocess, read_image, read_labels
+from netspec.sources.sampling import Order, settle_seed
+from netspec.sources.sets.class_names import VOC
+from netspec.sources.sets.matlab import as_indices, read_matrix
 
 
 class Setting(NamedTuple):

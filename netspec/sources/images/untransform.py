@@ -12,17 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from netspec.layers.base import REGISTRY
 from netspec.proto.layers_pb2 import TransformationParameter
-from netspec.sources import decode, nyud, siftflow
 from netspec.sources.base import Batch, LayerSource, Source
-from netspec.sources.context import PASCALContextSegData
-from netspec.sources.listed import SegmentationData
-from netspec.sources.matlab import VOID
-from netspec.sources.nyud import NYUDSegData
-from netspec.sources.samples import SampleSource
-from netspec.sources.segmentation import SegmentationSource
-from netspec.sources.siftflow import SIFTFlowSegData
-from netspec.sources.transform import Transform, read_mean
-from netspec.sources.window import WindowData
+from netspec.sources.images import decode
+from netspec.sources.images.batches import SampleSource
+from netspec.sources.images.transform import Transform, read_mean
+from netspec.sources.readers.segmentation_list import SegmentationData
+from netspec.sources.readers.windows import WindowData
+from netspec.sources.sets import nyud, siftflow
+from netspec.sources.sets.base import SegmentationSource
+from netspec.sources.sets.matlab import VOID
+from netspec.sources.sets.nyud import NYUDSegData
+from netspec.sources.sets.pascal_context import PASCALContextSegData
+from netspec.sources.sets.siftflow import SIFTFlowSegData
 
 
 @singledispatch

@@ -19,12 +19,12 @@ from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter, TransformationParameter
 from netspec.sources.base import Batch, Job, ParallelSource, register, require_keys
 from netspec.sources.checks import require_files
-from netspec.sources.decode import read_channels
-from netspec.sources.order import generator, settle_seed
-from netspec.sources.resize import resize
-from netspec.sources.samples import MOVED, refuse_moved
-from netspec.sources.transform import read_mean
-from netspec.sources.window_file import CHANNELS, Window, read_windows
+from netspec.sources.images.batches import MOVED, refuse_moved
+from netspec.sources.images.decode import read_channels
+from netspec.sources.images.resize import resize
+from netspec.sources.images.transform import read_mean
+from netspec.sources.readers.window_file import CHANNELS, Window, read_windows
+from netspec.sources.sampling import generator, settle_seed
 
 MODES = ("warp", "square")
 

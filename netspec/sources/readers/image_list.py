@@ -19,10 +19,10 @@ from netspec.errors import Place, SourceError, counted, fail, require, unreadabl
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import register
 from netspec.sources.checks import require_files
-from netspec.sources.decode import read_channels
-from netspec.sources.order import Passes, generator
-from netspec.sources.resize import resize
-from netspec.sources.samples import MOVED, Sample, SampleSource, Unread, refuse_moved
+from netspec.sources.images.batches import MOVED, Sample, SampleSource, Unread, refuse_moved
+from netspec.sources.images.decode import read_channels
+from netspec.sources.images.resize import resize
+from netspec.sources.sampling import Passes, generator
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 

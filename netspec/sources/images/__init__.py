@@ -1,0 +1,1 @@
+"""Pixels: decoding, sizing, augmenting."""
