@@ -29,8 +29,8 @@ from netspec.errors import Place
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TRAIN, DataParameter, Datum
 from netspec.segmentation.synthetic import CLASSES, write_dataset
-from netspec.solving.loop import Solver
-from netspec.solving.program import Micro
+from netspec.solving.solver import Solver
+from netspec.solving.step import Micro
 from netspec.sources import Prefetch, Source, open_source
 from netspec.sources.images.databases import write_database
 from netspec.sources.images.datum import write_datum, write_encoded

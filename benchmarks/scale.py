@@ -21,7 +21,7 @@ from benchmarks.figures import Row, machine, tell
 from benchmarks.rounds import Rate, Run, rates
 
 if TYPE_CHECKING:
-    from netspec.solving.loop import Solver
+    from netspec.solving.solver import Solver
 
 NET = """
 layer {{ name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {{
@@ -53,8 +53,8 @@ def measure(size: int, width: int, steps: int, rounds: int) -> list[Row]:
     """A row for each number of devices, whole and in parts; the runs take turns."""
     import jax
 
-    from netspec.solving.loop import Solver
-    from netspec.solving.mesh import Mesh
+    from netspec.solving.distributed.mesh import Mesh
+    from netspec.solving.solver import Solver
 
     devices = jax.devices()
     with ExitStack() as stack:

@@ -21,7 +21,7 @@ from unittest.mock import patch
 import click
 
 from netspec.segmentation.synthetic import write_dataset
-from netspec.solving.loop import Solver
+from netspec.solving.solver import Solver
 
 ROOT = Path(__file__).resolve().parents[1]
 NET = ROOT / "nets" / "voc-fcn8s" / "train.prototxt"

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from netspec.build import load as load
     from netspec.errors import NetSpecError as NetSpecError
     from netspec.runtime.module import Net as Net
-    from netspec.solving.loop import Solver as Solver
+    from netspec.solving.solver import Solver as Solver
 
 __version__ = "0.1.0"
 
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Net": "netspec.runtime.module",
     "NetSpecError": "netspec.errors",
-    "Solver": "netspec.solving.loop",
+    "Solver": "netspec.solving.solver",
     "load": "netspec.build",
 }
 

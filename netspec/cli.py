@@ -65,7 +65,7 @@ def main() -> None:
 def solve(solver: str, **options: Any) -> None:
     """Train the net of SOLVER, a solver prototxt."""
     from netspec.session import Options, run
-    from netspec.solving.cluster import Scale
+    from netspec.solving.distributed.launch import Scale
 
     keep_programs()
     scale = Scale(**{name: options.pop(name) for name in Scale.__dataclass_fields__})

@@ -74,7 +74,7 @@ def train(solver: str, gpu: str, log_dir: str, **flags: Any) -> None:
     """Train the net of a solver, or go on from a snapshot."""
     require(solver, "train needs a solver: --solver=solver.prototxt", NetSpecError)
     from netspec.session import Options, run
-    from netspec.solving.cluster import Scale
+    from netspec.solving.distributed.launch import Scale
 
     with Log(log_dir) as log:
         count = _train_on(log, gpu, solver)

@@ -25,10 +25,10 @@ from netspec.inspect.summary import summarise
 from netspec.layers.base import text
 from netspec.runtime.memory import Prediction, capacity, predict, size
 from netspec.solving import updates
+from netspec.solving.callback import Listener, Step
 from netspec.solving.evaluation import Evaluation
-from netspec.solving.listener import Listener, Step
 from netspec.solving.log import figures, images_a_step, is_displayed
-from netspec.solving.loop import Solver
+from netspec.solving.solver import Solver
 
 if TYPE_CHECKING:
     from netspec.weights.caffemodel import Copied

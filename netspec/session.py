@@ -19,12 +19,13 @@ from netspec.report import Report, lasting, memory_doubts, plan, predicted
 from netspec.runtime.compile_cache import Compiles
 from netspec.runtime.compute_policy import Manner
 from netspec.runtime.memory import size
-from netspec.solving import regime, store
-from netspec.solving.cluster import Scale, joined
-from netspec.solving.listener import Listener, Listeners, Step
+from netspec.solving import settings
+from netspec.solving.callback import Listener, Listeners, Step
+from netspec.solving.distributed.launch import Scale, joined
+from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.log import JsonLog, TensorBoardLog
-from netspec.solving.loop import Solver
-from netspec.solving.mesh import Mesh
+from netspec.solving.snapshots import store
+from netspec.solving.solver import Solver
 from netspec.weights.caffemodel import Copied
 
 
@@ -109,7 +110,7 @@ def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
         told = [_Compiled(compiles, report), _Measured(report)]
         solver.listener = Listeners([*told, report, *_logs(solver, options, report)])
         signals.hand_to(solver)
-        for doubt in regime.doubts(solver.text):
+        for doubt in settings.doubts(solver.text):
             solver.listener.warn(doubt)
         try:
             solver.solve(until)

@@ -10,9 +10,9 @@ import numpy as np
 
 from netspec.errors import NetSpecError
 from netspec.runtime.compute_policy import Manner
-from netspec.solving.cluster import Scale, joined
-from netspec.solving.loop import Solver
-from netspec.solving.mesh import Mesh
+from netspec.solving.distributed.launch import Scale, joined
+from netspec.solving.distributed.mesh import Mesh
+from netspec.solving.solver import Solver
 
 SOLVER = (
     'net: "{net}.prototxt" base_lr: 0.01 lr_policy: "fixed" {rule} weight_decay: 0.01 '

@@ -31,7 +31,7 @@ from netspec.proto.net_pb2 import NetParameter
 from netspec.report import Report
 from netspec.runtime import devices
 from netspec.session import Options
-from netspec.solving.cluster import Scale
+from netspec.solving.distributed.launch import Scale
 from netspec.sources.images.databases import open_database
 from netspec.weights.caffemodel import read_weights
 

@@ -17,7 +17,7 @@ from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST
 from netspec.runtime.module import Net
-from netspec.solving.snapshot import State, read_state, write_state
+from netspec.solving.snapshots.solverstate import State, read_state, write_state
 from netspec.weights.caffemodel import copy_into, read_weights, write_weights
 
 PLACES = 200

@@ -21,7 +21,7 @@ from netspec.frontend.prototxt import write
 from netspec.frontend.shapes import ParamKey
 from netspec.proto.layers_pb2 import BlobProto
 from netspec.proto.net_pb2 import NetParameter
-from netspec.solving.loop import Solver
+from netspec.solving.solver import Solver
 from netspec.weights.caffemodel import Copied, read_weights, write_weights
 
 ROOT = Path(__file__).resolve().parents[1]

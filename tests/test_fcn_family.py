@@ -22,7 +22,7 @@ from netspec.runtime.masked_shapes import Framed
 from netspec.runtime.module import Net
 from netspec.runtime.run import run
 from netspec.runtime.size_buckets import Frames
-from netspec.solving.loop import Solver
+from netspec.solving.solver import Solver
 
 # Odd, and others when rounded up.
 ODD = (61, 37)

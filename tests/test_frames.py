@@ -14,9 +14,9 @@ from netspec.errors import LayerError
 from netspec.runtime.compile_cache import Compiles
 from netspec.runtime.size_buckets import Frames
 from netspec.segmentation.predict import predict
+from netspec.solving.callback import Listener
 from netspec.solving.evaluation import Evaluation, evaluate
-from netspec.solving.listener import Listener
-from netspec.solving.loop import Solver
+from netspec.solving.solver import Solver
 from netspec.sources.feed import Feed
 
 # Of rounded-up sizes there are three: 32x48, 48x32, 48x48. The first is a program's own.

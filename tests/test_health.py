@@ -16,9 +16,9 @@ from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.module import Net
-from netspec.solving.debug_info import debug_info_lines
-from netspec.solving.health import Look, culprit, look
-from netspec.solving.stuck import StuckWatch, chance, why_stuck
+from netspec.solving.diagnosis.debug_info import debug_info_lines
+from netspec.solving.diagnosis.not_finite import Look, culprit, look
+from netspec.solving.diagnosis.stuck import StuckWatch, chance, why_stuck
 
 X = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
 LABEL = np.array([1, 3], np.float32)

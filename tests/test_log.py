@@ -23,10 +23,10 @@ from netspec.frontend.shapes import infer
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.report import Report, lasting
 from netspec.segmentation.score import Metrics
+from netspec.solving.callback import Step
 from netspec.solving.evaluation import Evaluation
-from netspec.solving.listener import Step
 from netspec.solving.log import JsonLog, TensorBoardLog
-from netspec.solving.loop import Solver
+from netspec.solving.solver import Solver
 
 NET = """
 name: "small"

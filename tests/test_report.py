@@ -17,9 +17,9 @@ from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.report import Report, glog_prefix
+from netspec.solving.callback import Step
 from netspec.solving.evaluation import Evaluation
-from netspec.solving.listener import Step
-from netspec.solving.loop import Solver
+from netspec.solving.solver import Solver
 
 NET = """
 layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: [4, 3] } } }

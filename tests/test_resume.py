@@ -20,9 +20,9 @@ from netspec.errors import SolverError, SourceError, WeightsError
 from netspec.formats import manifest
 from netspec.frontend.shapes import ParamKey
 from netspec.proto.net_pb2 import NetParameter
-from netspec.solving import store
-from netspec.solving.listener import Listener
-from netspec.solving.loop import Solver
+from netspec.solving.callback import Listener
+from netspec.solving.snapshots import store
+from netspec.solving.solver import Solver
 from netspec.weights.caffemodel import read_weights
 
 # Rows are shuffled, units are dropped at random, statistics run, an LSTM remembers.

@@ -26,14 +26,14 @@ from netspec import build
 from netspec.errors import Place, SolverError, SourceError, require
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import TRAIN, LayerParameter
-from netspec.solving import meeting
-from netspec.solving.cluster import Scale, joined
+from netspec.solving.callback import Listener
+from netspec.solving.distributed import rendezvous
+from netspec.solving.distributed.launch import Scale, joined
+from netspec.solving.distributed.mesh import Fed, Mesh
+from netspec.solving.distributed.peers import Peers
+from netspec.solving.distributed.rendezvous import Where, free_port, meet
 from netspec.solving.evaluation import Evaluation
-from netspec.solving.listener import Listener
-from netspec.solving.loop import Solver
-from netspec.solving.meeting import Where, free_port, meet
-from netspec.solving.mesh import Fed, Mesh
-from netspec.solving.peers import Peers
+from netspec.solving.solver import Solver
 from netspec.sources.base import Batch, ParallelSource
 from netspec.sources.feed import Feed
 from netspec.sources.shard import Share
@@ -528,7 +528,7 @@ def test_what_one_process_cannot_read_ends_all() -> None:
 
 
 def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting, "_MEETING", 1)
+    monkeypatch.setattr(rendezvous, "_MEETING", 1)
     port = free_port()
     here = (["127.0.0.1"], port)
     with pytest.raises(SolverError, match=f"^process 1 of 2 did not .* 1 s: 127.0.0.1:{port}: "):
@@ -538,7 +538,7 @@ def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) 
     busy = f"^process 0 cannot listen at port {port}: Address"
     with socket.create_server(("127.0.0.1", port)), pytest.raises(SolverError, match=busy):
         meet(0, 2, here)
-    monkeypatch.setattr(meeting, "_MEETING", 20)
+    monkeypatch.setattr(rendezvous, "_MEETING", 20)
     with ThreadPoolExecutor(3) as pool:
         zero, one = pool.submit(meet, 0, 3, here), pool.submit(meet, 1, 3, here)
         peers = one.result()

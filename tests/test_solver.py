@@ -18,17 +18,17 @@ from netspec.frontend.upgrade import upgrade_solver
 from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.proto.net_pb2 import NetParameter
 from netspec.proto.solver_pb2 import SolverParameter, SolverState
-from netspec.solving import regime
+from netspec.solving import settings
+from netspec.solving.callback import Listener, Step
 from netspec.solving.evaluation import Evaluation, evaluate
-from netspec.solving.listener import Listener, Step
-from netspec.solving.loop import Solver
-from netspec.solving.snapshot import (
+from netspec.solving.snapshots.solverstate import (
     State,
     check_writable,
     find_weights,
     read_state,
     write_state,
 )
+from netspec.solving.solver import Solver
 
 # ROWS of x are fed in turn; the loss is 0.5 sum(y^2) of y = w x, for w of (2, 3).
 ROWS = np.array([[1, 2, -1], [0, 1, 3], [-2, 1, 1], [2, 0, 1], [1, -1, 1]], np.float32)
@@ -356,7 +356,7 @@ def test_max_iter_counts_all_updates() -> None:
 def test_what_hardly_anybody_means(folder: Path, settings: str, doubts: list[str]) -> None:
     path = folder / "odd.prototxt"
     path.write_text(f"# Mine.\n{settings}")
-    assert regime.doubts(read_solver(path)) == [f"{path}:{doubt}" for doubt in doubts]
+    assert settings.doubts(read_solver(path)) == [f"{path}:{doubt}" for doubt in doubts]
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_a_net_that_cannot_learn_is_not_trained(before: str, after: str, message
 )
 def test_whether_a_test_is_due(start: int, limit: int, initialization: bool, due: bool) -> None:
     param = SolverParameter(test_iter=[1], test_interval=10, test_initialization=initialization)
-    assert regime.tests_before(param, start, limit) is due
+    assert settings.tests_before(param, start, limit) is due
 
 
 def test_missing_test_data_is_found_before_the_first_update() -> None:
@@ -855,7 +855,7 @@ def test_a_state_cut_anywhere(end: str) -> None:
 
 def texts(settings: str) -> tuple[Any, list[Any]]:
     Path("solver.prototxt").write_text(settings)
-    return regime.net_texts(upgrade_solver(read_solver("solver.prototxt")))
+    return settings.net_texts(upgrade_solver(read_solver("solver.prototxt")))
 
 
 def inline(name: str) -> str:
@@ -907,7 +907,7 @@ def test_nets_are_found_beside_the_solver() -> None:
     Path("there").mkdir()
     Path("net.prototxt").rename("there/net.prototxt")
     Path("there/solver.prototxt").write_text('net: "net.prototxt"')
-    train, _ = regime.net_texts(upgrade_solver(read_solver("there/solver.prototxt")))
+    train, _ = settings.net_texts(upgrade_solver(read_solver("there/solver.prototxt")))
     assert train[0].file == "there/net.prototxt"
 
 

@@ -17,8 +17,8 @@ from netspec.frontend.shapes import ParamKey
 from netspec.frontend.upgrade import upgrade_solver_type
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.report import Report
-from netspec.solving.listener import Listener
-from netspec.solving.loop import Solver as Loop
+from netspec.solving.callback import Listener
+from netspec.solving.solver import Solver as Loop
 from netspec.solving.updates import Tree
 
 

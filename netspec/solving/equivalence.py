@@ -22,7 +22,7 @@ from netspec.formats.atomic import whole
 from netspec.frontend.prototxt import read_solver, rewrite_solver
 from netspec.frontend.upgrade import upgrade_solver_type
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.solving import regime
+from netspec.solving import settings
 from netspec.solving.schedules import gamma_in_parts
 
 # What is counted in iterations.
@@ -142,7 +142,7 @@ def equivalent(solver: SolverParameter, target: Target) -> tuple[SolverParameter
 
 
 def _check(solver: SolverParameter, target: Target, iter_size: int) -> None:
-    regime.check(solver)
+    settings.check(solver)
     require(
         solver.type in _TYPES,
         f"type \"{solver.type}\": p^(1/k) = p'^(1/k') is about {' and '.join(_TYPES)}",

@@ -31,11 +31,11 @@ from numpy.typing import ArrayLike
 from netspec import __version__
 from netspec.errors import SolverError, unreadable
 from netspec.segmentation.score import Metrics
+from netspec.solving.callback import Listener, Step
 from netspec.solving.evaluation import Evaluation
-from netspec.solving.listener import Listener, Step
 
 if TYPE_CHECKING:
-    from netspec.solving.loop import Solver
+    from netspec.solving.solver import Solver
 
 # Of an output with more numbers than this only the first are told: it is no figure.
 FIGURES = 8

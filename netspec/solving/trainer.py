@@ -20,8 +20,8 @@ from netspec.runtime.module import Net
 from netspec.runtime.run import runnable
 from netspec.runtime.size_buckets import Frames, Given
 from netspec.solving import updates
-from netspec.solving.mesh import Mesh
-from netspec.solving.program import (
+from netspec.solving.distributed.mesh import Mesh
+from netspec.solving.step import (
     Batch,
     Learner,
     Micro,

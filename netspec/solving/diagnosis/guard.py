@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from netspec.errors import SolverError, fail
 from netspec.layers.base import Array
-from netspec.solving.debug_info import debug_info_lines
-from netspec.solving.health import Look, culprit, look
-from netspec.solving.program import Batch, Micro
-from netspec.solving.stuck import StuckWatch, why_stuck
+from netspec.solving.diagnosis.debug_info import debug_info_lines
+from netspec.solving.diagnosis.not_finite import Look, culprit, look
+from netspec.solving.diagnosis.stuck import StuckWatch, why_stuck
+from netspec.solving.step import Batch, Micro
 from netspec.solving.updates import Tree
 
 if TYPE_CHECKING:
-    from netspec.solving.loop import Solver
+    from netspec.solving.solver import Solver
 
 # How many steps may be under way before the host waits for the first: their batches stay in memory.
 _UNDER_WAY = 2

@@ -14,11 +14,11 @@ from jax.sharding import PartitionSpec
 
 from netspec.frontend.shapes import ParamKey
 from netspec.layers.base import Array
-from netspec.solving.program import Learner, Micro, Program
+from netspec.solving.step import Learner, Micro, Program
 from netspec.solving.updates import Tree
 
 if TYPE_CHECKING:
-    from netspec.solving.mesh import Mesh
+    from netspec.solving.distributed.mesh import Mesh
 
 # The mesh's axis, along which batches lie.
 AXIS = "data"

@@ -23,9 +23,9 @@ from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array
 from netspec.runtime.size_buckets import Given, as_shapes, given_of
-from netspec.solving.peers import Peers
-from netspec.solving.program import Batch, Program
-from netspec.solving.spread import AXIS, Spread
+from netspec.solving.distributed.data_parallel_step import AXIS, Spread
+from netspec.solving.distributed.peers import Peers
+from netspec.solving.step import Batch, Program
 from netspec.sources.base import LayerSource
 from netspec.sources.shard import Share
 

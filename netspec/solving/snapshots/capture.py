@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from netspec.formats.manifest import Record
 from netspec.solving.schedules import steps_taken
-from netspec.solving.snapshot import State
-from netspec.solving.store import Snapshot
+from netspec.solving.snapshots.solverstate import State
+from netspec.solving.snapshots.store import Snapshot
 from netspec.solving.trainer import memory_lists
 
 if TYPE_CHECKING:
-    from netspec.solving.loop import Solver
+    from netspec.solving.solver import Solver
 
 
 def capture(solver: Solver) -> Snapshot:

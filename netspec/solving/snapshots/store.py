@@ -21,7 +21,7 @@ from netspec.formats import manifest
 from netspec.formats.atomic import alone, sweep, whole_set
 from netspec.formats.manifest import Record
 from netspec.frontend.shapes import ParamKey, Shapes
-from netspec.solving.snapshot import State, find_weights, put_state, read_state
+from netspec.solving.snapshots.solverstate import State, find_weights, put_state, read_state
 from netspec.weights.caffemodel import Weights, put_weights, read_weights
 
 # The files of a snapshot, in the order in which they go.

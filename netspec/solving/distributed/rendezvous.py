@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from netspec.errors import SolverError, counted, fail
-from netspec.solving.peers import Peers, send_line
+from netspec.solving.distributed.peers import Peers, send_line
 
 # Where process 0 is: names and addresses of its machine, and the port there.
 Where = tuple[Sequence[str], int]

@@ -32,16 +32,17 @@ from netspec.layers.base import Array
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.runtime.module import Net
 from netspec.runtime.size_buckets import Frames, as_shapes
-from netspec.solving import regime, store
-from netspec.solving.capture import capture
+from netspec.solving import settings
+from netspec.solving.callback import Listener, Step
+from netspec.solving.diagnosis.guard import Guard, Pending
+from netspec.solving.distributed.mesh import Fed, Mesh
 from netspec.solving.evaluation import Evaluation
-from netspec.solving.guard import Guard, Pending
-from netspec.solving.listener import Listener, Step
-from netspec.solving.mesh import Fed, Mesh
-from netspec.solving.program import Batch
 from netspec.solving.schedules import check_end, schedule
-from netspec.solving.snapshot import check_writable
-from netspec.solving.store import Found, Store
+from netspec.solving.snapshots import store
+from netspec.solving.snapshots.capture import capture
+from netspec.solving.snapshots.solverstate import check_writable
+from netspec.solving.snapshots.store import Found, Store
+from netspec.solving.step import Batch
 from netspec.solving.testing import TestNets
 from netspec.solving.trainer import Trainer, set_memory
 from netspec.sources.feed import Feed
@@ -78,10 +79,10 @@ class Solver:
         self.param: SolverParameter = self.text.message
         self.listener = listener or Listener()
         with self.text.blamed():
-            regime.check(self.param)
+            settings.check(self.param)
             self.param.iter_size *= self.mesh.size
             self.rate = schedule(self.param)
-            train, tests = regime.net_texts(self.text)
+            train, tests = settings.net_texts(self.text)
         seed = self.param.random_seed if self.param.random_seed >= 0 else _entropy()
         seed = self.mesh.agreed(seed)
         train_graph = self.mesh.prepare(build.graph_of(*train))
@@ -115,7 +116,7 @@ class Solver:
         self.snapshot_wanted = False
         for weights in self.param.weights:
             self.load_weights(weights)
-        for doubt in regime.doubts(self.text):
+        for doubt in settings.doubts(self.text):
             self.listener.warn(doubt)
 
     @staticmethod
@@ -138,7 +139,7 @@ class Solver:
         """
         copied = []
         for name in names.split(","):
-            weights = read_weights(regime.find(self.text.file, name.strip()))
+            weights = read_weights(settings.find(self.text.file, name.strip()))
             copied.append(
                 copy_into(self.net, weights, fc_to_conv=fc_to_conv, skip_misfits=skip_misfits)
             )
@@ -158,7 +159,7 @@ class Solver:
         writes = bool(self.param.snapshot or self.param.snapshot_after_train)
         with self.text.blamed():
             check_end(self.param, limit)
-            regime.check_learns(self.net.graph, list(self.trainer.learned_specs))
+            settings.check_learns(self.net.graph, list(self.trainer.learned_specs))
             if writes and self.mesh.first:
                 check_writable(self.param.snapshot_prefix)
             if writes and self.store.end:
@@ -167,7 +168,7 @@ class Solver:
             self._train(limit)
 
     def _train(self, limit: int) -> None:
-        if regime.tests_before(self.param, self.iteration, limit):
+        if settings.tests_before(self.param, self.iteration, limit):
             self.tests.check()
         self.feed.check(self.net.shapes)
         start = self.iteration
@@ -261,7 +262,7 @@ class Solver:
     def retune(self) -> None:
         """Heed what was changed in `param`; raises SolverError."""
         with self.text.blamed():
-            regime.check(self.param)
+            settings.check(self.param)
             self.rate = schedule(self.param)
             self.trainer.retune()
 

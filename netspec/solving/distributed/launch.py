@@ -15,9 +15,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from netspec.errors import SolverError, counted, fail, require
-from netspec.solving.meeting import Where, free_port, here, meet
-from netspec.solving.mesh import Mesh
-from netspec.solving.peers import Peers
+from netspec.solving.distributed.mesh import Mesh
+from netspec.solving.distributed.peers import Peers
+from netspec.solving.distributed.rendezvous import Where, free_port, here, meet
 
 # Room for what process 0 tells the others of how to reach it.
 _BROADCAST = 1024

@@ -14,7 +14,7 @@ from netspec.solving.evaluation import Evaluation
 from netspec.solving.schedules import Schedule
 
 if TYPE_CHECKING:
-    from netspec.solving.loop import Solver
+    from netspec.solving.solver import Solver
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from netspec.frontend.graph import Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, Labels
 from netspec.runtime.run import Params, run
-from netspec.solving.health import Look, open_bottoms, reached
+from netspec.solving.diagnosis.not_finite import Look, open_bottoms, reached
 
 # How near to chance a loss counts as at chance.
 NEAR = 0.01
