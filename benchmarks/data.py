@@ -28,7 +28,7 @@ from benchmarks.rounds import Run, on_one_core, rates
 from netspec.errors import Place
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TRAIN, DataParameter, Datum
-from netspec.segmentation.synthetic import CLASSES, write_dataset
+from netspec.segmentation.shapes_set import CLASSES, write_dataset
 from netspec.solving.solver import Solver
 from netspec.solving.step import Micro
 from netspec.sources import Prefetch, Source, open_source

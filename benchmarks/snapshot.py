@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import click
 
-from netspec.segmentation.synthetic import write_dataset
+from netspec.segmentation.shapes_set import write_dataset
 from netspec.solving.solver import Solver
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -140,8 +140,8 @@ def draw(net: str, out: str, phase: str | None, shapes: tuple[str, ...]) -> None
 def summary(net: str, phase: str | None, shapes: tuple[str, ...], form: str) -> None:
     """List the layers of NET: shapes, parameters, multiply-adds, activations, what is frozen."""
     from netspec.build import look_at
-    from netspec.inspect.listing import FORMATS
     from netspec.inspect.summary import summarise
+    from netspec.inspect.summary_text import FORMATS
 
     known = look_at(net, phase, dict(map(_shape, shapes)))
     _say_what_is_unknown(known, err=form != "table")
@@ -156,7 +156,7 @@ def summary(net: str, phase: str | None, shapes: tuple[str, ...], form: str) -> 
 def rf(net: str, blob: str | None, phase: str, shapes: tuple[str, ...]) -> None:
     """Tell what the pixels of NET's blobs see: stride, receptive field, offset, least pad."""
     from netspec.build import look_at_inputs, misfit
-    from netspec.inspect.sight import table
+    from netspec.inspect.receptive_field_text import table
 
     known = look_at_inputs(net, phase, dict(map(_shape, shapes)))
     click.echo(table(known, blob))
@@ -200,7 +200,7 @@ def plot(logs: tuple[str, ...], out: str) -> None:
 
     A LOG is a PREFIX.log.jsonl, or the text that netspec or Caffe printed.
     """
-    from netspec.inspect.plot import plot as plot_logs
+    from netspec.inspect.plot_logs import plot as plot_logs
 
     plot_logs(logs, out)
     click.echo(out)
@@ -282,7 +282,7 @@ def _rename(option: str) -> tuple[str, str]:
 @main.command()
 def layers() -> None:
     """List the layer types: what they take, make, learn and compute."""
-    from netspec.inspect.catalogue import table
+    from netspec.inspect.layer_catalogue import table
 
     click.echo(table())
 

@@ -23,7 +23,7 @@ def data() -> None:
 @click.option("--seed", default=0, show_default=True)
 def shapes(folder: str, train: int, val: int, seed: int) -> None:
     """Make a small set of textured shapes in PASCAL VOC's layout in FOLDER."""
-    from netspec.segmentation.synthetic import write_dataset
+    from netspec.segmentation.shapes_set import write_dataset
 
     click.echo(write_dataset(folder, train, val, seed))
 
@@ -118,7 +118,7 @@ def mean(images: str, out: str | None, root: str) -> None:
 def show(net: str, count: int, out: str, phase: str, seed: int) -> None:
     """Draw what NET really gets: images, their mean added back, and labels."""
     from netspec.build import look_at
-    from netspec.inspect.contact import card, write
+    from netspec.inspect.contact_sheet import card, write
     from netspec.sources.show import samples
 
     shown = samples(look_at(net, phase), count, seed)

@@ -26,7 +26,7 @@ def score(net: str, weights: str, save: str | None, dtype: str | None) -> None:
     """
     from netspec.runtime.compute_policy import Manner
     from netspec.runtime.size_buckets import Frames
-    from netspec.segmentation.results import Results, scored_blobs
+    from netspec.segmentation.submission import Results, scored_blobs
     from netspec.solving.evaluation import class_names, evaluate, score_pairs
     from netspec.solving.testing import opened
 
@@ -100,9 +100,9 @@ def segment(
     """
     from netspec.build import load
     from netspec.runtime.size_buckets import Frames
-    from netspec.segmentation.pictures import Wanted, gather, plan_of_first, segment_each
     from netspec.segmentation.predict import MEAN, Segmenter
-    from netspec.segmentation.timing import stage_times
+    from netspec.segmentation.stage_timing import stage_times
+    from netspec.segmentation.write import Wanted, gather, plan_of_first, segment_each
 
     keep_programs()
     compiled = load(net, weights, dtype=dtype or "f32")

@@ -1,7 +1,7 @@
 import pytest
 from cases import CASES
 
-from netspec.inspect.catalogue import Entry, blob_names, entries, table
+from netspec.inspect.layer_catalogue import Entry, blob_names, entries, table
 from netspec.layers import FAMILIES, REGISTRY
 
 

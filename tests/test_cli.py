@@ -21,10 +21,10 @@ from netspec import __version__
 from netspec.build import graph
 from netspec.cli import main
 from netspec.frontend.prototxt import read_net
-from netspec.inspect.catalogue import entries
+from netspec.inspect.layer_catalogue import entries
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.report import Report
-from netspec.segmentation.synthetic import CLASSES, write_dataset
+from netspec.segmentation.shapes_set import CLASSES, write_dataset
 from netspec.weights.caffemodel import read_weights
 
 DATA = """layer {{ name: "data" type: "Python" top: "data" top: "label" include {{ phase: {phase} }}

@@ -13,7 +13,7 @@ from PIL import Image
 from netspec.build import look_at
 from netspec.errors import NetSpecError
 from netspec.formats.palette import colour_map
-from netspec.inspect.contact import Card, Tile, card, sheet, tile, visible, words, write
+from netspec.inspect.contact_sheet import Card, Tile, card, sheet, tile, visible, words, write
 from netspec.sources.show import Sample, samples
 
 FILES = Path(__file__).parent / "golden" / "data" / "files"

@@ -14,7 +14,7 @@ from rich.console import Console
 from netspec import cli_data
 from netspec.cli import main
 from netspec.proto.layers_pb2 import DataParameter, Datum
-from netspec.segmentation.synthetic import write_dataset
+from netspec.segmentation.shapes_set import write_dataset
 from netspec.sources.images.databases import open_database
 from netspec.sources.images.transform import read_mean
 

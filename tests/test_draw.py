@@ -14,8 +14,8 @@ from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import KnownShapes, Shapes, infer, infer_known
 from netspec.inspect import canvas
 from netspec.inspect.canvas import Box, Line, Point, Scene, Size, text_width
-from netspec.inspect.diagram import Entry, Kind, diagram, short
 from netspec.inspect.draw import dot, draw, png, scene, svg
+from netspec.inspect.net_diagram import Entry, Kind, diagram, short
 from netspec.layers.placeholder import create_or_stand_in
 
 ROOT = Path(__file__).resolve().parents[1]

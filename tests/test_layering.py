@@ -5,7 +5,7 @@ import pytest
 
 from netspec.inspect.canvas import Line, trace
 from netspec.inspect.columns import fold
-from netspec.inspect.layering import Layout, Point, Size, Wire, arrange
+from netspec.inspect.layout import Layout, Point, Size, Wire, arrange
 
 BOX = Size(90, 24)
 

@@ -5,8 +5,8 @@ import json
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer, infer_known
-from netspec.inspect.listing import as_json, comma_separated, table
 from netspec.inspect.summary import Summary, summarise
+from netspec.inspect.summary_text import as_json, comma_separated, table
 
 TEXT = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [2, 3, 50, 70] } } }

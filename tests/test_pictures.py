@@ -12,8 +12,8 @@ from PIL import Image
 from netspec.build import graph, load
 from netspec.cli import main
 from netspec.errors import GraphError, SourceError
-from netspec.segmentation.pictures import Picture, gather, named
-from netspec.segmentation.timing import stage_times, stages
+from netspec.segmentation.stage_timing import stage_times, stages
+from netspec.segmentation.write import Picture, gather, named
 from netspec.sources.images.decode import MEAN, preprocess, read_image, read_photo
 from netspec.weights.caffemodel import write_weights
 

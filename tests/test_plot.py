@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from netspec.cli import main
-from netspec.inspect.curves import Curves, read
-from netspec.inspect.plot import figure, plot, render
+from netspec.inspect.plot_logs import figure, plot, render
+from netspec.inspect.read_logs import Curves, read
 
 # As Caffe 1.0 prints them, with average_loss: 2, and as what stands beside the FCNs does.
 CAFFE = """\
@@ -298,8 +298,8 @@ def test_no_state_is_left_behind() -> None:
     script = (
         "import sys, matplotlib\n"
         "matplotlib.rcParams['font.size'] = 33\n"
-        "from netspec.inspect.curves import Curves\n"
-        "from netspec.inspect.plot import render\n"
+        "from netspec.inspect.read_logs import Curves\n"
+        "from netspec.inspect.plot_logs import render\n"
         "found = Curves(); found.loss[0] = 1.0\n"
         "render({'log': found}, 'svg')\n"
         "print('matplotlib.pyplot' in sys.modules, 'jax' in sys.modules,\n"

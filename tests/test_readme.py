@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from netspec.cli import main
-from netspec.segmentation.synthetic import write_dataset
+from netspec.segmentation.shapes_set import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,8 +16,8 @@ from PIL import Image
 from netspec.build import graph, load
 from netspec.cli import main
 from netspec.errors import SourceError
-from netspec.segmentation.results import Results
 from netspec.segmentation.score import Tally
+from netspec.segmentation.submission import Results
 from netspec.solving.evaluation import evaluate
 from netspec.sources.base import About
 from netspec.sources.feed import Feed

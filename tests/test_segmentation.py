@@ -12,10 +12,10 @@ from netspec.formats.palette import colour_map, overlay, save_indexed
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST
 from netspec.runtime.module import Net
-from netspec.segmentation.pictures import segment
 from netspec.segmentation.predict import MEAN, predict, preprocess
 from netspec.segmentation.score import Metrics, confusion
-from netspec.segmentation.synthetic import CLASSES, write_dataset
+from netspec.segmentation.shapes_set import CLASSES, write_dataset
+from netspec.segmentation.write import segment
 from netspec.sources import open_source
 
 # Colours

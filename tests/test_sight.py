@@ -1,7 +1,7 @@
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer_known
-from netspec.inspect.sight import table
+from netspec.inspect.receptive_field_text import table
 from netspec.spec import NetSpec
 from netspec.spec import layers as L
 

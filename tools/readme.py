@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from netspec.inspect.catalogue import entries
+from netspec.inspect.layer_catalogue import entries
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 START, END = "<!-- layers: written by tools/readme.py -->", "<!-- end of layers -->"

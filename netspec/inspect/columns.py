@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from netspec.inspect.layering import Layout, Point, Route, Size
+from netspec.inspect.layout import Layout, Point, Route, Size
 
 GUTTER = 36.0
 LANE = 12.0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from netspec.errors import NetSpecError, require, unreadable
 from netspec.formats.atomic import whole
-from netspec.inspect.curves import Curve, Curves, read, same
+from netspec.inspect.read_logs import Curve, Curves, read, same
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
