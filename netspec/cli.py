@@ -79,7 +79,7 @@ def solve(solver: str, **options: Any) -> None:
 @dtype_option
 def test(net: str, weights: str | None, iterations: int | None, dtype: str | None) -> None:
     """Run NET on its test data: the mean of its outputs, and metrics where it segments."""
-    from netspec.report import evaluation_lines
+    from netspec.reporting.console import evaluation_lines
     from netspec.runtime.compute_policy import Manner
     from netspec.runtime.size_buckets import Frames
     from netspec.solving.evaluation import class_names, evaluate

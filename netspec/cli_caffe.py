@@ -15,7 +15,7 @@ from netspec.cli_flags import Flagged, split
 from netspec.cli_predict import classify, detect
 from netspec.cli_tools import TOOLS
 from netspec.errors import NetSpecError, require
-from netspec.glog import Log
+from netspec.reporting.glog import Log
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,7 +119,7 @@ def _say_batch(log: Log, batch: int, name: str, scores: np.ndarray) -> None:
 
 
 def _say_scores(log: Log, found: Evaluation) -> None:
-    from netspec.report import metric_lines
+    from netspec.reporting.console import metric_lines
 
     log.say(f"Loss: {found.loss:.6g}")
     for name, means in found.outputs.items():

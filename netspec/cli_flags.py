@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from netspec import glog
+from netspec.reporting import glog
 
 _TRUE, _FALSE = ("1", "t", "true", "y", "yes"), ("0", "f", "false", "n", "no")
 _HELP = ("h", "help", "helpshort")

@@ -13,7 +13,7 @@ import click
 
 from netspec.cli_flags import Flagged
 from netspec.errors import NetSpecError, SourceError, require
-from netspec.glog import Log
+from netspec.reporting.glog import Log
 
 _BACKENDS = click.Choice(["lmdb", "leveldb"])
 

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from netspec.errors import NetSpecError, Place, SolverError, counted, require
 from netspec.frontend.prototxt import SolverText, read_solver
-from netspec.report import Report, lasting, memory_doubts, plan, predicted
+from netspec.reporting.console import Report, lasting, memory_doubts, plan, predicted
+from netspec.reporting.event_logs import JsonLog, TensorBoardLog
 from netspec.runtime.compile_cache import Compiles
 from netspec.runtime.compute_policy import Manner
 from netspec.runtime.memory import size
@@ -23,7 +24,6 @@ from netspec.solving import settings
 from netspec.solving.callback import Listener, Listeners, Step
 from netspec.solving.distributed.launch import Scale, joined
 from netspec.solving.distributed.mesh import Mesh
-from netspec.solving.log import JsonLog, TensorBoardLog
 from netspec.solving.snapshots import store
 from netspec.solving.solver import Solver
 from netspec.weights.caffemodel import Copied

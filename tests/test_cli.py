@@ -23,7 +23,7 @@ from netspec.cli import main
 from netspec.frontend.prototxt import read_net
 from netspec.inspect.layer_catalogue import entries
 from netspec.proto.layers_pb2 import LayerParameter
-from netspec.report import Report
+from netspec.reporting.console import Report
 from netspec.segmentation.shapes_set import CLASSES, write_dataset
 from netspec.weights.caffemodel import read_weights
 

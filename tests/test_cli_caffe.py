@@ -28,7 +28,7 @@ from netspec.errors import NetSpecError
 from netspec.frontend.prototxt import read_net
 from netspec.proto.layers_pb2 import DataParameter, Datum
 from netspec.proto.net_pb2 import NetParameter
-from netspec.report import Report
+from netspec.reporting.console import Report
 from netspec.runtime import devices
 from netspec.session import Options
 from netspec.solving.distributed.launch import Scale

@@ -21,11 +21,11 @@ from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.report import Report, lasting
+from netspec.reporting.console import Report, lasting
+from netspec.reporting.event_logs import JsonLog, TensorBoardLog
 from netspec.segmentation.score import Metrics
 from netspec.solving.callback import Step
 from netspec.solving.evaluation import Evaluation
-from netspec.solving.log import JsonLog, TensorBoardLog
 from netspec.solving.solver import Solver
 
 NET = """

@@ -6,10 +6,10 @@ import pytest
 from click.testing import CliRunner, Result
 from test_manner import fed, narrow, shapes_of
 
-from netspec import report
 from netspec.cli import main
 from netspec.formats import manifest
 from netspec.proto.solver_pb2 import SolverParameter
+from netspec.reporting import console
 from netspec.runtime import memory
 from netspec.runtime.compute_policy import PLAIN, Manner
 from netspec.runtime.memory import capacity, predict, size
@@ -112,7 +112,7 @@ def test_a_run_says_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_too_much_is_told_before_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "capacity", lambda: 100)
+    monkeypatch.setattr(console, "capacity", lambda: 100)
     [warning] = lines(solved(tmp_path, monkeypatch), "warning: a step takes")
     assert warning == (
         "warning: a step takes about 0.0 MiB, and the device has 0.0 MiB: smaller images or "

@@ -16,7 +16,7 @@ from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.report import Report, glog_prefix
+from netspec.reporting.console import Report, glog_prefix
 from netspec.solving.callback import Step
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.solver import Solver

@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-from netspec import glog
 from netspec.layers.base import REGISTRY
+from netspec.reporting import glog
 from netspec.runtime.devices import accelerators
 
 _LOG = logging.getLogger("netspec.caffe")

@@ -16,7 +16,7 @@ from netspec.frontend.prototxt import read_solver
 from netspec.frontend.shapes import ParamKey
 from netspec.frontend.upgrade import upgrade_solver_type
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.report import Report
+from netspec.reporting.console import Report
 from netspec.solving.callback import Listener
 from netspec.solving.solver import Solver as Loop
 from netspec.solving.updates import Tree

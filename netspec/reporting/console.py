@@ -20,14 +20,14 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from netspec.glog import glog_prefix, is_told
 from netspec.inspect.summary import summarise
 from netspec.layers.base import text
+from netspec.reporting.event_logs import figures, images_a_step, is_displayed
+from netspec.reporting.glog import glog_prefix, is_told
 from netspec.runtime.memory import Prediction, capacity, predict, size
 from netspec.solving import updates
 from netspec.solving.callback import Listener, Step
 from netspec.solving.evaluation import Evaluation
-from netspec.solving.log import figures, images_a_step, is_displayed
 from netspec.solving.solver import Solver
 
 if TYPE_CHECKING:
