@@ -65,7 +65,7 @@ def test_libraries_have_owners(library: str) -> None:
 
 
 def test_nothing_imports_the_command_line() -> None:
-    assert users("netspec.cli") - {"netspec.__main__"} == set()
+    assert users("netspec.cli.main") - {"netspec.__main__"} == set()
 
 
 def test_stages_know_only_those_above_them() -> None:
@@ -177,7 +177,7 @@ def test_every_function_is_annotated(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["netspec", "netspec.cli", "netspec.frontend.prototxt", "netspec.errors"]
+    "module", ["netspec", "netspec.cli.main", "netspec.frontend.prototxt", "netspec.errors"]
 )
 def test_what_starts_fast_imports_no_jax(module: str) -> None:
     heavy = ("jax", "flax", "optax", "h5py", "scipy", "PIL")
@@ -190,7 +190,7 @@ def test_what_starts_fast_imports_no_jax(module: str) -> None:
 
 def test_help_imports_no_jax() -> None:
     script = (
-        "import sys\nfrom netspec.cli import main\n"
+        "import sys\nfrom netspec.cli.main import main\n"
         "try:\n    main(['--help'])\nfinally:\n    print('jax' in sys.modules)"
     )
     done = subprocess.run(
@@ -211,7 +211,7 @@ def test_help_imports_no_jax() -> None:
 def test_verbs_that_compute_nothing_import_no_jax(command: str, tmp_path: Path) -> None:
     (tmp_path / "old.prototxt").write_text('layers { type: RELU name: "a" bottom: "x" top: "x" }')
     script = (
-        "import sys\nfrom netspec.cli import main\n"
+        "import sys\nfrom netspec.cli.main import main\n"
         f"try:\n    main({command.split()})\nfinally:\n    print('jax' in sys.modules)"
     )
     done = subprocess.run(

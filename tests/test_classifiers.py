@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from netspec.cli import main
+from netspec.cli.main import main
 from netspec.weights.caffemodel import read_weights
 
 ROOT = Path(__file__).resolve().parents[1]

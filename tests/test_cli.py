@@ -19,7 +19,7 @@ from PIL import Image
 
 from netspec import __version__
 from netspec.build import graph
-from netspec.cli import main
+from netspec.cli.main import main
 from netspec.frontend.prototxt import read_net
 from netspec.inspect.layer_catalogue import entries
 from netspec.proto.layers_pb2 import LayerParameter

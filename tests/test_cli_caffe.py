@@ -18,19 +18,19 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from netspec import session
 from netspec.build import load
 from netspec.caffe import Classifier, Detector
 from netspec.caffe.io import load_image
-from netspec.cli import main
-from netspec.cli_flags import Flagged
+from netspec.cli import train
+from netspec.cli.caffe_flags import Flagged
+from netspec.cli.main import main
+from netspec.cli.train import Options
 from netspec.errors import NetSpecError
 from netspec.frontend.prototxt import read_net
 from netspec.proto.layers_pb2 import DataParameter, Datum
 from netspec.proto.net_pb2 import NetParameter
 from netspec.reporting.console import Report
 from netspec.runtime import devices
-from netspec.session import Options
 from netspec.solving.distributed.launch import Scale
 from netspec.sources.images.databases import open_database
 from netspec.weights.caffemodel import read_weights
@@ -520,7 +520,7 @@ def test_devices_that_are_not_there() -> None:
 def test_training_on_several_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch each, as in Caffe; they are the first ones."""
     asked: list[Options] = []
-    monkeypatch.setattr(session, "run", lambda solver, options: asked.append(options))
+    monkeypatch.setattr(train, "run", lambda solver, options: asked.append(options))
     monkeypatch.setattr(devices, "use", lambda found: None)
     solver = tmp_path / "solver.prototxt"
     solver.write_text("base_lr: 1")

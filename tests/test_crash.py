@@ -35,8 +35,8 @@ LAST = 2000
 # Imports what a run needs once; each run is a process of its own that is forked off and killed.
 NURSERY = """
 import os, random, signal, sys, time
-from netspec.cli import main
-import netspec.session
+from netspec.cli.main import main
+import netspec.cli.train
 
 def born():
     child = os.fork()

@@ -16,7 +16,7 @@ import tiny_sets
 from click.testing import CliRunner
 
 from netspec import build
-from netspec.cli import main
+from netspec.cli.main import main
 from netspec.frontend.prototxt import write
 from netspec.frontend.shapes import ParamKey
 from netspec.proto.layers_pb2 import BlobProto

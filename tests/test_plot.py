@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from netspec.cli import main
+from netspec.cli.main import main
 from netspec.inspect.plot_logs import figure, plot, render
 from netspec.inspect.read_logs import Curves, read
 

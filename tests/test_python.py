@@ -11,7 +11,7 @@ from flax import nnx
 
 import netspec
 from netspec import caffe
-from netspec.cli import main
+from netspec.cli.main import main
 from netspec.errors import LayerError
 
 MODULE = """

@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from netspec import timing
 from netspec.build import compile_net, graph_of
+from netspec.cli import caffe_time
+from netspec.cli.caffe_time import Timer
 from netspec.errors import NetSpecError
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.run import run
 from netspec.sources.feed import Feed
-from netspec.timing import Timer
 
 # A blob that three layers read, layers in place, a frozen one, a statistic, and two losses, of
 # which a layer reads one.
@@ -49,15 +49,15 @@ def test_gradients_are_those_of_the_whole_net(monkeypatch: pytest.MonkeyPatch) -
     text = parse_net(NET)
     graph = graph_of(text, state_of(text, TRAIN))
     seen: list[Any] = []
-    timed = timing._timed
+    timed = caffe_time._timed
 
     def watched(function: Callable[..., Any], *args: Any) -> tuple[float, Any]:
         seconds, made = timed(function, *args)
-        if function is timing._back:
+        if function is caffe_time._back:
             seen.append(made[0])
         return seconds, made
 
-    monkeypatch.setattr(timing, "_timed", watched)
+    monkeypatch.setattr(caffe_time, "_timed", watched)
     with Feed(graph, 0) as feed:
         net = compile_net(graph, feed.tops)
         given = {graph.first_blobs[k]: v for k, v in feed.next().items()}

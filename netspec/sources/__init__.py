@@ -5,7 +5,7 @@ from netspec.sources.base import Source as Source
 from netspec.sources.base import open_source as open_source
 from netspec.sources.checks import check_labels as check_labels
 from netspec.sources.prefetch import Prefetch as Prefetch
-from netspec.sources.readers import (
+from netspec.sources.readers import (  # noqa: F401 (each registers its readers)
     database,
     dummy_data,
     hdf5_list,
@@ -15,4 +15,4 @@ from netspec.sources.readers import (
     segmentation_list,
     windows,
 )
-from netspec.sources.sets import base, nyud, pascal_context, siftflow
+from netspec.sources.sets import base, nyud, pascal_context, siftflow  # noqa: F401

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netspec import __version__
-from netspec.cli_caffe import caffe
-from netspec.cli_data import data
-from netspec.cli_run import run
-from netspec.cli_segmentation import score, segment
-from netspec.cli_shared import dtype_option, keep_programs
+from netspec.cli.caffe import caffe
+from netspec.cli.data import data
+from netspec.cli.options import dtype_option, keep_programs
+from netspec.cli.run_script import run
+from netspec.cli.segmentation import score, segment
 from netspec.errors import NetSpecError, fail, require
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def main() -> None:
 @click.option("--process", type=int, help="Which one this is, from 0.")
 def solve(solver: str, **options: Any) -> None:
     """Train the net of SOLVER, a solver prototxt."""
-    from netspec.session import Options, run
+    from netspec.cli.train import Options, run
     from netspec.solving.distributed.launch import Scale
 
     keep_programs()

@@ -6,7 +6,7 @@ from functools import partial
 
 import click
 
-from netspec.cli_shared import dtype_option, keep_programs
+from netspec.cli.options import dtype_option, keep_programs
 from netspec.errors import NetSpecError, counted, fail, require
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from netspec.cli_flags import Flagged
+from netspec.cli.caffe_flags import Flagged
 from netspec.errors import NetSpecError, SourceError, require
 from netspec.reporting.glog import Log
 
@@ -152,7 +152,7 @@ def extract_features(
 ) -> None:
     """Write what NET makes of its test data: a database of floats for each BLOB."""
     from netspec.build import graph, with_data
-    from netspec.features import extract
+    from netspec.cli.caffe_features import extract
     from netspec.proto.layers_pb2 import DataParameter
     from netspec.runtime import devices
     from netspec.weights.caffemodel import copy_into, read_weights

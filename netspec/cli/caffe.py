@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netspec.cli_flags import Flagged, split
-from netspec.cli_predict import classify, detect
-from netspec.cli_tools import TOOLS
+from netspec.cli.caffe_flags import Flagged, split
+from netspec.cli.caffe_predict import classify, detect
+from netspec.cli.caffe_tools import TOOLS
 from netspec.errors import NetSpecError, require
 from netspec.reporting.glog import Log
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from netspec.cli.caffe_time import Times
     from netspec.solving.evaluation import Evaluation
-    from netspec.timing import Times
 
 _HELP = ("-h", "--help")
 _EFFECTS = click.Choice(["snapshot", "stop", "none"])
@@ -73,7 +73,7 @@ def _action(function: Callable[..., None]) -> click.Command:
 def train(solver: str, gpu: str, log_dir: str, **flags: Any) -> None:
     """Train the net of a solver, or go on from a snapshot."""
     require(solver, "train needs a solver: --solver=solver.prototxt", NetSpecError)
-    from netspec.session import Options, run
+    from netspec.cli.train import Options, run
     from netspec.solving.distributed.launch import Scale
 
     with Log(log_dir) as log:
@@ -136,7 +136,7 @@ def time(model: str, weights: str, iterations: int, gpu: str, log_dir: str, **fl
     """Measure how long each layer of a net takes, forward and backward."""
     require(model, "time needs a net: --model=net.prototxt", NetSpecError)
     from netspec.build import graph, with_data
-    from netspec.timing import Timer
+    from netspec.cli.caffe_time import Timer
     from netspec.weights.caffemodel import copy_into, read_weights
 
     with Log(log_dir) as log:

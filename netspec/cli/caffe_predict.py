@@ -131,7 +131,7 @@ def detect(source: str, out: str, crop_mode: str, context_pad: int, **options: A
     INPUT_FILE: a .csv with the columns filename, xmin, ymin, xmax, ymax, or a .txt of file names.
     """
     from netspec.caffe import Detector
-    from netspec.windows import read_windows, write_detections
+    from netspec.cli.caffe_windows import read_windows, write_detections
 
     ending = ".csv" if crop_mode == "list" else ".txt"
     require(
