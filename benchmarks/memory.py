@@ -22,7 +22,7 @@ from benchmarks.figures import Row, machine, tell
 from benchmarks.rounds import Run, rates
 from netspec import build
 from netspec.frontend.prototxt import read_solver, write
-from netspec.runtime.compute_policy import Manner
+from netspec.runtime.compute_policy import ComputePolicy
 from netspec.runtime.memory import predict
 from netspec.solving.trainer import Trainer
 
@@ -30,10 +30,10 @@ ROOT = Path(__file__).parents[1]
 GENERATOR = ROOT / "nets" / "voc-fcn8s" / "net.py"
 SOLVER = ROOT / "solvers" / "voc-fcn8s.prototxt"
 MANNERS = {
-    "f32": Manner(),
-    "f32, --remat": Manner(remat=True),
-    "bf16": Manner("bf16"),
-    "bf16, --remat": Manner("bf16", remat=True),
+    "f32": ComputePolicy(),
+    "f32, --remat": ComputePolicy(remat=True),
+    "bf16": ComputePolicy("bf16"),
+    "bf16, --remat": ComputePolicy("bf16", remat=True),
 }
 
 
@@ -50,7 +50,7 @@ class Stepper:
         self.size = work.options["size"]
         shapes = {"data": (1, 3, *self.size), "label": (1, 1, *self.size)}
         self.net = build.compile_net(build.graph(path, "train"), shapes)
-        self.net.manner = MANNERS[work.options["manner"]]
+        self.net.policy = MANNERS[work.options["manner"]]
         self.trainer = Trainer(self.net, read_solver(SOLVER).message, 0)
         height, width = self.size
         self.feeds = {
@@ -65,7 +65,7 @@ class Stepper:
 
     def predicted(self) -> int:
         """Bytes of a step, as its shapes tell."""
-        return predict(self.net.shapes, self.net.manner, slots=1).total
+        return predict(self.net.shapes, self.net.policy, slots=1).total
 
     def compiled(self) -> int | None:
         """Bytes of a step, as XLA tells after it."""
@@ -82,11 +82,11 @@ def measure(
     """A row for each manner."""
     with TemporaryDirectory(prefix="netspec-memory-") as folder, ExitStack() as stack:
         steppers: dict[str, Child] = {}
-        for manner in manners:
-            options = {**work, "manner": manner}
+        for policy in manners:
+            options = {**work, "manner": policy}
             where = Work(0, "f32", device, folder, options)
-            steppers[manner] = Child("benchmarks.memory:Stepper", where)
-            stack.callback(steppers[manner].close)
+            steppers[policy] = Child("benchmarks.memory:Stepper", where)
+            stack.callback(steppers[policy].close)
         runs: dict[str, Run] = {name: partial(_step, child) for name, child in steppers.items()}
         seconds = {name: 1 / rate.things for name, rate in rates(runs, rounds).items()}
         first = next(iter(seconds))

@@ -15,7 +15,7 @@ from netspec.build import compile_net, graph
 from netspec.frontend.prototxt import read_solver
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import count
-from netspec.runtime.compute_policy import Manner
+from netspec.runtime.compute_policy import ComputePolicy
 from netspec.runtime.module import Net
 from netspec.solving.trainer import Trainer
 
@@ -75,14 +75,14 @@ class Netspec:
         a = jax.random.normal(jax.random.key(0), (n, n), kept)
         product = jax.jit(jnp.matmul)
         # The rate of the products that the net is made of.
-        with Manner(self.work.dtype).products():
+        with ComputePolicy(self.work.dtype).products():
             return 2 * n**3 / min(_times(product, a))
 
     def _net(self, name: str, *fed: str) -> Net:
         phase = "train" if name == "train" else "test"
         shapes = {blob: self.feeds[blob].shape for blob in fed}
         net = compile_net(graph(NETS / f"{name}.prototxt", phase), shapes)
-        net.manner = Manner(self.work.dtype)
+        net.policy = ComputePolicy(self.work.dtype)
         return net
 
 

@@ -30,7 +30,7 @@ from netspec.proto.solver_pb2 import SolverParameter
 from netspec.runtime.compile_cache import Compiles
 from netspec.runtime.masked_shapes import rounded
 from netspec.runtime.module import Net
-from netspec.runtime.size_buckets import Frames
+from netspec.runtime.size_buckets import SizeBuckets
 from netspec.solving.trainer import Trainer
 
 IMAGES = 200
@@ -96,7 +96,7 @@ def step(made: Trainer, size: Size) -> float:
 @contextmanager
 def apart() -> Iterator[None]:
     """A program for each size."""
-    with patch.object(Frames, "_room_for", lambda self, given, exact: None):
+    with patch.object(SizeBuckets, "_room_for", lambda self, given, exact: None):
         yield
 
 
@@ -108,7 +108,7 @@ def train(made: Trainer, images: Iterable[Size]) -> Passed:
             start = perf_counter()
             losses.append(step(made, size))
             seconds.append(perf_counter() - start)
-    return Passed(losses, seconds, len(made.frames.programs), compiles.seconds)
+    return Passed(losses, seconds, len(made.buckets.programs), compiles.seconds)
 
 
 def pixels_added(images: Iterable[Size], home: Size) -> float:

@@ -16,7 +16,7 @@ from netspec.layers import create
 from netspec.layers.base import Shape
 from netspec.layers.placeholder import create_or_stand_in
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
-from netspec.runtime.compute_policy import Manner
+from netspec.runtime.compute_policy import ComputePolicy
 from netspec.runtime.module import Net
 from netspec.sources.feed import Feed, shapes_of_sources
 from netspec.weights.caffemodel import copy_into, read_weights
@@ -38,11 +38,11 @@ def load(
 
     phase: "train" or "test". shapes: blob name -> (N, C, H, W) of inputs, where the prototxt does
     not state them or states others; a data layer without one is opened to see. seed: for the
-    fillers. dtype: "f32", "tf32" or "bf16", what it computes in (see `Manner`). Raises a
+    fillers. dtype: "f32", "tf32" or "bf16", what it computes in (see `ComputePolicy`). Raises a
     NetSpecError that says where and what.
     """
     net = compile_net(graph(prototxt, phase, level, stages), shapes, seed)
-    net.manner = Manner(dtype)
+    net.policy = ComputePolicy(dtype)
     if caffemodel is not None:
         copy_into(net, read_weights(caffemodel))
     return net

@@ -57,13 +57,13 @@ def evaluate(
     return values
 
 
-def remembered(
+def carried_on(
     shapes: Shapes, params: Mapping[ParamKey, Any], values: Mapping[int, Array]
 ) -> dict[ParamKey, Array]:
     """What layers leave for the next run: what their rules give beyond their tops."""
     kept: dict[ParamKey, Array] = {}
     for node, keys in zip(shapes.graph.nodes, shapes.keys, strict=True):
-        names = [key for key in shapes.memory if key.layer == node.name]
+        names = [key for key in shapes.carried if key.layer == node.name]
         if names:
             blobs = [np.asarray(params[key], np.float64) for key in keys.values()]
             made = RULES[node.type](node.layer.spec, blobs, *(values[i] for i in node.bottoms))

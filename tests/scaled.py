@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from netspec.errors import NetSpecError
-from netspec.runtime.compute_policy import Manner
+from netspec.runtime.compute_policy import ComputePolicy
 from netspec.solving.distributed.launch import Scale, joined
 from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.solver import Solver
@@ -38,7 +38,7 @@ class Run(NamedTuple):
     split: bool = False
     after: tuple[str, int] | None = None
     rule: str = "sgd"
-    manner: Manner = Manner()
+    policy: ComputePolicy = ComputePolicy()
 
 
 RUNS = {
@@ -50,9 +50,9 @@ RUNS = {
     "rows-back": Run("rows", 1, 8, after=("rows-eight", 2)),
     "sizes-one": Run("sizes", 1, 4),
     "sizes-four": Run("sizes", 4, 1),
-    "remat-four": Run("sizes", 4, 1, split=True, manner=Manner(remat=True)),
-    "bf16-one": Run("sizes", 1, 4, manner=Manner("bf16")),
-    "bf16-four": Run("sizes", 4, 1, manner=Manner("bf16")),
+    "remat-four": Run("sizes", 4, 1, split=True, policy=ComputePolicy(remat=True)),
+    "bf16-one": Run("sizes", 1, 4, policy=ComputePolicy("bf16")),
+    "bf16-four": Run("sizes", 4, 1, policy=ComputePolicy("bf16")),
 } | {
     f"{rule}-{name}": Run("rows", devices, 4 // devices, split=devices > 1, rule=rule)
     for rule in list(RULES)[1:]
@@ -71,7 +71,7 @@ def solver(name: str, run: Run, mesh: Mesh) -> Solver:
     path = Path(f"{name}-solver.prototxt")
     path.write_text(text)
     made = Solver.from_file(path, mesh=mesh)
-    made.net.manner = run.manner
+    made.net.policy = run.policy
     return made
 
 

@@ -18,10 +18,10 @@ from netspec.frontend.prototxt import write
 from netspec.frontend.shapes import ParamKey
 from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import TEST
-from netspec.runtime.masked_shapes import Framed
+from netspec.runtime.masked_shapes import Bucketed
 from netspec.runtime.module import Net
 from netspec.runtime.run import run
-from netspec.runtime.size_buckets import Frames
+from netspec.runtime.size_buckets import SizeBuckets
 from netspec.solving.solver import Solver
 
 # Odd, and others when rounded up.
@@ -109,7 +109,7 @@ def fed(net_graph: Graph, size: tuple[int, int]) -> dict[str, NDArray[np.float32
     }
 
 
-def passed(net: Net, batch: Framed) -> tuple[Any, Any]:
+def passed(net: Net, batch: Bucketed) -> tuple[Any, Any]:
     """Loss and scores, and the gradients of what the net learns."""
     graph = net.graph
     names = [name for name in graph.blobs if name.startswith("score")]
@@ -136,7 +136,7 @@ def test_a_program_of_many_sizes_gives_the_same(name: str, tmp_path: Path) -> No
     net.assign(drawn(net))
     for node in graph.nodes:
         node.layer.phase = TEST
-    batch = Frames(net).frame(fed(graph, ODD))
+    batch = SizeBuckets(net).bucket(fed(graph, ODD))
     assert batch.shapes.values != batch.exact.values
     (found, gradients), (expected, exact) = passed(net, batch), passed(net, batch.alone)
     for got, want in ((found, expected), (gradients, exact)):

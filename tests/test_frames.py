@@ -12,9 +12,9 @@ from PIL import Image
 from netspec import build
 from netspec.errors import LayerError
 from netspec.runtime.compile_cache import Compiles
-from netspec.runtime.size_buckets import Frames
+from netspec.runtime.size_buckets import SizeBuckets
 from netspec.segmentation.predict import predict
-from netspec.solving.callback import Listener
+from netspec.solving.callback import Callback
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.solver import Solver
 from netspec.sources.feed import Feed
@@ -63,7 +63,7 @@ layer { name: "drop" type: "Silence" bottom: "label" }
 """
 
 
-class Lines(Listener):
+class Lines(Callback):
     """What was said."""
 
     def __init__(self) -> None:
@@ -100,12 +100,12 @@ def write_net(head: str, settings: str = "") -> None:
     Path("net.prototxt").write_text(ORDER.replace("SETTINGS", settings) + TRUNK + head)
 
 
-def solver(settings: str = "", listener: Listener | None = None, seed: int = 3) -> Solver:
+def solver(settings: str = "", callback: Callback | None = None, seed: int = 3) -> Solver:
     Path("solver.prototxt").write_text(
         f'net: "net.prototxt" base_lr: 0.05 lr_policy: "fixed" momentum: 0.9 random_seed: {seed} '
         f"snapshot_after_train: false {settings}"
     )
-    return Solver.from_file("solver.prototxt", listener)
+    return Solver.from_file("solver.prototxt", callback)
 
 
 def losses(trained: Solver, steps: int) -> Iterator[float]:
@@ -117,7 +117,7 @@ def losses(trained: Solver, steps: int) -> Iterator[float]:
 @contextmanager
 def apart() -> Iterator[None]:
     """A program for each size."""
-    with patch.object(Frames, "_room_for", lambda self, given, exact: None):
+    with patch.object(SizeBuckets, "_room_for", lambda self, given, exact: None):
         yield
 
 
@@ -132,18 +132,18 @@ def test_training_is_the_same(loss: str, settings: str) -> None:
     with apart():
         exact = solver(settings)
         expected = list(losses(exact, 3))
-    framed = solver(settings)
-    np.testing.assert_allclose(list(losses(framed, 3)), expected, rtol=1e-5)
-    assert None not in framed.trainer.frames._roomy.values()
+    bucketed = solver(settings)
+    np.testing.assert_allclose(list(losses(bucketed, 3)), expected, rtol=1e-5)
+    assert None not in bucketed.trainer.buckets._roomy.values()
     for key, array in exact.net.arrays().items():
         scale = np.abs(array).max()
-        np.testing.assert_allclose(framed.net.arrays()[key], array, rtol=0, atol=1e-4 * scale)
+        np.testing.assert_allclose(bucketed.net.arrays()[key], array, rtol=0, atol=1e-4 * scale)
 
 
 def test_programs_are_few() -> None:
     """Once there is one for each rounded size, no size asks for another."""
     lines = Lines()
-    trained = solver(listener=lines)
+    trained = solver(callback=lines)
     with Compiles() as compiles:
         trained.step(4)
         trained.guard.settle()
@@ -152,8 +152,8 @@ def test_programs_are_few() -> None:
         trained.step(2 * len(SIZES) - 4)
         trained.guard.settle()
         assert compiles.count == before
-    frames = trained.trainer.frames
-    assert frames.told == f"4 programs compiled for images of {len(SIZES)} sizes"
+    buckets = trained.trainer.buckets
+    assert buckets.told == f"4 programs compiled for images of {len(SIZES)} sizes"
     [line] = lines.said
     assert line == (
         "net.prototxt: images differ in size; all but those of data 1x3x20x41, label 1x1x20x41 are "
@@ -164,18 +164,18 @@ def test_programs_are_few() -> None:
 def test_images_of_one_size_have_a_program_of_their_own() -> None:
     write_set([(21, 43)] * 3)
     lines = Lines()
-    trained = solver(listener=lines)
+    trained = solver(callback=lines)
     trained.step(4)
-    assert trained.trainer.frames.programs == {(trained.net.shapes, False)}
+    assert trained.trainer.buckets.programs == {(trained.net.shapes, False)}
     assert lines.said == []
 
 
 def test_a_net_that_cannot_is_compiled_for_each_size() -> None:
     write_net(FLAT)
     lines = Lines()
-    trained = solver(listener=lines)
+    trained = solver(callback=lines)
     trained.step(2)
-    assert len(trained.trainer.frames.programs) == 2
+    assert len(trained.trainer.buckets.programs) == 2
     [line] = lines.said
     assert line == (
         "net.prototxt: compiled for each size of its images, as "
@@ -202,13 +202,13 @@ def evaluated() -> Evaluation:
 def test_metrics_are_the_same() -> None:
     with apart():
         exact = evaluated()
-    framed = evaluated()
-    [expected], [found] = exact.metrics.values(), framed.metrics.values()
+    bucketed = evaluated()
+    [expected], [found] = exact.metrics.values(), bucketed.metrics.values()
     assert found.pixels == expected.pixels
     assert np.abs(found.confusion - expected.confusion).sum() <= 2
-    assert framed.loss == pytest.approx(exact.loss, rel=1e-5)
+    assert bucketed.loss == pytest.approx(exact.loss, rel=1e-5)
     for name, value in exact.outputs.items():
-        assert framed.outputs[name] == pytest.approx(value, rel=1e-4)
+        assert bucketed.outputs[name] == pytest.approx(value, rel=1e-4)
 
 
 def test_predictions_are_the_same() -> None:
@@ -216,12 +216,12 @@ def test_predictions_are_the_same() -> None:
     images = [np.asarray(Image.open(f"{i}.png")) for i in range(len(SIZES))]
     with apart():
         expected = [predict(net, image) for image in images]
-    frames = Frames(net)
+    buckets = SizeBuckets(net)
     for image, labels in zip(images, expected, strict=True):
-        found = predict(net, image, frames=frames)
+        found = predict(net, image, buckets=buckets)
         assert found.shape == labels.shape
         assert (found != labels).mean() < 1e-3
-    assert len(frames.programs) == 1 + ROUNDED
+    assert len(buckets.programs) == 1 + ROUNDED
 
 
 def test_a_run_goes_on_to_the_bit() -> None:
@@ -231,9 +231,9 @@ def test_a_run_goes_on_to_the_bit() -> None:
     whole = solver(settings)
     whole.step(7)
     resumed = solver(settings, seed=5)
-    assert resumed.trainer.frames.home != whole.trainer.frames.home
+    assert resumed.trainer.buckets.home != whole.trainer.buckets.home
     resumed.restore("s_iter_3.solverstate")
     resumed.step(4)
     for key, array in whole.net.arrays().items():
         np.testing.assert_array_equal(resumed.net.arrays()[key], array)
-    assert resumed.tests.frames[0].home == whole.tests.frames[0].home
+    assert resumed.tests.buckets[0].home == whole.tests.buckets[0].home

@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 
 from netspec.errors import LayerError
 from netspec.frontend.shapes import infer
-from netspec.runtime.masked_shapes import Framing, framing, rounded, rounded_shape, spatial
+from netspec.runtime.masked_shapes import (
+    MaskedShapes,
+    masked_shapes,
+    rounded,
+    rounded_shape,
+    spatial,
+)
 from netspec.runtime.run import Run, run
 
 # What lies beyond a blob: finite, and nothing that a sum or a maximum would pass over.
 GARBAGE = 7.0
 
 
-def larger(case: Case) -> Framing | None:
+def larger(case: Case) -> MaskedShapes | None:
     """The case's framing in arrays larger by odd numbers; None where there is no such."""
     shapes = {case.graph.values[i].name: array.shape for i, array in case.inputs.items()}
     grown = {
@@ -33,7 +39,7 @@ def larger(case: Case) -> Framing | None:
     if grown == shapes:
         return None
     try:
-        found = framing(infer(case.graph, grown))
+        found = masked_shapes(infer(case.graph, grown))
     except LayerError:
         return None
     learned = [{name: b.shape for name, b in blobs.items()} for blobs in found.shapes.blobs]
@@ -79,13 +85,13 @@ def padded(array: NDArray, shape: tuple[int, ...], fill: float) -> NDArray:
     return np.pad(array, edges, constant_values=fill)
 
 
-def beyond(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def padding_values(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """What of an array lies beyond a blob of this shape."""
     return array.at[tuple(slice(n) for n in shape)].set(0)
 
 
 def objective(
-    case: Case, found: Framing | None, inputs: Any, params: Any
+    case: Case, found: MaskedShapes | None, inputs: Any, params: Any
 ) -> tuple[jax.Array, tuple[dict[int, jax.Array], Any]]:
     """The losses and the seeded outputs, summed; values and updates."""
     made: Run
@@ -94,13 +100,13 @@ def objective(
     else:
         arrays = found.shapes.values
         # What a layer makes beyond its tops is garbage, too.
-        nudges = {
+        perturbations = {
             i: padded(np.zeros(shape, np.float32), arrays[i], GARBAGE)
             for i, shape in enumerate(case.shapes.values)
             if shape != arrays[i]
         }
         sizes = found.sizes(case.shapes)
-        made = run(found.shapes, params, inputs, nudges=nudges, sizes=sizes)
+        made = run(found.shapes, params, inputs, perturbations=perturbations, sizes=sizes)
     seeded = []
     for i, seed in case.seeds.items():
         value = made.value(i)
@@ -108,7 +114,7 @@ def objective(
     return sum(seeded, start=made.loss()), ({i: made.value(i) for i in made.values}, made.updates)
 
 
-def computed(case: Case, found: Framing) -> Any:
+def computed(case: Case, found: MaskedShapes) -> Any:
     """((gradients of inputs, of params), (values, updates)) in larger arrays, and as it is."""
     values = found.shapes.values
     given = [
@@ -144,7 +150,7 @@ def test_a_layer_computes_the_same_in_larger_arrays(case: Case) -> None:
         for key in want:
             close(got[key], want[key])
     for i, gradient in inputs.items():
-        assert not beyond(gradient, want_inputs[i].shape).any()
+        assert not padding_values(gradient, want_inputs[i].shape).any()
     assert updates.keys() == want_updates.keys()
     for key in want_updates:
         close(updates[key], want_updates[key])
@@ -189,7 +195,7 @@ def test_most_layers_over_pixels_are_among_them() -> None:
 def test_a_layer_that_cannot_says_so(case: Case) -> None:
     """Its place and name stand in the message."""
     with pytest.raises(LayerError, match=r'layer "layer" \(\w+\): needs blobs of their own size'):
-        framing(case.shapes)
+        masked_shapes(case.shapes)
 
 
 @pytest.mark.parametrize(

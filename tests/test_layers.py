@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 from cases import CASES, DECONVOLUTION, GOLDEN, GOLDEN_CASES, Case, input_text, layer_text
 from numpy.typing import ArrayLike, NDArray
-from reference import batch_statistics, evaluate, in_phase, remembered
+from reference import batch_statistics, evaluate, in_phase, carried_on
 
 from netspec import caffe
 from netspec.errors import LayerError
@@ -177,7 +177,7 @@ def test_statistics_are_kept(trial: Trial) -> None:
             layer = in_phase(case.graph, node)
             statistics = batch_statistics(layer, blobs, values[node.bottoms[0]])
             expected.update(zip(keys.values(), statistics, strict=True))
-    expected |= remembered(case.shapes, case.params, values)
+    expected |= carried_on(case.shapes, case.params, values)
     for key, array in kept.items():
         close(array, expected[key])
 
@@ -759,7 +759,7 @@ def test_a_run_goes_on_where_the_last_one_ended(layer_type: str) -> None:
     first, whole = part(0, 3, params), part(0, 7, params)
     second = part(3, 7, {**params, **first.updates})
     close(jnp.concatenate([first.value(2), second.value(2)]), whole.value(2))
-    assert second.updates.keys() == whole.updates.keys() == shapes(7).memory.keys()
+    assert second.updates.keys() == whole.updates.keys() == shapes(7).carried.keys()
     for key, array in whole.updates.items():
         close(second.updates[key], array)
 

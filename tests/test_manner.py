@@ -21,15 +21,15 @@ from netspec.frontend.shapes import ParamKey, Shapes, infer
 from netspec.layers.precision import Precision
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.runtime.compute_policy import PLAIN, Manner
+from netspec.runtime.compute_policy import PLAIN, ComputePolicy
 from netspec.runtime.module import Net
-from netspec.runtime.remat import stages
+from netspec.runtime.remat import segments
 from netspec.runtime.run import run
 from netspec.solving.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 runpy.run_path(str(ROOT / "tools" / "nets.py"))
-BF16, REMAT = Manner("bf16"), Manner(remat=True)
+BF16, REMAT = ComputePolicy("bf16"), ComputePolicy(remat=True)
 
 
 def shapes_of(name: str, width: float, size: tuple[int, int]) -> Shapes:
@@ -67,10 +67,12 @@ def fed(graph: Graph, size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def stepped(net: Net, manner: Manner, size: tuple[int, int]) -> tuple[float, dict[ParamKey, Any]]:
+def stepped(
+    net: Net, policy: ComputePolicy, size: tuple[int, int]
+) -> tuple[float, dict[ParamKey, Any]]:
     """Loss and gradients of a step, which the first history of a rate of 1 is."""
     start = net.arrays()
-    net.manner = manner
+    net.policy = policy
     regime = SolverParameter(base_lr=1, lr_policy="fixed", type="SGD", momentum=0.9)
     trainer = Trainer(net, regime, seed=3)
     net.assign({key: jnp.array(array) for key, array in start.items()})
@@ -142,7 +144,7 @@ def test_who_holds_what_in_bfloat16() -> None:
         graph.first_blobs["x"]: jnp.ones((1, 3, 8, 8)),
         graph.first_blobs["label"]: jnp.full((1, 1, 8, 8), 257.0),
     }
-    made = run(shapes, net.arrays(), given, manner=BF16)
+    made = run(shapes, net.arrays(), given, policy=BF16)
     types = {name: made.values[i].channels_first().dtype for name, i in graph.blobs.items()}
     narrow = {name for name, dtype in types.items() if dtype == jnp.bfloat16}
     assert narrow == NARROW | {"norm"}
@@ -168,7 +170,7 @@ def test_float32_is_float32_on_every_device(dtype: str, said: str) -> None:
 
     def loss(params: Any) -> Any:
         given = {shapes.graph.first_blobs["x"]: image, shapes.graph.first_blobs["label"]: label}
-        return run(shapes, params, given, manner=Manner(dtype)).loss()
+        return run(shapes, params, given, policy=ComputePolicy(dtype)).loss()
 
     lowered = jax.jit(jax.grad(loss)).lower(net.arrays()).as_text()
     products = [
@@ -180,7 +182,7 @@ def test_float32_is_float32_on_every_device(dtype: str, said: str) -> None:
 
 def test_unknown_dtype() -> None:
     with pytest.raises(GraphError, match=r'^unknown dtype "f16" \(f32, tf32, bf16\)$'):
-        Manner("f16")
+        ComputePolicy("f16")
 
 
 def chain(length: int, more: str = "") -> str:
@@ -200,11 +202,11 @@ def chain(length: int, more: str = "") -> str:
 def test_a_chain_is_cut_in_about_the_root_of_its_length() -> None:
     """All layers are in one stage each, in order, and the last is not computed twice."""
     shapes = infer(connect(parse_net(chain(36), "net.prototxt")))
-    found = stages(shapes)
-    assert [n for stage in found for n in stage.nodes] == list(range(len(shapes.graph.nodes)))
+    found = segments(shapes)
+    assert [n for segment in found for n in segment.nodes] == list(range(len(shapes.graph.nodes)))
     assert 4 <= len(found) <= 16
     assert not found[-1].again
-    assert sum(stage.again for stage in found) >= 3
+    assert sum(segment.again for segment in found) >= 3
 
 
 def test_stages_hand_on_statistics_and_what_later_ones_read() -> None:
@@ -223,7 +225,7 @@ def test_stages_hand_on_statistics_and_what_later_ones_read() -> None:
     first, mark, rest = chain(12, more).partition('layer { name: "c2"')
     text = parse_net(f"{first}{drop}{mark}{rest}", "net.prototxt")
     shapes = infer(build.graph_of(text, state_of(text, TRAIN, 0, ())))
-    again = {n for stage in stages(shapes) if stage.again for n in stage.nodes}
+    again = {n for segment in segments(shapes) if segment.again for n in segment.nodes}
     assert shapes.graph.nodes.index(shapes.graph.node("drop")) in again
     net = Net(shapes)
     draw = np.random.default_rng(1)
@@ -233,9 +235,9 @@ def test_stages_hand_on_statistics_and_what_later_ones_read() -> None:
     }
     given = {0: jnp.asarray(draw.standard_normal(shapes.values[0]), jnp.float32)}
 
-    def passed(manner: Manner) -> Any:
+    def passed(policy: ComputePolicy) -> Any:
         def loss(params: Any) -> Any:
-            made = run(shapes, params, given, jax.random.key(2), manner=manner)
+            made = run(shapes, params, given, jax.random.key(2), policy=policy)
             return made.loss(), made.updates
 
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)

@@ -14,8 +14,8 @@ from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.vision import Convolution
 from netspec.runtime import run as run_module
 from netspec.runtime.border_reuse import plan
-from netspec.runtime.compute_policy import Manner
-from netspec.runtime.remat import stages
+from netspec.runtime.compute_policy import ComputePolicy
+from netspec.runtime.remat import segments
 from netspec.runtime.run import run
 
 CONV = """
@@ -173,9 +173,9 @@ STAGES = {
 @pytest.mark.parametrize("net", STAGES.values(), ids=STAGES)
 def test_stages_are_the_same_function(net: Padded) -> None:
     shapes = shapes_of(net)
-    assert any(stage.again for stage in stages(shapes))
+    assert any(segment.again for segment in segments(shapes))
     ((again, _), gradients), ((once, _), wanted) = (
-        trained(shapes, manner=Manner(remat=remat)) for remat in (True, False)
+        trained(shapes, policy=ComputePolicy(remat=remat)) for remat in (True, False)
     )
     jax.tree.map(close, (again, gradients), (once, wanted))
 

@@ -11,9 +11,9 @@ from netspec.formats import manifest
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.reporting import console
 from netspec.runtime import memory
-from netspec.runtime.compute_policy import PLAIN, Manner
+from netspec.runtime.compute_policy import PLAIN, ComputePolicy
 from netspec.runtime.memory import capacity, predict, size
-from netspec.runtime.remat import loads, stages
+from netspec.runtime.remat import loads, segments
 from netspec.solving.trainer import Trainer
 
 NET = """
@@ -34,14 +34,14 @@ def test_a_prediction_is_near_what_xla_takes_and_stages_take_less() -> None:
     image = (96, 96)
     regime = SolverParameter(base_lr=0, lr_policy="fixed", type="SGD", momentum=0.9)
     taken = []
-    for manner in (PLAIN, Manner(remat=True)):
+    for policy in (PLAIN, ComputePolicy(remat=True)):
         net = narrow("voc-fcn8s", 1 / 8, image)
-        net.manner = manner
+        net.policy = policy
         trainer = Trainer(net, regime, 0)
         assert trainer.program_bytes() is None
         trainer.update([trainer.batch(fed(net.graph, image), 0, "")])
         taken.append(trainer.program_bytes() or 0)
-        assert 1 / 1.5 < taken[-1] / predict(net.shapes, manner, slots=1).total < 1.5
+        assert 1 / 1.5 < taken[-1] / predict(net.shapes, policy, slots=1).total < 1.5
     # XLA would gladly make one computation of two.
     assert taken[1] < 0.95 * taken[0]
 
@@ -50,13 +50,14 @@ def test_fcn8s_at_1024x2048_has_room_on_a_card_of_24_gb() -> None:
     """In stages, what is kept for the way back takes less than half."""
     shapes = shapes_of("voc-fcn8s", 1, (1024, 2048))
     plain, staged, narrower = (
-        predict(shapes, manner, slots=1) for manner in (PLAIN, Manner(remat=True), Manner("bf16"))
+        predict(shapes, policy, slots=1)
+        for policy in (PLAIN, ComputePolicy(remat=True), ComputePolicy("bf16"))
     )
     assert plain.total < 12e9
     assert staged.passes < 0.95 * plain.passes
     assert narrower.passes < 0.85 * plain.passes
-    cut, kept = stages(shapes), loads(shapes)
-    assert sum(kept.left(stage) for stage in cut) < 0.5 * kept.before[-1]
+    cut, kept = segments(shapes), loads(shapes)
+    assert sum(kept.left(segment) for segment in cut) < 0.5 * kept.before[-1]
     summed = predict(shapes, PLAIN, slots=2, sums=True)
     assert summed.history == 3 * plain.history
     assert summed.total - plain.total == 2 * plain.history

@@ -13,7 +13,7 @@ from netspec.errors import GraphError, NetSpecError
 from netspec.frontend.shapes import ParamKey
 from netspec.layers.activation import ReLU
 from netspec.layers.base import Array
-from netspec.runtime.module import Memory
+from netspec.runtime.module import Carried
 from netspec.weights.caffemodel import write_weights
 
 Load = Callable[..., netspec.Net]
@@ -427,7 +427,7 @@ def test_dropout_of_nothing_in_train(load: Load) -> None:
     np.testing.assert_array_equal(net(x=ONES)["y"], ONES)
 
 
-# Memory
+# Carried
 
 LSTM = """
 layer { name: "in" type: "Input" top: "x" top: "cont"
@@ -446,10 +446,10 @@ def cont(*starts: int) -> np.ndarray:
 def test_what_a_run_leaves_is_no_weight(load: Load) -> None:
     net = load(LSTM)
     assert {str(key) for key in net.arrays()} == {"lstm.W_xc", "lstm.b_c", "lstm.W_hc"}
-    assert len(jax.tree.leaves(nnx.state(net, Memory))) == 2
+    assert len(jax.tree.leaves(nnx.state(net, Carried))) == 2
     assert len(jax.tree.leaves(nnx.state(net, nnx.Param))) == 3
-    assert [(n, v.shape) for n, v in net.memory["lstm"].items()] == [("h", (3, 7)), ("c", (3, 7))]
-    assert not any(variable[...].any() for variable in net.memory["lstm"])
+    assert [(n, v.shape) for n, v in net.carried["lstm"].items()] == [("h", (3, 7)), ("c", (3, 7))]
+    assert not any(variable[...].any() for variable in net.carried["lstm"])
 
 
 def test_a_net_goes_on_where_its_last_run_ended(load: Load) -> None:
@@ -463,7 +463,7 @@ def test_a_net_goes_on_where_its_last_run_ended(load: Load) -> None:
     np.testing.assert_allclose(jnp.concatenate(parts), whole, rtol=1e-4, atol=1e-6)
     # A sequence that starts needs nothing of what was before.
     np.testing.assert_array_equal(net(x=STEPS[:2], cont=cont(0, 1))["h"], parts[0])
-    net.memory["lstm"]["h"].set_value(jnp.ones((3, 7)))
+    net.carried["lstm"]["h"].set_value(jnp.ones((3, 7)))
     again = net(x=STEPS[2:3], cont=cont(1))["h"]
     assert np.all(again != parts[1])
 
@@ -472,9 +472,9 @@ def test_other_streams_start_from_zero(load: Load) -> None:
     net = load(LSTM)
     first = net(x=STEPS[:2, :1], cont=cont(1, 1)[:, :1])["h"]
     net(x=STEPS[:2], cont=cont(1, 1))
-    assert net.memory["lstm"]["h"].shape == (3, 7)
+    assert net.carried["lstm"]["h"].shape == (3, 7)
     np.testing.assert_array_equal(net(x=STEPS[:2, :1], cont=cont(1, 1)[:, :1])["h"], first)
-    assert {key: a.shape for key, a in net.memory_for(net.shapes).items()} == net.shapes.memory
+    assert {key: a.shape for key, a in net.memory_for(net.shapes).items()} == net.shapes.carried
 
 
 def test_jax_cannot_keep_what_a_run_leaves(load: Load) -> None:

@@ -20,7 +20,7 @@ from netspec.errors import SolverError, SourceError, WeightsError
 from netspec.formats import manifest
 from netspec.frontend.shapes import ParamKey
 from netspec.proto.net_pb2 import NetParameter
-from netspec.solving.callback import Listener
+from netspec.solving.callback import Callback
 from netspec.solving.snapshots import store
 from netspec.solving.solver import Solver
 from netspec.weights.caffemodel import read_weights
@@ -54,7 +54,7 @@ W = ParamKey("ip", "weight")
 BASE = 'net: "net.prototxt" base_lr: 0.05 lr_policy: "fixed" snapshot_prefix: "snap/run" '
 
 
-class Said(Listener):
+class Said(Callback):
     """What was said and warned."""
 
     def __init__(self) -> None:
@@ -81,17 +81,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def solver(settings: str = "", listener: Listener | None = None, keep: int | None = None) -> Solver:
+def solver(settings: str = "", callback: Callback | None = None, keep: int | None = None) -> Solver:
     Path("solver.prototxt").write_text(BASE + settings)
-    return Solver.from_file("solver.prototxt", listener, keep)
+    return Solver.from_file("solver.prototxt", callback, keep)
 
 
-def line(rows: Any, settings: str = "", listener: Listener | None = None) -> Solver:
+def line(rows: Any, settings: str = "", callback: Callback | None = None) -> Solver:
     with h5py.File("line.h5", "w") as file:
         file["x"] = np.asarray(rows, np.float32)
     Path("line.txt").write_text("line.h5\n")
     Path("net.prototxt").write_text(LINE)
-    return solver(settings, listener)
+    return solver(settings, callback)
 
 
 def everything(loop: Solver) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def test_test_nets_go_on_where_their_data_stood() -> None:
     assert second.tests.state() == first.tests.state()
 
 
-class Results(Listener):
+class Results(Callback):
     """What each test found, by iteration and test net; a test at ``stop`` ends the run."""
 
     def __init__(self, stop: int = -1) -> None:
@@ -210,13 +210,13 @@ def test_test_nets_have_the_arrays_of_what_was_restored() -> None:
 
 def test_what_layers_remember_of_another_shape_is_kept() -> None:
     first = solver("random_seed: 4")
-    key = next(iter(first.net.shapes.memory))
-    shape = (1, 7, first.net.shapes.memory[key][-1])
+    key = next(iter(first.net.shapes.carried))
+    shape = (1, 7, first.net.shapes.carried[key][-1])
     first.net.assign({key: jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)})
     _, state = first.snapshot()
     second = solver("random_seed: 4")
     second.restore(state)
-    (a, b) = (np.array(loop.net.memory[key.layer][key.blob][...]) for loop in (first, second))
+    (a, b) = (np.array(loop.net.carried[key.layer][key.blob][...]) for loop in (first, second))
     assert a.shape == shape
     np.testing.assert_array_equal(b, a)
 
@@ -395,7 +395,7 @@ def test_snapshots_of_an_earlier_run_are_never_removed() -> None:
 def test_two_runs_do_not_write_under_one_prefix() -> None:
     """The second is told of the first, and may write once that is over."""
 
-    class Second(Listener):
+    class Second(Callback):
         said = ""
 
         def step(self, first: Solver, step: Any) -> None:
@@ -404,9 +404,9 @@ def test_two_runs_do_not_write_under_one_prefix() -> None:
                     solver("random_seed: 2 max_iter: 3").solve()
                 self.said = str(raised.value)
 
-    listener = Second()
-    solver("random_seed: 1 max_iter: 2", listener).solve()
-    assert listener.said == (
+    callback = Second()
+    solver("random_seed: 1 max_iter: 2", callback).solve()
+    assert callback.said == (
         f"snap/run: another run, process {os.getpid()} on {socket.gethostname()}, writes its "
         "snapshots there; end it, or give this one a snapshot_prefix of its own"
     )
@@ -423,7 +423,7 @@ def test_writing_happens_beside_the_steps(monkeypatch: pytest.MonkeyPatch) -> No
         assert went_on.wait(60)
         put(*args)
 
-    class Steps(Listener):
+    class Steps(Callback):
         def step(self, solver: Solver, step: Any) -> None:
             if step.iteration == 3:
                 went_on.set()

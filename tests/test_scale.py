@@ -26,7 +26,7 @@ from netspec import build
 from netspec.errors import Place, SolverError, SourceError, require
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import TRAIN, LayerParameter
-from netspec.solving.callback import Listener
+from netspec.solving.callback import Callback
 from netspec.solving.distributed import rendezvous
 from netspec.solving.distributed.launch import Scale, joined
 from netspec.solving.distributed.mesh import Fed, Mesh
@@ -383,7 +383,7 @@ def test_two_processes_are_one(folder: Path) -> None:
     processes = start(folder, "two.prototxt", by_hand)
     tests: list[tuple[int, float]] = []
 
-    class Tested(Listener):
+    class Tested(Callback):
         def test(self, solver: Solver, index: int, result: Evaluation) -> None:
             tests.append((solver.iteration, result.metrics["score"].mean_iu))
 

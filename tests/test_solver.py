@@ -19,7 +19,7 @@ from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.proto.net_pb2 import NetParameter
 from netspec.proto.solver_pb2 import SolverParameter, SolverState
 from netspec.solving import settings
-from netspec.solving.callback import Listener, Step
+from netspec.solving.callback import Callback, Step
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.snapshots.solverstate import (
     State,
@@ -76,9 +76,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 BASE = 'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" random_seed: 3 '
 
 
-def solver(settings: str = "", listener: Listener | None = None, base: str = BASE) -> Solver:
+def solver(settings: str = "", callback: Callback | None = None, base: str = BASE) -> Solver:
     Path("solver.prototxt").write_text(base + settings)
-    return Solver.from_file("solver.prototxt", listener)
+    return Solver.from_file("solver.prototxt", callback)
 
 
 def set_weight(loop: Solver, weight: ArrayLike = WEIGHT) -> Solver:
@@ -90,7 +90,7 @@ def weight_of(loop: Solver) -> NDArray[np.float32]:
     return np.array(loop.net.arrays()[W])
 
 
-class Log(Listener):
+class Log(Callback):
     """What happened, in short words, in order."""
 
     def __init__(self, hook: Callable[[Solver, str], None] = lambda solver, event: None) -> None:

@@ -61,16 +61,16 @@ def backward(
     first = _first_bindings(graph, {*given, *(top for n in span for top in graph.nodes[n].tops)})
     if graph.data_dependent:
         seen = run(shapes, params, given, key, span)
-        nudges = {i: jnp.zeros_like(seen.value(i)) for i in first.values()}
+        perturbations = {i: jnp.zeros_like(seen.value(i)) for i in first.values()}
     else:
-        nudges = {i: jnp.zeros(shapes.values[i], jnp.float32) for i in first.values()}
+        perturbations = {i: jnp.zeros(shapes.values[i], jnp.float32) for i in first.values()}
     learned = {key: params[key] for key in _learned(shapes, span)}
 
-    def objective(learned: Params, nudges: Mapping[int, Array]) -> Array:
-        made = run(shapes, {**params, **learned}, given, key, span, nudges, instead)
+    def objective(learned: Params, perturbations: Mapping[int, Array]) -> Array:
+        made = run(shapes, {**params, **learned}, given, key, span, perturbations, instead)
         return _objective(made, seeds)
 
-    gradients, diffs = jax.grad(objective, argnums=(0, 1))(learned, nudges)
+    gradients, diffs = jax.grad(objective, argnums=(0, 1))(learned, perturbations)
     # The diff of an output is what the backward started from.
     shown = {name: seeds[i] if i in seeds else diffs[i] for name, i in first.items()}
     return shown, gradients

@@ -17,7 +17,7 @@ from netspec.frontend.shapes import ParamKey
 from netspec.frontend.upgrade import upgrade_solver_type
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.reporting.console import Report
-from netspec.solving.callback import Listener
+from netspec.solving.callback import Callback
 from netspec.solving.solver import Solver as Loop
 from netspec.solving.updates import Tree
 
@@ -208,7 +208,7 @@ def get_solver(solver_file: str) -> Solver:
     return _KINDS.get(kind, Solver)(solver_file)
 
 
-def _listener(param: SolverParameter) -> Listener | None:
+def _listener(param: SolverParameter) -> Callback | None:
     if is_quiet():
         return None
     return Report(Console(file=sys.stderr, force_terminal=False), param.max_iter, glog=True)

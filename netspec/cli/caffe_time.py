@@ -126,7 +126,7 @@ class Timer:
             fixed = {i: values[i] for i in node.bottoms if i not in bottoms}
             others = {
                 key: self._arrays[key]
-                for key in (*shapes.keys[n].values(), *shapes.memory)
+                for key in (*shapes.keys[n].values(), *shapes.carried)
                 if key not in learned
             }
             seconds, (tops, pullback, updates) = _timed(

@@ -80,22 +80,22 @@ def solve(solver: str, **options: Any) -> None:
 def test(net: str, weights: str | None, iterations: int | None, dtype: str | None) -> None:
     """Run NET on its test data: the mean of its outputs, and metrics where it segments."""
     from netspec.reporting.console import evaluation_lines
-    from netspec.runtime.compute_policy import Manner
-    from netspec.runtime.size_buckets import Frames
+    from netspec.runtime.compute_policy import ComputePolicy
+    from netspec.runtime.size_buckets import SizeBuckets
     from netspec.solving.evaluation import class_names, evaluate
     from netspec.solving.testing import opened
 
     keep_programs()
     with opened(net, weights) as (compiled, feed, copied):
-        compiled.manner = Manner(dtype or "f32")
+        compiled.policy = ComputePolicy(dtype or "f32")
         if copied:
             click.echo(copied)
-        frames = Frames(compiled, click.echo)
+        buckets = SizeBuckets(compiled, click.echo)
         batches = feed.batches if iterations is None else iterations
-        found = evaluate(compiled, feed, batches, frames=frames)
+        found = evaluate(compiled, feed, batches, buckets=buckets)
         names = class_names(compiled.shapes, feed)
-    if len(frames.sizes) > 1:
-        click.echo(frames.told)
+    if len(buckets.sizes) > 1:
+        click.echo(buckets.told)
     click.echo(f"{found.batches} batches, loss {found.loss:.6g}")
     for line in evaluation_lines(found, "    Test net output"):
         click.echo(line)

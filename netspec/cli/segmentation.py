@@ -24,8 +24,8 @@ def score(net: str, weights: str, save: str | None, dtype: str | None) -> None:
     a list without labels too, where the net's data layer has one top, the image, and the net no
     loss.
     """
-    from netspec.runtime.compute_policy import Manner
-    from netspec.runtime.size_buckets import Frames
+    from netspec.runtime.compute_policy import ComputePolicy
+    from netspec.runtime.size_buckets import SizeBuckets
     from netspec.segmentation.submission import Results, scored_blobs
     from netspec.solving.evaluation import class_names, evaluate, score_pairs
     from netspec.solving.testing import opened
@@ -33,8 +33,8 @@ def score(net: str, weights: str, save: str | None, dtype: str | None) -> None:
     keep_programs()
     with opened(net, weights) as (compiled, feed, copied):
         click.echo(copied)
-        compiled.manner = Manner(dtype or "f32")
-        frames = Frames(compiled, partial(click.echo, err=True))
+        compiled.policy = ComputePolicy(dtype or "f32")
+        buckets = SizeBuckets(compiled, partial(click.echo, err=True))
         pairs = score_pairs(compiled.shapes)
         require(
             pairs or save,
@@ -45,10 +45,10 @@ def score(net: str, weights: str, save: str | None, dtype: str | None) -> None:
         blobs = scored_blobs(compiled, tuple(pairs)) if save else ()
         results = Results(save or "", feed, blobs)
         keep = results.keep if save else None
-        found = evaluate(compiled, feed, feed.batches, pictures=blobs, keep=keep, frames=frames)
+        found = evaluate(compiled, feed, feed.batches, pictures=blobs, keep=keep, buckets=buckets)
         names = class_names(compiled.shapes, feed)
-    if len(frames.sizes) > 1:
-        click.echo(frames.told, err=True)
+    if len(buckets.sizes) > 1:
+        click.echo(buckets.told, err=True)
     if pairs:
         click.echo(f"{found.batches} batches, loss {found.loss:.6g}")
     for blob, metrics in found.metrics.items():
@@ -99,21 +99,21 @@ def segment(
     the size that the first image is run at, then the whole net.
     """
     from netspec.build import load
-    from netspec.runtime.size_buckets import Frames
+    from netspec.runtime.size_buckets import SizeBuckets
     from netspec.segmentation.predict import MEAN, Segmenter
     from netspec.segmentation.stage_timing import stage_times
     from netspec.segmentation.write import Wanted, gather, plan_of_first, segment_each
 
     keep_programs()
     compiled = load(net, weights, dtype=dtype or "f32")
-    frames = Frames(compiled)
+    buckets = SizeBuckets(compiled)
     segmenter = Segmenter(
         compiled,
         MEAN if mean is None else _mean(mean),
         blob,
         None if tile is None else _tile(tile),
         int(memory * 2**30),
-        frames,
+        buckets,
     )
     pictures = gather(images, out)
     failures: list[NetSpecError] = []
@@ -127,8 +127,8 @@ def segment(
     written = segment_each(segmenter, pictures, out, wanted, failed, say)
     for path in written:
         click.echo(path)
-    if len(frames.sizes) > 1:
-        click.echo(frames.told, err=True)
+    if len(buckets.sizes) > 1:
+        click.echo(buckets.told, err=True)
     plan = plan_of_first(segmenter, pictures) if time else None
     if plan is not None:
         times = stage_times(segmenter.net, plan.feeds, plan.scores)

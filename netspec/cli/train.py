@@ -18,10 +18,10 @@ from netspec.frontend.prototxt import SolverText, read_solver
 from netspec.reporting.console import Report, lasting, memory_doubts, plan, predicted
 from netspec.reporting.event_logs import JsonLog, TensorBoardLog
 from netspec.runtime.compile_cache import Compiles
-from netspec.runtime.compute_policy import Manner
+from netspec.runtime.compute_policy import ComputePolicy
 from netspec.runtime.memory import size
 from netspec.solving import settings
-from netspec.solving.callback import Listener, Listeners, Step
+from netspec.solving.callback import Callback, Callbacks, Step
 from netspec.solving.distributed.launch import Scale, joined
 from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.snapshots import store
@@ -42,7 +42,7 @@ class Options:
     stages: replace the level of the train net's state, and add to its stages. sigint, sighup: what
     Ctrl-C and SIGHUP do: "stop", "snapshot" or "none". weights_only: start from ``weights`` alone,
     not from those that the solver names, too. may_be_over: a snapshot at the end is no mistake.
-    dtype, remat: see `Manner`; without ``dtype`` a run goes on in the one that it began in, float32
+    dtype, remat: see `ComputePolicy`; without ``dtype`` a run goes on in the one that it began in, float32
     by default. scale: the devices and processes to train on.
     """
 
@@ -88,7 +88,7 @@ def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
         _text(path, options), keep=options.keep, skip_corrupt=options.skip_corrupt, mesh=mesh
     )
     solver.guard.debug_nans = options.debug_nans
-    solver.net.manner = Manner(options.dtype or "f32", options.remat)
+    solver.net.policy = ComputePolicy(options.dtype or "f32", options.remat)
     until = solver.param.max_iter if options.max_iter is None else options.max_iter
     require(until > 0, f"{Place(path)}: needs max_iter, or --max-iter", SolverError)
     # Of several processes one talks.
@@ -98,7 +98,7 @@ def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
         _closing(solver),
         Compiles() as compiles,
     ):
-        solver.listener = report
+        solver.callback = report
         copied = _start(solver, options)
         mesh.check_together(solver.iteration)
         if _is_over(solver, until, options, report):
@@ -108,26 +108,26 @@ def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
         for doubt in memory_doubts(solver):
             report.warn(doubt)
         told = [_Compiled(compiles, report), _Measured(report)]
-        solver.listener = Listeners([*told, report, *_logs(solver, options, report)])
+        solver.callback = Callbacks([*told, report, *_logs(solver, options, report)])
         signals.hand_to(solver)
         for doubt in settings.doubts(solver.text):
-            solver.listener.warn(doubt)
+            solver.callback.warn(doubt)
         try:
             solver.solve(until)
         except NetSpecError as error:
-            solver.listener.end(solver, str(error))
+            solver.callback.end(solver, str(error))
             raise
         if solver.feed.skipped:
-            solver.listener.warn(
+            solver.callback.warn(
                 f"left out {counted(solver.feed.skipped, 'batch')} of the training data, as "
                 "something in each could not be read"
             )
-        frames = solver.trainer.frames
-        if len(frames.sizes) > 1:
-            report.say(frames.told)
+        buckets = solver.trainer.buckets
+        if len(buckets.sizes) > 1:
+            report.say(buckets.told)
         how = "Optimization stopped early." if solver.stopping else "Optimization Done."
         report.say(how)
-        solver.listener.end(solver, how)
+        solver.callback.end(solver, how)
 
 
 def _text(path: str, options: Options) -> SolverText:
@@ -175,7 +175,7 @@ def _closing(solver: Solver) -> Iterator[None]:
 
 def _start(solver: Solver, options: Options) -> list[Copied]:
     """Go on from a snapshot or load weights, as asked; says what was left out."""
-    warn = solver.listener.warn
+    warn = solver.callback.warn
     if options.snapshot:
         found: store.Found | None = store.newest(Path(options.snapshot), warn)
     elif options.resume:
@@ -188,7 +188,7 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
         weights = Path(found.weights.file)
         apart = "" if weights.parent == found.path.parent else f" and {weights}"
         how = "" if found.record else " as Caffe does: its data starts anew"
-        solver.listener.say(f"Restoring previous solver status from {found.path}{apart}{how}")
+        solver.callback.say(f"Restoring previous solver status from {found.path}{apart}{how}")
         return []
     earlier = store.states(solver.param.snapshot_prefix)
     if earlier and not options.resume:
@@ -203,11 +203,11 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
 
 def _keep_dtype(solver: Solver, found: store.Found, options: Options) -> None:
     """Compute as asked for, and say so where that is not as the run did until now."""
-    was = solver.net.manner.dtype
+    was = solver.net.policy.dtype
     if options.dtype is None or options.dtype == was:
         return
-    solver.net.manner = replace(solver.net.manner, dtype=options.dtype)
-    solver.listener.warn(
+    solver.net.policy = replace(solver.net.policy, dtype=options.dtype)
+    solver.callback.warn(
         f"{found.path} is of a run in {was}, and this one goes on in {options.dtype}: its numbers "
         "will not be those of a run that never stopped"
     )
@@ -227,8 +227,8 @@ def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bo
     return True
 
 
-def _logs(solver: Solver, options: Options, report: Report) -> list[Listener]:
-    logs: list[Listener] = []
+def _logs(solver: Solver, options: Options, report: Report) -> list[Callback]:
+    logs: list[Callback] = []
     if not solver.mesh.first:
         return logs
     if solver.param.snapshot or solver.param.snapshot_after_train:
@@ -238,7 +238,7 @@ def _logs(solver: Solver, options: Options, report: Report) -> list[Listener]:
     return logs
 
 
-class _Compiled(Listener):
+class _Compiled(Callback):
     """Says, after the first step, what compiling took until then."""
 
     def __init__(self, compiles: Compiles, report: Report) -> None:
@@ -251,7 +251,7 @@ class _Compiled(Listener):
         self._compiles = None
 
 
-class _Measured(Listener):
+class _Measured(Callback):
     """Says, after the first step, what its program takes beside what was predicted."""
 
     def __init__(self, report: Report) -> None:
@@ -292,7 +292,7 @@ class _Signals:
         if self._solver is not None:
             self._solver.stopping = True
             saved = ", with a snapshot" if self._solver.param.snapshot_after_train else ""
-            self._solver.listener.say(f"Stopping after this step{saved} (once more: at once).")
+            self._solver.callback.say(f"Stopping after this step{saved} (once more: at once).")
 
     def _save(self, number: int, frame: FrameType | None) -> None:
         if self._solver is not None:

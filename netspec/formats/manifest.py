@@ -20,15 +20,15 @@ END = ".resume.json"
 
 
 @dataclass(frozen=True)
-class Record:
+class Manifest:
     """What a run needs to go on as if it had never stopped.
 
     files: name -> SHA-256 of the snapshot's other files. seed: the run's. losses: the last ones,
     which the smoothed loss is the mean of. data: where the data of the train net stands. memory:
     what layers keep from run to run and no weight file holds: layer -> name -> array, nested lists.
-    home: the shapes of the train data that have a program of their own, by blob (see `Frames`).
+    home: the shapes of the train data that have a program of their own, by blob (see `SizeBuckets`).
     tests: ``data``, ``memory`` and ``home`` of each test net, if they were run. solver: its type.
-    written: when, in seconds since the epoch. dtype: what it computed in, see `Manner`.
+    written: when, in seconds since the epoch. dtype: what it computed in, see `ComputePolicy`.
     """
 
     iteration: int
@@ -57,13 +57,13 @@ def digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write(path: Path, record: Record) -> None:
+def write(path: Path, record: Manifest) -> None:
     """Write a record, with a checksum of its own; raises OSError."""
     content = json.dumps({"netspec": _FORMAT, **asdict(record)}, separators=(",", ":"))
     path.write_text(f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}\n", "utf-8")
 
 
-def read(path: Path) -> Record:
+def read(path: Path) -> Manifest:
     """Read a record; raises WeightsError where it is damaged."""
     with blame(Place(str(path))):
         try:
@@ -84,7 +84,7 @@ def read(path: Path) -> Record:
             WeightsError,
         )
     values |= {name: tuple(values[name]) for name in ("losses", "tests")}
-    return Record(**values)
+    return Manifest(**values)
 
 
 def verify(path: Path) -> None:

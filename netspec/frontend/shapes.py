@@ -100,19 +100,19 @@ class Shapes(KnownShapes):
         return {name: self.values[i] for name, i in self.graph.blobs.items()}
 
     @cached_property
-    def memories(self) -> tuple[Mapping[str, Shape], ...]:
+    def carried_per_node(self) -> tuple[Mapping[str, Shape], ...]:
         """Per node, the arrays that a run leaves for the next one."""
         return tuple(
-            node.layer.memory(*(self.values[i] for i in node.bottoms)) for node in self.graph.nodes
+            node.layer.carried(*(self.values[i] for i in node.bottoms)) for node in self.graph.nodes
         )
 
     @cached_property
-    def memory(self) -> dict[ParamKey, Shape]:
+    def carried(self) -> dict[ParamKey, Shape]:
         """All arrays that a run leaves for the next one."""
         return {
             ParamKey(node.name, name): shape
-            for node, memory in zip(self.graph.nodes, self.memories, strict=True)
-            for name, shape in memory.items()
+            for node, carried in zip(self.graph.nodes, self.carried_per_node, strict=True)
+            for name, shape in carried.items()
         }
 
     @cached_property

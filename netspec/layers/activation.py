@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from netspec.errors import require
 from netspec.layers.base import Array, Blob, Context, Layer, Layout, Shape, register, text
 from netspec.layers.coord_map import CoordMap
-from netspec.layers.valid_region import Beyond, PartialShape
+from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.proto.layers_pb2 import FillerParameter
 
 
@@ -20,9 +20,9 @@ class Elementwise(Layer):
 
     layout = Layout.EITHER
 
-    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...] | None:
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
         """Each element stands alone."""
-        return (Beyond.ANYTHING,) * len(bottoms)
+        return (PaddingValue.ANYTHING,) * len(bottoms)
 
     def coords(self, rank: int) -> CoordMap:
         """Each pixel on itself."""
@@ -62,11 +62,11 @@ class Power(Elementwise):
         inner = x * p.scale + p.shift if p.scale != 1 or p.shift != 0 else x
         return inner if p.power == 1 else jnp.power(inner, p.power)
 
-    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...] | None:
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
         """Zeros, if neither they nor their slope make an infinity."""
         p = self.param
         safe = p.shift > 0 or (p.power >= 0 and p.power == int(p.power))
-        return (Beyond.ZERO,) if safe else None
+        return (PaddingValue.ZERO,) if safe else None
 
     def describe(self) -> str:
         """The three numbers that are not the default."""
@@ -239,9 +239,9 @@ class Exp(Elementwise):
         rate = 1.0 if p.base == -1 else math.log(p.base)
         return jnp.exp(rate * (p.shift + p.scale * x))
 
-    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...]:
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...]:
         """Of anything the exponential could be infinite."""
-        return (Beyond.ZERO,)
+        return (PaddingValue.ZERO,)
 
     def describe(self) -> str:
         """The three numbers that are not the default."""
@@ -270,9 +270,9 @@ class Log(Elementwise):
         rate = 1.0 if p.base == -1 else 1 / math.log(p.base)
         return rate * jnp.log(p.shift + p.scale * x)
 
-    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...] | None:
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
         """Zeros, if they have a logarithm."""
-        return (Beyond.ZERO,) if self.param.shift > 0 else None
+        return (PaddingValue.ZERO,) if self.param.shift > 0 else None
 
     def describe(self) -> str:
         """The three numbers that are not the default."""

@@ -19,7 +19,7 @@ import numpy as np
 from netspec.errors import LayerError, NetSpecError, counted, fail, nearest, require
 from netspec.layers.fork_names import fork_of_type
 from netspec.layers.precision import Precision
-from netspec.layers.valid_region import Beyond, Extent, PartialShape, Size, places
+from netspec.layers.valid_region import PaddingValue, ValidRegion, PartialShape, Size, places
 from netspec.proto.layers_pb2 import TRAIN, FillerParameter, LayerParameter
 
 if TYPE_CHECKING:
@@ -72,21 +72,21 @@ class Context:
     blobs: its learned arrays by name, in Caffe's shapes, float32 whatever bottoms are.
     channels_last: whether bottoms of rank 4 and more arrive as (N, ..., C).
     run_key, index: the run's random key, and which of the run's layers this is.
-    memory: the arrays of `Layer.memory`, as the run before left them.
+    memory: the arrays of `Layer.carried`, as the run before left them.
     wanted: for each bottom, whether Caffe would compute its gradient.
     extents: for each bottom, how much of its array is the blob; None if all is. Empty: all of all.
-    updates, remembered: what the layer has set with `update` and `remember`.
+    updates, remembered: what the layer has set with `update` and `carry`.
     """
 
     blobs: Mapping[str, Array]
     channels_last: bool = False
     run_key: Array | None = None
     index: int = 0
-    memory: Mapping[str, Array] = field(default_factory=dict)
+    carried: Mapping[str, Array] = field(default_factory=dict)
     wanted: tuple[bool, ...] = ()
-    extents: tuple[Extent | None, ...] = ()
+    valid_regions: tuple[ValidRegion | None, ...] = ()
     updates: dict[str, Array] = field(default_factory=dict)
-    remembered: dict[str, Array] = field(default_factory=dict)
+    carried_on: dict[str, Array] = field(default_factory=dict)
 
     def key(self) -> Array:
         """This layer's random key for this run; raises LayerError if the run has none."""
@@ -98,9 +98,9 @@ class Context:
         """Set a running statistic for the runs that follow."""
         self.updates[name] = value
 
-    def remember(self, name: str, value: Array) -> None:
-        """Set an array of `Layer.memory` for the next run."""
-        self.remembered[name] = value
+    def carry(self, name: str, value: Array) -> None:
+        """Set an array of `Layer.carried` for the next run."""
+        self.carried_on[name] = value
 
     def axis(self, axis: int, rank: int) -> int:
         """Where Caffe's ``axis`` of a blob of ``rank`` axes lies in the arrays of this run."""
@@ -112,12 +112,12 @@ class Context:
 
     def size(self, bottom: int, array: Array) -> Size:
         """The blob's own shape (N, C, ...), of a bottom whose array may be larger."""
-        extent = self.extents[bottom] if self.extents else None
+        extent = self.valid_regions[bottom] if self.valid_regions else None
         return self.shape(array) if extent is None else extent.of(self.shape(array))
 
     def inside(self, bottom: int, array: Array) -> Array | None:
         """Which elements of a bottom's array are the blob's, to broadcast; None if all are."""
-        extent = self.extents[bottom] if self.extents else None
+        extent = self.valid_regions[bottom] if self.valid_regions else None
         if extent is None:
             return None
         return extent.inside(array.shape, places(array.ndim, self.channels_last))
@@ -198,7 +198,7 @@ class Layer:
         """Learned arrays in the order of a .caffemodel."""
         return {}
 
-    def memory(self, *bottoms: Shape) -> dict[str, Shape]:
+    def carried(self, *bottoms: Shape) -> dict[str, Shape]:
         """Arrays that a run leaves for the next one, zero at first; no weights."""
         return {}
 
@@ -206,7 +206,7 @@ class Layer:
         """Top array, or a tuple of them if there are several."""
         raise NotImplementedError
 
-    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...] | None:
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
         """What must lie beyond each bottom where its array is larger than itself.
 
         Within its own size the top must then be what it is without anything beyond. bottoms: with

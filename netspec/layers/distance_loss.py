@@ -12,7 +12,7 @@ from netspec.errors import require
 from netspec.layers.base import Array, Context, Labels, Shape, count, register, text
 from netspec.layers.labels import as_labels
 from netspec.layers.softmax_loss import Loss
-from netspec.layers.valid_region import Beyond, PartialShape
+from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.proto.layers_pb2 import HingeLossParameter, LossParameter
 
 
@@ -45,9 +45,11 @@ class EuclideanLoss(Loss):
         difference = a.reshape(-1) - b.reshape(-1)
         return jnp.vdot(difference, difference) / a.shape[0] / 2
 
-    def beyond(self, a: PartialShape, b: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+    def padding_values(  # type: ignore[override]
+        self, a: PartialShape, b: PartialShape
+    ) -> tuple[PaddingValue, ...] | None:
         """Zeros, which are equal; blobs of other shapes would not lie on each other."""
-        return (Beyond.ZERO,) * 2 if a == b else None
+        return (PaddingValue.ZERO,) * 2 if a == b else None
 
     def scaling(self, a: Shape, b: Shape) -> str:  # type: ignore[override]
         """Twice the batch size divides."""
@@ -205,9 +207,11 @@ class SigmoidCrossEntropyLoss(Loss):
         n, *rest = ctx.size(0, scores)
         return total / self.normalizer(n, math.prod(rest), jnp.sum(counts))
 
-    def beyond(self, scores: PartialShape, targets: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+    def padding_values(  # type: ignore[override]
+        self, scores: PartialShape, targets: PartialShape
+    ) -> tuple[PaddingValue, ...] | None:
         """Zeros, not to be counted; blobs of other shapes would not lie on each other."""
-        return (Beyond.ZERO,) * 2 if scores == targets and scores[0] is not None else None
+        return (PaddingValue.ZERO,) * 2 if scores == targets and scores[0] is not None else None
 
     def scaling(self, scores: Shape, targets: Shape) -> str:  # type: ignore[override]
         """How many predictions the loss sums, and what divides the sum."""

@@ -14,7 +14,7 @@ from netspec.errors import require
 from netspec.layers.activation import Elementwise
 from netspec.layers.base import Array, Blob, Context, Layout, Shape, register, text
 from netspec.layers.coord_map import CoordMap
-from netspec.layers.valid_region import Beyond, PartialShape
+from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.proto.layers_pb2 import LRNParameter
 
 
@@ -61,11 +61,11 @@ class LRN(Elementwise):
             return itself
         return itself._replace(extent=(Fraction(self.param.local_size),) * rank)
 
-    def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:  # type: ignore[override]
         """Zeros, as beyond the border; a ``k`` of 0 would make an infinity of them."""
         p = self.param
         across = p.norm_region == LRNParameter.ACROSS_CHANNELS
-        return (Beyond.ZERO,) if p.k > 0 or not across else None
+        return (PaddingValue.ZERO,) if p.k > 0 or not across else None
 
     def describe(self) -> str:
         """Neighbourhood."""

@@ -15,7 +15,7 @@ from netspec.layers.base import Array, Context, Layer, Layout, Shape, count, reg
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.lowering import windows
 from netspec.layers.precision import Precision
-from netspec.layers.valid_region import Beyond, PartialShape, Size
+from netspec.layers.valid_region import PaddingValue, PartialShape, Size
 from netspec.layers.window import Window, pooling_window
 from netspec.proto.layers_pb2 import PoolingParameter, SPPParameter
 
@@ -105,14 +105,14 @@ class Pooling(_Pooled):
         out = window.pooled(shape[2:], ceil)
         return self.pool(ctx, self.param.pool, bottom, window, out)[: self.num_tops]
 
-    def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:  # type: ignore[override]
         """What padding holds; indices of maxima, and random picks, hang on the array's size."""
         p = self.param
         if p.pool == PoolingParameter.MAX:
-            return (Beyond.LEAST,) if self.num_tops == 1 else None
+            return (PaddingValue.LEAST,) if self.num_tops == 1 else None
         window = pooling_window(p, (1, 1))
         gaps = any(s > k for s, k in zip(window.stride, window.kernel, strict=True))
-        return (Beyond.ZERO,) if p.pool == PoolingParameter.AVE and not gaps else None
+        return (PaddingValue.ZERO,) if p.pool == PoolingParameter.AVE and not gaps else None
 
     def coords(self, rank: int) -> CoordMap | None:
         """Output pixel p sits at stride p + (kernel - 1) / 2 - pad; none for global pooling."""

@@ -78,7 +78,7 @@ class _Recurrent(Layer):
         static = _product(more[0].reshape(len(more[0]), -1), ctx.blobs[f"W_x{name}_static"])
         return top + jnp.broadcast_to(static, top.shape)
 
-    def memory(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Shape]:  # type: ignore[override]
+    def carried(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Shape]:  # type: ignore[override]
         """The last step's states, (N, D) each, unless they are tops."""
         hidden = () if self.exposed() else self.states
         return dict.fromkeys(hidden, (x[1], self.param.num_output))
@@ -88,14 +88,14 @@ class _Recurrent(Layer):
         if self.exposed():
             given = more[len(more) - self.exposed() :]
             return tuple(jax.lax.stop_gradient(state[0]) for state in given)
-        return tuple(ctx.memory[name] for name in self.states)
+        return tuple(ctx.carried[name] for name in self.states)
 
     def tops_of(self, ctx: Context, top: Array, last: tuple[Array, ...]) -> tuple[Array, ...]:
         """The layer's tops, from what the scan made; the last states are told or remembered."""
         if self.exposed():
             return (top, *(jax.lax.stop_gradient(state[None]) for state in last))
         for name, state in zip(self.states, last, strict=True):
-            ctx.remember(name, state)
+            ctx.carry(name, state)
         return (top,)
 
     def multiply_adds(self, x: Shape, cont: Shape, *more: Shape) -> int:  # type: ignore[override]

@@ -23,7 +23,7 @@ from netspec.layers.base import (
 )
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.labels import pick_rows
-from netspec.layers.valid_region import Beyond, PartialShape
+from netspec.layers.valid_region import PaddingValue, PartialShape
 
 
 class _Reshaping(Layer):
@@ -177,9 +177,9 @@ class Slice(Layer):
         edges = itertools.pairwise(self.edges(x.shape[axis]))
         return tuple(x[(*outer, slice(start, end))] for start, end in edges)
 
-    def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:  # type: ignore[override]
         """Parts begin at the same places unless the axis itself varies."""
-        return None if bottom[self.axis(len(bottom))] is None else (Beyond.ANYTHING,)
+        return None if bottom[self.axis(len(bottom))] is None else (PaddingValue.ANYTHING,)
 
     def coords(self, rank: int) -> CoordMap | None:
         """Each pixel on itself, where no pixels are cut off."""
@@ -216,9 +216,9 @@ class Tile(Layer):
         repeats[ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim)] = self.param.tiles
         return jnp.tile(x, repeats)
 
-    def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:  # type: ignore[override]
         """One copy begins where another ends, which must not vary."""
-        return None if bottom[self.param.axis] is None else (Beyond.ANYTHING,)
+        return None if bottom[self.param.axis] is None else (PaddingValue.ANYTHING,)
 
     def coords(self, rank: int) -> CoordMap | None:
         """Each pixel on itself, where pixels are not repeated."""

@@ -27,7 +27,7 @@ from netspec.layers.base import (
 )
 from netspec.layers.labels import as_labels
 from netspec.layers.precision import Precision
-from netspec.layers.valid_region import Beyond, PartialShape
+from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.proto.layers_pb2 import LossParameter
 
 # The greatest loss of one prediction: Caffe floors probabilities at the least normal float.
@@ -168,11 +168,13 @@ class Classified(Layer):
         everywhere = jnp.broadcast_to(inside, labels.shape)
         return counts & in_caffes_order(ctx, everywhere).reshape(-1)
 
-    def beyond(self, scores: PartialShape, *others: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+    def padding_values(  # type: ignore[override]
+        self, scores: PartialShape, *others: PartialShape
+    ) -> tuple[PaddingValue, ...] | None:
         """Zeros, not to be counted; classes must stand still, and labels vary as scores do."""
         stands = scores[self.class_axis(len(scores))] is not None
         alike = others[0].count(None) == scores.count(None)
-        return (Beyond.ZERO,) * (1 + len(others)) if stands and alike else None
+        return (PaddingValue.ZERO,) * (1 + len(others)) if stands and alike else None
 
     def layout_for(self, axis: int) -> Layout:
         """Channels-last is as good, where classes are channels."""

@@ -26,7 +26,7 @@ from netspec.layers.base import (
 )
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.precision import Precision
-from netspec.layers.valid_region import Beyond, PartialShape
+from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.proto.layers_pb2 import EltwiseParameter, ReductionParameter
 
 
@@ -71,11 +71,11 @@ class Eltwise(Elementwise):
             top = jnp.where(x > top, x, top)
         return top
 
-    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...] | None:
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
         """Each element stands alone; of zeros, top / bottom would be no number."""
         p = self.param
         divides = p.operation == EltwiseParameter.PROD and not p.stable_prod_grad
-        return None if divides else super().beyond(*bottoms)
+        return None if divides else super().padding_values(*bottoms)
 
     def describe(self) -> str:
         """The operation and its weights."""
@@ -136,11 +136,11 @@ class Concat(Layer):
         rank = bottoms[0].ndim
         return jnp.concatenate(bottoms, axis=ctx.axis(self.axis(rank), rank))
 
-    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...] | None:
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
         """One blob begins where another ends, which must not vary."""
         axis = self.axis(len(bottoms[0]))
         varies = any(bottom[axis] is None for bottom in bottoms)
-        return None if varies else (Beyond.ANYTHING,) * len(bottoms)
+        return None if varies else (PaddingValue.ANYTHING,) * len(bottoms)
 
     def coords(self, rank: int) -> CoordMap | None:
         """Each pixel on itself, where channels are joined."""
@@ -208,9 +208,9 @@ class Silence(Layer):
         """No tops."""
         return ()
 
-    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...]:
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...]:
         """Nothing is looked at."""
-        return (Beyond.ANYTHING,) * len(bottoms)
+        return (PaddingValue.ANYTHING,) * len(bottoms)
 
 
 @register(param="softmax_param")
@@ -233,9 +233,9 @@ class Softmax(Elementwise):
         """Where the axis is one of pixels."""
         return canonical_axis(self.param.axis, rank + 2) >= 2
 
-    def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:  # type: ignore[override]
         """Positions off the axis stand alone."""
-        return None if bottom[self.param.axis] is None else (Beyond.ANYTHING,)
+        return None if bottom[self.param.axis] is None else (PaddingValue.ANYTHING,)
 
     def describe(self) -> str:
         """The axis, where it is not the channels'."""
@@ -328,10 +328,10 @@ class ArgMax(Layer):
         found = _greatest(rows, self.param.top_k, 1)
         return jnp.stack(found[: 1 + self.param.out_max_val], axis=1).reshape(self.shape(x.shape))
 
-    def beyond(self, bottom: PartialShape) -> tuple[Beyond, ...] | None:  # type: ignore[override]
+    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:  # type: ignore[override]
         """Positions off the axis stand alone; over all of them, indices hang on the sizes."""
         alone = self.param.HasField("axis") and bottom[self.param.axis] is not None
-        return (Beyond.ANYTHING,) if alone else None
+        return (PaddingValue.ANYTHING,) if alone else None
 
     def coords(self, rank: int) -> CoordMap | None:
         """Each pixel on itself, where the axis is no pixels'."""

@@ -27,7 +27,7 @@ def places(rank: int, channels_last: bool) -> tuple[int, ...]:
     return (0, rank - 1, *range(1, rank - 1))
 
 
-class Beyond(Enum):
+class PaddingValue(Enum):
     """What must lie beyond a bottom, so that the top is there as if nothing did."""
 
     ANYTHING = "any finite number: it is not looked at"
@@ -36,7 +36,7 @@ class Beyond(Enum):
 
 
 @dataclass(frozen=True)
-class Extent:
+class ValidRegion:
     """The true sizes of a blob, by Caffe's axis, along the axes on which its array is larger."""
 
     sizes: Mapping[int, jax.Array]
@@ -61,9 +61,9 @@ class Extent:
         return reduce(jnp.logical_and, masks)
 
 
-def surround(array: jax.Array, inside: jax.Array, beyond: Beyond) -> jax.Array:
+def surround(array: jax.Array, inside: jax.Array, padding_values: PaddingValue) -> jax.Array:
     """An array with what a layer needs where it is not ``inside``."""
-    if beyond is Beyond.ANYTHING:
+    if padding_values is PaddingValue.ANYTHING:
         return array
-    fill = 0.0 if beyond is Beyond.ZERO else float(np.finfo(array.dtype).min)
+    fill = 0.0 if padding_values is PaddingValue.ZERO else float(np.finfo(array.dtype).min)
     return jnp.where(inside, array, jnp.asarray(fill, array.dtype))

@@ -25,7 +25,7 @@ from netspec.layers.base import (
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.lowering import windows
 from netspec.layers.precision import Precision
-from netspec.layers.valid_region import Beyond, PartialShape
+from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.layers.window import Window, convolution_window
 from netspec.proto.layers_pb2 import ConvolutionParameter, LayerParameter
 
@@ -57,9 +57,9 @@ class _Convolutional(Layer):
         require(channels % groups == 0, f"{channels} channels do not divide into {groups} groups")
         require(outputs % groups == 0, f"{outputs} outputs do not divide into {groups} groups")
 
-    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...]:
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...]:
         """Windows look at zeros there, as in padding."""
-        return (Beyond.ZERO,) * len(bottoms)
+        return (PaddingValue.ZERO,) * len(bottoms)
 
     def weights(self, first: int, second: int, kernel: Shape) -> dict[str, Blob]:
         """Weight (first, second / group, kernel...) and bias (num_output)."""
@@ -240,9 +240,9 @@ class Im2col(Layer):
             return taps.reshape(*taps.shape[:-2], taps.shape[-2] * taps.shape[-1])
         return taps.reshape(*shape[:axis], taps.shape[1] * taps.shape[2], *out)
 
-    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...]:
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...]:
         """Windows look at zeros there, as in padding."""
-        return (Beyond.ZERO,)
+        return (PaddingValue.ZERO,)
 
     def coords(self, rank: int) -> CoordMap:
         """As a convolution's."""
@@ -303,9 +303,9 @@ class Crop(Layer):
             cut[ctx.axis(i, data.ndim)] = slice(start, start + size)
         return data[tuple(cut)]
 
-    def beyond(self, *bottoms: PartialShape) -> tuple[Beyond, ...]:
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...]:
         """The cut begins at the same place whatever the size."""
-        return (Beyond.ANYTHING,) * len(bottoms)
+        return (PaddingValue.ANYTHING,) * len(bottoms)
 
     def coords(self, rank: int) -> CoordMap:
         """Output pixel p sits at p + offset."""

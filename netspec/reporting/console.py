@@ -26,7 +26,7 @@ from netspec.reporting.event_logs import figures, images_a_step, is_displayed
 from netspec.reporting.glog import glog_prefix, is_told
 from netspec.runtime.memory import Prediction, capacity, predict, size
 from netspec.solving import updates
-from netspec.solving.callback import Listener, Step
+from netspec.solving.callback import Callback, Step
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.solver import Solver
 
@@ -72,7 +72,7 @@ class _Lasting:
             os.dup2(nowhere.fileno(), self._output.fileno())
 
 
-class Report(Listener):
+class Report(Callback):
     """Prints a training run, line by line, in the form that Caffe's log parsers read.
 
     A terminal shows a bar besides: iteration, smoothed loss, images a second, time left.
@@ -246,10 +246,10 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
 
 def predicted(solver: Solver, remat: bool = False) -> Prediction:
     """What a step is predicted to take; remat: if it were in stages."""
-    manner, mesh = solver.net.manner, solver.mesh
+    policy, mesh = solver.net.policy, solver.mesh
     return predict(
         solver.net.shapes,
-        replace(manner, remat=manner.remat or remat),
+        replace(policy, remat=policy.remat or remat),
         updates.rule(solver.param).slots,
         sums=solver.param.iter_size > mesh.size,
         parts=mesh.size if mesh.split else 1,
@@ -257,15 +257,15 @@ def predicted(solver: Solver, remat: bool = False) -> Prediction:
 
 
 def _memory(solver: Solver) -> Iterator[str]:
-    shapes, manner, found = solver.net.shapes, solver.net.manner, predicted(solver)
+    shapes, policy, found = solver.net.shapes, solver.net.policy, predicted(solver)
     fed = ", ".join(f"{name} {text(shapes[name])}" for name in shapes.graph.fed)
     yield (
         f"memory    about {size(found.total)} at {fed}: parameters {size(found.parameters)}, "
         f"history {size(found.history)}, data {size(found.data)}, blobs and gradients "
-        f"{size(found.passes)}{' in stages' if manner.remat else ''}"
+        f"{size(found.passes)}{' in stages' if policy.remat else ''}"
     )
-    if manner.dtype != "f32":
-        yield f"precision {manner.describe()}"
+    if policy.dtype != "f32":
+        yield f"precision {policy.describe()}"
 
 
 def memory_doubts(solver: Solver) -> Iterator[str]:

@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike
 from netspec import __version__
 from netspec.errors import SolverError, unreadable
 from netspec.segmentation.score import Metrics
-from netspec.solving.callback import Listener, Step
+from netspec.solving.callback import Callback, Step
 from netspec.solving.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def figures(outputs: Mapping[str, ArrayLike]) -> dict[str, list[float]]:
     }
 
 
-class JsonLog(Listener):
+class JsonLog(Callback):
     """Appends a line of JSON for each displayed step, test, snapshot and warning to a file.
 
     With ``display: 0`` no step is displayed, so only the others are logged. A file that cannot be
@@ -167,7 +167,7 @@ def _append(path: Path, line: bytes) -> None:
         file.write(line)
 
 
-class TensorBoardLog(Listener):
+class TensorBoardLog(Callback):
     """Writes what TensorBoard shows: a scalar each for loss, learning rate, outputs, metrics.
 
     Tags: ``loss``, ``smoothed_loss``, ``lr``, ``train/OUTPUT``, ``testN/loss``, ``testN/OUTPUT``

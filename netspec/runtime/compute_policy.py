@@ -25,7 +25,7 @@ DTYPES = tuple(_PRODUCTS)
 
 
 @dataclass(frozen=True)
-class Manner:
+class ComputePolicy:
     """How a run computes.
 
     dtype: ``f32``: all in float32. ``tf32``: products of float32 by the short multiplication of
@@ -83,7 +83,7 @@ class Manner:
         return tuple(top.astype(jnp.result_type(*looked_at)) for top in tops)
 
 
-PLAIN = Manner()
+PLAIN = ComputePolicy()
 
 
 def wide(array: Array) -> Array:

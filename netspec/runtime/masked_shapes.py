@@ -2,7 +2,7 @@
 
 The true size of every value, as the shape rules have it, is an argument of the program. A layer
 computes on whole arrays; before one that looks beyond a blob's own size, what lies there is set to
-what an array of that size would have shown it (`Layer.beyond`), and whoever counts or averages
+what an array of that size would have shown it (`Layer.padding_values`), and whoever counts or averages
 counts what is inside. So scores, losses and gradients are those of a program made for the size.
 """
 
@@ -22,7 +22,7 @@ from netspec.errors import LayerError, blame, fail
 from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.base import Context, Shape
-from netspec.layers.valid_region import Beyond, Extent, PartialShape, places, surround
+from netspec.layers.valid_region import PaddingValue, ValidRegion, PartialShape, places, surround
 
 # Sizes up to this are rounded to multiples of an eighth of it.
 _LEAST = 128
@@ -54,7 +54,7 @@ def rounded_shape(shape: Shape) -> Shape:
 
 
 @dataclass(frozen=True, eq=False)
-class Framing:
+class MaskedShapes:
     """What a program of many sizes knows when it is compiled.
 
     shapes: of its arrays. slots: (value, axis) of each size that varies, in the order in which a
@@ -64,7 +64,7 @@ class Framing:
 
     shapes: Shapes
     slots: tuple[tuple[int, int], ...]
-    beyond: tuple[tuple[Beyond, ...], ...]
+    padding_values: tuple[tuple[PaddingValue, ...], ...]
 
     def fits(self, exact: Shapes) -> bool:
         """Whether every value of these shapes lies in its array, and varies as expected."""
@@ -83,7 +83,7 @@ class Framing:
 
 
 @lru_cache(maxsize=1024)
-def framing(shapes: Shapes) -> Framing:
+def masked_shapes(shapes: Shapes) -> MaskedShapes:
     """The framing of a program whose arrays have these shapes.
 
     Raises LayerError where a layer cannot work in arrays larger than its blobs.
@@ -95,7 +95,7 @@ def framing(shapes: Shapes) -> Framing:
         tuple(None if (value, axis) in varying else n for axis, n in enumerate(shape))
         for value, shape in enumerate(shapes.values)
     ]
-    return Framing(
+    return MaskedShapes(
         shapes, slots, tuple(_beyond(graph, n, partial) for n in range(len(graph.nodes)))
     )
 
@@ -117,35 +117,35 @@ def _varying(shapes: Shapes) -> tuple[tuple[int, int], ...]:
     )
 
 
-def _beyond(graph: Graph, n: int, partial: Sequence[PartialShape]) -> tuple[Beyond, ...]:
+def _beyond(graph: Graph, n: int, partial: Sequence[PartialShape]) -> tuple[PaddingValue, ...]:
     node = graph.nodes[n]
     bottoms = [partial[i] for i in node.bottoms]
     if not any(None in bottom for bottom in bottoms):
         return ()
     with blame(node.place, node.who):
-        needs = node.layer.beyond(*bottoms)
+        needs = node.layer.padding_values(*bottoms)
         if needs is None:
             fail("needs blobs of their own size", LayerError)
     return needs
 
 
-class Extents:
+class ValidRegions:
     """How much of each array of one run is the blob: a framing, and a run's true sizes."""
 
-    def __init__(self, framing: Framing, sizes: jax.Array) -> None:
-        self.framing = framing
+    def __init__(self, masked_shapes: MaskedShapes, sizes: jax.Array) -> None:
+        self.masked_shapes = masked_shapes
         found: dict[int, dict[int, jax.Array]] = {}
-        for slot, (value, axis) in enumerate(framing.slots):
+        for slot, (value, axis) in enumerate(masked_shapes.slots):
             found.setdefault(value, {})[axis] = sizes[slot]
-        self._extents = {value: Extent(along) for value, along in found.items()}
+        self._extents = {value: ValidRegion(along) for value, along in found.items()}
 
-    def of(self, values: Sequence[int]) -> tuple[Extent | None, ...]:
+    def of(self, values: Sequence[int]) -> tuple[ValidRegion | None, ...]:
         """The extents of some values; None where the array is the blob."""
         return tuple(self._extents.get(value) for value in values)
 
     def surrounded(self, n: int, ctx: Context, arrays: Sequence[jax.Array]) -> list[jax.Array]:
         """A layer's bottoms, with what it needs beyond them."""
-        needs = self.framing.beyond[n] or (Beyond.ANYTHING,) * len(arrays)
+        needs = self.masked_shapes.padding_values[n] or (PaddingValue.ANYTHING,) * len(arrays)
         return [
             array if (inside := ctx.inside(i, array)) is None else surround(array, inside, need)
             for i, (array, need) in enumerate(zip(arrays, needs, strict=True))
@@ -163,11 +163,11 @@ class Extents:
 
 
 @dataclass(frozen=True, eq=False)
-class Framed:
+class Bucketed:
     """A batch as a program takes it.
 
     feeds: arrays by blob. shapes: of the arrays, and all that is made of them. exact: as they would
-    be if no array were larger than its blob. sizes: see `Framing`; None where none is.
+    be if no array were larger than its blob. sizes: see `MaskedShapes`; None where none is.
     """
 
     feeds: Mapping[str, Any]
@@ -181,7 +181,7 @@ class Framed:
         return array if array.shape == shape else array[tuple(slice(n) for n in shape)]
 
     @cached_property
-    def alone(self) -> Framed:
+    def alone(self) -> Bucketed:
         """The same batch in arrays of its own size, for a program made for it."""
         if self.sizes is None:
             return self
@@ -190,4 +190,4 @@ class Framed:
             name: array[tuple(slice(n) for n in self.exact.values[first[name]])]
             for name, array in self.feeds.items()
         }
-        return Framed(feeds, self.exact, self.exact)
+        return Bucketed(feeds, self.exact, self.exact)

@@ -12,8 +12,8 @@ import jax
 
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import count
-from netspec.runtime.compute_policy import Manner
-from netspec.runtime.remat import FLOAT_BYTES, Stage, loads, stages
+from netspec.runtime.compute_policy import ComputePolicy
+from netspec.runtime.remat import FLOAT_BYTES, Segment, loads, segments
 
 _GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -39,7 +39,7 @@ class Prediction:
 
 
 def predict(
-    shapes: Shapes, manner: Manner, slots: int, sums: bool = False, parts: int = 1
+    shapes: Shapes, policy: ComputePolicy, slots: int, sums: bool = False, parts: int = 1
 ) -> Prediction:
     """What a step at these shapes takes.
 
@@ -53,14 +53,14 @@ def predict(
         if blob.learned and shapes.param_specs[key].lr_mult
     )
     parameters = FLOAT_BYTES * sum(count(blob.shape) for blob in shapes.params.values())
-    whole = (Stage(range(len(graph.nodes)), again=False),)
-    passed = stages(shapes, manner.blob_bytes) if manner.remat else whole
+    whole = (Segment(range(len(graph.nodes)), again=False),)
+    passed = segments(shapes, policy.blob_bytes) if policy.remat else whole
     return Prediction(
         parameters=parameters - learned + learned // parts,
         history=(slots + sums) * learned // parts,
         data=FLOAT_BYTES * sum(count(shapes.values[graph.first_blobs[name]]) for name in graph.fed),
         # Once more the weights: whole, and in the order that the processor likes.
-        passes=loads(shapes, manner.blob_bytes).peak(passed) + parameters,
+        passes=loads(shapes, policy.blob_bytes).peak(passed) + parameters,
     )
 
 

@@ -23,8 +23,8 @@ from netspec.frontend.shapes import ParamKey, Shapes, infer
 from netspec.layers.base import Array, Shape, text
 from netspec.layers.fillers import fill
 from netspec.proto.layers_pb2 import TRAIN
-from netspec.runtime.compute_policy import PLAIN, Manner
-from netspec.runtime.masked_shapes import Framed
+from netspec.runtime.compute_policy import PLAIN, ComputePolicy
+from netspec.runtime.masked_shapes import Bucketed
 from netspec.runtime.run import Params, run, runnable
 
 # What is made of a run's blobs, given by name, and of what earlier runs came to.
@@ -35,7 +35,7 @@ def _keep(carry: Any, blob: Callable[[str], Array]) -> Any:
     return carry
 
 
-class Memory(nnx.Variable[Any]):
+class Carried(nnx.Variable[Any]):
     """An array that a run leaves for the next one: no weight, no statistic."""
 
 
@@ -100,13 +100,13 @@ class Net(nnx.Module):
     Use it as any NNX module, with ``nnx.jit``, ``nnx.grad`` and an optax optimiser. Learned arrays
     are ``nnx.Param``, running statistics ``nnx.BatchStat``; a shared array is one variable that
     stands in several layers. What a run leaves for the next one, as recurrent layers do, is
-    `Memory` and stands in ``memory``, by layer and name as ``params``. ``manner``: how it computes,
+    `Carried` and stands in ``memory``, by layer and name as ``params``. ``policy``: how it computes,
     from the next run on.
     """
 
-    def __init__(self, shapes: Shapes, seed: int = 0, manner: Manner = PLAIN) -> None:
+    def __init__(self, shapes: Shapes, seed: int = 0, policy: ComputePolicy = PLAIN) -> None:
         self.shapes = nnx.static(shapes)
-        self.manner = nnx.static(manner)
+        self.policy = nnx.static(policy)
         self.rngs = nnx.Rngs(seed) if shapes.graph.phase == TRAIN else None
         variables = {
             key: (nnx.Param if shapes.params[key].learned else nnx.BatchStat)(array)
@@ -119,12 +119,12 @@ class Net(nnx.Module):
                 if keys
             }
         )
-        self.memory = NetParams(
+        self.carried = NetParams(
             {
                 node.name: LayerParams(
-                    {k: Memory(jnp.zeros(s, jnp.float32)) for k, s in memory.items()}
+                    {k: Carried(jnp.zeros(s, jnp.float32)) for k, s in memory.items()}
                 )
-                for node, memory in zip(self.graph.nodes, shapes.memories, strict=True)
+                for node, memory in zip(self.graph.nodes, shapes.carried_per_node, strict=True)
                 if memory
             }
         )
@@ -166,14 +166,14 @@ class Net(nnx.Module):
         feeds = {name: jnp.asarray(array, jnp.float32) for name, array in inputs.items()}
         self._check_names(feeds)
         shapes = self.shapes_for({name: array.shape for name, array in feeds.items()})
-        return self.fold_framed(Framed(feeds, shapes, shapes), wanted, step, carry)
+        return self.fold_framed(Bucketed(feeds, shapes, shapes), wanted, step, carry)
 
-    def forward_framed(self, batch: Framed, wanted: tuple[str, ...]) -> dict[str, Array]:
+    def forward_framed(self, batch: Bucketed, wanted: tuple[str, ...]) -> dict[str, Array]:
         """The ``wanted`` blobs of a batch: see `fold_framed`."""
         return self.fold_framed(batch, wanted)[0]
 
     def fold_framed(
-        self, batch: Framed, wanted: tuple[str, ...], step: Fold = _keep, carry: Any = None
+        self, batch: Bucketed, wanted: tuple[str, ...], step: Fold = _keep, carry: Any = None
     ) -> tuple[dict[str, Array], Any]:
         """As `fold`, for a batch in arrays as large as its frame.
 
@@ -185,7 +185,7 @@ class Net(nnx.Module):
         arrays = {**self.arrays(), **self.memory_for(shapes)}
         feeds = {name: jnp.asarray(array, jnp.float32) for name, array in batch.feeds.items()}
         blobs, carry, updates = forward(
-            shapes, wanted, self.manner, step, arrays, feeds, key, batch.sizes, carry
+            shapes, wanted, self.policy, step, arrays, feeds, key, batch.sizes, carry
         )
         try:
             self.assign(updates)
@@ -204,16 +204,16 @@ class Net(nnx.Module):
 
     def memory_for(self, shapes: Shapes) -> dict[ParamKey, Array]:
         """What the run before left for one at these shapes; zeros where that has other shapes."""
-        held = {key: self.memory[key.layer][key.blob][...] for key in shapes.memory}
+        held = {key: self.carried[key.layer][key.blob][...] for key in shapes.carried}
         return {
             key: held[key] if held[key].shape == shape else jnp.zeros(shape, jnp.float32)
-            for key, shape in shapes.memory.items()
+            for key, shape in shapes.carried.items()
         }
 
     def assign(self, arrays: Params) -> None:
         """Set some of the arrays that `arrays` and `memory_for` give."""
         for key, array in arrays.items():
-            holder = self.memory if key in self.shapes.memory else self.params
+            holder = self.carried if key in self.shapes.carried else self.params
             holder[key.layer][key.blob].set_value(array)
 
     def shapes_for(self, given: Mapping[str, Shape]) -> Shapes:
@@ -254,7 +254,7 @@ def _shapes_like(shapes: Shapes, given: tuple[tuple[str, Shape], ...]) -> Shapes
 def _forward(
     shapes: Shapes,
     wanted: tuple[str, ...],
-    manner: Manner,
+    policy: ComputePolicy,
     step: Fold,
     params: Params,
     feeds: Mapping[str, Array],
@@ -263,7 +263,7 @@ def _forward(
     carry: Any,
 ) -> tuple[dict[str, Array], Any, dict[ParamKey, Array]]:
     given = {shapes.graph.first_blobs[n]: a for n, a in feeds.items()}
-    made = run(shapes, params, given, key, sizes=sizes, manner=manner)
+    made = run(shapes, params, given, key, sizes=sizes, policy=policy)
 
     def blob(name: str) -> Array:
         return made.value(shapes.graph.blobs[name], fill=-1.0)

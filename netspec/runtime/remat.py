@@ -30,7 +30,7 @@ Bytes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Stage:
+class Segment:
     """Layers in a row. again: whether what is within is computed once more on the way back."""
 
     nodes: range
@@ -56,17 +56,17 @@ class Loads:
         held = self.before[span.start + 1 : span.stop + 1] - self.before[span.start]
         return int(np.max(held + self.work[span.start : span.stop], initial=0))
 
-    def left(self, stage: Stage) -> int:
+    def left(self, segment: Segment) -> int:
         """What is kept of a stage until gradients come to it."""
-        a, b = stage.nodes.start, stage.nodes.stop
-        return int(self.crossing[b][a] if stage.again else self.before[b] - self.before[a])
+        a, b = segment.nodes.start, segment.nodes.stop
+        return int(self.crossing[b][a] if segment.again else self.before[b] - self.before[a])
 
-    def peak(self, stages: Sequence[Stage]) -> int:
+    def peak(self, segments: Sequence[Segment]) -> int:
         """What the way back takes at most."""
         kept, most = 0, 0
-        for stage in stages:
-            most = max(most, kept + self.most(stage.nodes))
-            kept += self.left(stage)
+        for segment in segments:
+            most = max(most, kept + self.most(segment.nodes))
+            kept += self.left(segment)
         return most
 
 
@@ -130,7 +130,7 @@ def _crossing(shapes: Shapes, blob_bytes: int) -> tuple[Bytes, ...]:
 
 
 @lru_cache(maxsize=256)
-def stages(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> tuple[Stage, ...]:
+def segments(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> tuple[Segment, ...]:
     """The stages of a net in order, all layers in one of them. blob_bytes: see `loads`."""
     found = loads(shapes, blob_bytes)
     cuts = _cuts(found)
@@ -141,11 +141,11 @@ def stages(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> tuple[Stage, ...]:
         for span in spans
     ]
 
-    def made() -> tuple[Stage, ...]:
-        return tuple(map(Stage, spans, again))
+    def made() -> tuple[Segment, ...]:
+        return tuple(map(Segment, spans, again))
 
     room = _SLACK * found.peak(made())
-    for i in sorted(range(len(spans)), key=lambda i: found.left(Stage(spans[i], False))):
+    for i in sorted(range(len(spans)), key=lambda i: found.left(Segment(spans[i], False))):
         before, again[i] = again[i], False
         if found.peak(made()) > room:
             again[i] = before
@@ -162,7 +162,7 @@ def _cuts(loads: Loads) -> list[int]:
     for b in places:
         ends = np.maximum.accumulate((loads.before[1 : b + 1] + loads.work[:b])[::-1])[::-1]
         most.append(np.array([ends[a] - loads.before[a] for a in places[places < b]], np.int64))
-    low, high = 0, loads.peak([Stage(range(nodes), False)])
+    low, high = 0, loads.peak([Segment(range(nodes), False)])
     best = list[int]()
     # To a percent of the peak.
     for _ in range(7):

@@ -19,11 +19,11 @@ from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, Context, Layout
 from netspec.layers.lowering import windows
-from netspec.layers.valid_region import Beyond
+from netspec.layers.valid_region import PaddingValue
 from netspec.runtime.border_reuse import Margins, Step, plan, put_back
-from netspec.runtime.compute_policy import PLAIN, Manner, wide
-from netspec.runtime.masked_shapes import Extents, framing
-from netspec.runtime.remat import stages
+from netspec.runtime.compute_policy import PLAIN, ComputePolicy, wide
+from netspec.runtime.masked_shapes import ValidRegions, masked_shapes
+from netspec.runtime.remat import segments
 
 Params = Mapping[ParamKey, Array]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
@@ -82,16 +82,16 @@ class Run:
     """
 
     shapes: Shapes
-    extents: Extents | None = None
+    valid_regions: ValidRegions | None = None
     values: dict[int, Held] = field(default_factory=dict)
     updates: dict[ParamKey, Array] = field(default_factory=dict)
 
     def value(self, index: int, fill: float | None = None) -> Array:
         """A value in Caffe's layout, with ``fill``, if given, where its array is larger."""
         array = wide(self.values[index].with_margins().channels_first())
-        if self.extents is None or fill is None:
+        if self.valid_regions is None or fill is None:
             return array
-        return self.extents.cleared(index, array, fill)
+        return self.valid_regions.cleared(index, array, fill)
 
     def blobs(self) -> dict[str, Array]:
         """Blob name -> its last binding, in Caffe's layout."""
@@ -114,10 +114,10 @@ def run(
     given: Mapping[int, Array | Held],
     key: Array | None = None,
     nodes: Iterable[int] | None = None,
-    nudges: Mapping[int, Array] | None = None,
+    perturbations: Mapping[int, Array] | None = None,
     instead: Mapping[int, Array] | None = None,
     sizes: Array | None = None,
-    manner: Manner = PLAIN,
+    policy: ComputePolicy = PLAIN,
 ) -> Run:
     """Run a net, or some of its layers.
 
@@ -130,26 +130,28 @@ def run(
     respect to the value; users' own layers are still asked only for those gradients that Caffe
     would compute. instead: arrays that stand in for the values of these indices; gradients go
     through to what was computed there. sizes: the true sizes of values in arrays that may be
-    larger, as `Framing.sizes` gives them. manner: whole nets alone, and those without nudges, are
+    larger, as `MaskedShapes.sizes` gives them. manner: whole nets alone, and those without nudges, are
     computed in stages.
     """
-    nudges, instead = nudges or {}, instead or {}
-    made = Run(shapes, None if sizes is None else Extents(framing(shapes), sizes))
+    perturbations, instead = perturbations or {}, instead or {}
+    made = Run(shapes, None if sizes is None else ValidRegions(masked_shapes(shapes), sizes))
     for i, array in given.items():
         held = array if isinstance(array, Held) else Held(array)
-        made.values[i] = Held(held.channels_first() + nudges[i]) if i in nudges else held
-    nudged = bool(nudges) or bool(instead)
+        made.values[i] = (
+            Held(held.channels_first() + perturbations[i]) if i in perturbations else held
+        )
+    nudged = bool(perturbations) or bool(instead)
     wanted = range(len(shapes.graph.nodes)) if nodes is None else tuple(nodes)
     # Where a margin ends in an array that is larger than its value hangs on the value's size.
     steps = {} if nudged or sizes is not None else plan(shapes)
     steps = steps if steps.keys() <= set(wanted) else {}
-    one = _Pass(shapes, params, key, nudges, instead, manner, steps)
-    with manner.products():
-        if nodes is not None or nudged or not manner.remat:
+    one = _Pass(shapes, params, key, perturbations, instead, policy, steps)
+    with policy.products():
+        if nodes is not None or nudged or not policy.remat:
             one.run(made, wanted)
             return made
-        for stage in stages(shapes, manner.blob_bytes):
-            (one.run_again if stage.again else one.run)(made, stage.nodes)
+        for segment in segments(shapes, policy.blob_bytes):
+            (one.run_again if segment.again else one.run)(made, segment.nodes)
     return made
 
 
@@ -160,9 +162,9 @@ class _Pass:
     shapes: Shapes
     params: Params
     key: Array | None
-    nudges: Mapping[int, Array]
+    perturbations: Mapping[int, Array]
     instead: Mapping[int, Array]
-    manner: Manner
+    policy: ComputePolicy
     steps: Mapping[int, Step]
 
     def run(self, made: Run, nodes: Iterable[int]) -> None:
@@ -183,11 +185,13 @@ class _Pass:
             live: dict[int, Held], mine: dict[ParamKey, Array]
         ) -> tuple[dict[int, Held], dict[ParamKey, Array]]:
             # What is kept for the way back must not be given another layout here.
-            part = Run(self.shapes, made.extents, {i: held.alone() for i, held in live.items()})
+            part = Run(
+                self.shapes, made.valid_regions, {i: held.alone() for i, held in live.items()}
+            )
             replace(self, params={**self.params, **mine}).run(part, nodes)
             return {i: part.values[i].alone() for i in later}, part.updates
 
-        values, updates = windows.computed_again(compute)(live, mine)
+        values, updates = windows.rematerialised(compute)(live, mine)
         made.values.update(values)
         made.updates.update(updates)
 
@@ -207,7 +211,7 @@ class _Pass:
         layer = step.layer if step else node.layer
         bottoms = [made.values[i].with_margins(step.bottom if step else ()) for i in node.bottoms]
         wanted = self.shapes.wanted[n]
-        stops = [not w for w in wanted] if self.nudges and node.layer.on_host else node.stops
+        stops = [not w for w in wanted] if self.perturbations and node.layer.on_host else node.stops
         with blame(node.place, node.who):
             ctx = Context(
                 # Of layers that share a statistic the later ones see what the earlier made of it.
@@ -215,38 +219,41 @@ class _Pass:
                 channels_last=_channels_last(node, bottoms),
                 run_key=self.key,
                 index=n,
-                memory=_memory(self.shapes, n, self.params),
+                carried=_carried(self.shapes, n, self.params),
                 wanted=wanted,
-                extents=made.extents.of(node.bottoms) if made.extents else (),
+                valid_regions=made.valid_regions.of(node.bottoms) if made.valid_regions else (),
             )
             held = _arrays(bottoms, stops, ctx.channels_last)
-            arrays = made.extents.surrounded(n, ctx, held) if made.extents else held
-            tops = layer.apply(ctx, *self.manner.bottoms(node, arrays))
+            arrays = made.valid_regions.surrounded(n, ctx, held) if made.valid_regions else held
+            tops = layer.apply(ctx, *self.policy.bottoms(node, arrays))
         tops = self._cleared(made, n, ctx, tops if isinstance(tops, tuple) else (tops,))
-        tops = self.manner.tops(node, held, tops)
+        tops = self.policy.tops(node, held, tops)
         for i, top in zip(node.tops, tops, strict=True):
             made.values[i] = _hold(top, ctx.channels_last, step.top if step else ())
             if i in self.instead:
                 computed = made.values[i].channels_first()
                 passing = computed - jax.lax.stop_gradient(computed)
                 made.values[i] = Held(self.instead[i].astype(computed.dtype) + passing)
-            if i in self.nudges:
+            if i in self.perturbations:
                 first = made.values[i].channels_first()
-                made.values[i] = Held(first + self.nudges[i].astype(first.dtype))
+                made.values[i] = Held(first + self.perturbations[i].astype(first.dtype))
         for name, array in ctx.updates.items():
             owner = self.shapes.keys[n][name]
             made.updates[owner] = array.reshape(self.shapes.params[owner].shape)
-        for name, array in ctx.remembered.items():
+        for name, array in ctx.carried_on.items():
             made.updates[ParamKey(node.name, name)] = jax.lax.stop_gradient(array)
 
     def _cleared(
         self, made: Run, n: int, ctx: Context, tops: tuple[Array, ...]
     ) -> tuple[Array, ...]:
         """Tops without the least floats beyond them, which a later layer would sum up."""
-        if not made.extents or Beyond.LEAST not in made.extents.framing.beyond[n]:
+        if (
+            not made.valid_regions
+            or PaddingValue.LEAST not in made.valid_regions.masked_shapes.padding_values[n]
+        ):
             return tops
         return tuple(
-            made.extents.cleared(i, top, channels_last=ctx.channels_last)
+            made.valid_regions.cleared(i, top, channels_last=ctx.channels_last)
             for i, top in zip(self.shapes.graph.nodes[n].tops, tops, strict=True)
         )
 
@@ -282,10 +289,10 @@ def _blobs(shapes: Shapes, n: int, params: Params, updates: Params) -> dict[str,
     return {name: found[name].reshape(blob.shape) for name, blob in shapes.blobs[n].items()}
 
 
-def _memory(shapes: Shapes, n: int, params: Params) -> dict[str, Array]:
+def _carried(shapes: Shapes, n: int, params: Params) -> dict[str, Array]:
     """What the run before left for a node."""
     memory = {}
-    for name, shape in shapes.memories[n].items():
+    for name, shape in shapes.carried_per_node[n].items():
         held = params.get(ParamKey(shapes.graph.nodes[n].name, name))
         memory[name] = (
             jnp.zeros(shape, jnp.float32) if held is None else jax.lax.stop_gradient(held)

@@ -10,14 +10,14 @@ import numpy as np
 from netspec.errors import LayerError, SolverError, counted, require
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Shape, text
-from netspec.runtime.masked_shapes import Framed, framing, rounded_shape, spatial
+from netspec.runtime.masked_shapes import Bucketed, masked_shapes, rounded_shape, spatial
 from netspec.runtime.module import Net
 
 Given = Mapping[str, Shape]
 Sized = tuple[tuple[str, Shape], ...]
 
 
-class Frames:
+class SizeBuckets:
     """Puts the batches of a net into arrays.
 
     Those of the size at ``home`` go to a program of that size, so that where all are of one size
@@ -45,7 +45,7 @@ class Frames:
         self._said = False
         self._roomy: dict[Sized, Shapes | None] = {}
 
-    def frame(self, feeds: Mapping[str, Any], beside: Sequence[Given] = ()) -> Framed:
+    def bucket(self, feeds: Mapping[str, Any], beside: Sequence[Given] = ()) -> Bucketed:
         """A batch, fed blob by fed blob, as a program takes it.
 
         beside: the shapes of batches, this one among them, that a program takes together. Raises
@@ -63,10 +63,10 @@ class Frames:
         self.sizes.add(tuple(given.items()))
         self.programs.add((roomy or exact, roomy is not None))
         if roomy is None:
-            return Framed(feeds, exact, exact)
+            return Bucketed(feeds, exact, exact)
         room = _fed(roomy)
         padded = {name: _padded(array, room[name]) for name, array in feeds.items()}
-        return Framed(padded, roomy, exact, framing(roomy).sizes(exact))
+        return Bucketed(padded, roomy, exact, masked_shapes(roomy).sizes(exact))
 
     @property
     def told(self) -> str:
@@ -87,12 +87,12 @@ class Frames:
         if wanted not in self._roomy:
             self._roomy[wanted] = self._frame_of(dict(wanted))
         roomy = self._roomy[wanted]
-        return roomy if roomy is not None and all(map(framing(roomy).fits, exact)) else None
+        return roomy if roomy is not None and all(map(masked_shapes(roomy).fits, exact)) else None
 
     def _frame_of(self, wanted: Given) -> Shapes | None:
         try:
             shapes = self.net.shapes_for(wanted)
-            framing(shapes)
+            masked_shapes(shapes)
         except LayerError as error:
             self._tell(f"compiled for each size of its images, as {error}")
             return None

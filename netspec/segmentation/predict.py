@@ -17,7 +17,7 @@ from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array, Shape, text
 from netspec.proto.layers_pb2 import TEST
 from netspec.runtime.module import Net
-from netspec.runtime.size_buckets import Frames
+from netspec.runtime.size_buckets import SizeBuckets
 from netspec.segmentation.tiles import Tile, Tiling, largest, live_bytes, tiling
 from netspec.sources.images.decode import MEAN as MEAN
 from netspec.sources.images.decode import preprocess as preprocess
@@ -58,7 +58,7 @@ class Segmenter:
     blob: str | None = None
     tile: Shape | None = None
     memory: int = MEMORY
-    frames: Frames | None = None
+    buckets: SizeBuckets | None = None
 
     def __post_init__(self) -> None:
         graph = self.net.graph
@@ -96,7 +96,7 @@ class Segmenter:
         if not plan.whole:
             # All tiles are of one size, and have one program.
             return self.net.forward(feeds, (plan.scores,))[plan.scores][0]
-        batch = (self.frames or Frames(self.net)).frame(feeds)
+        batch = (self.buckets or SizeBuckets(self.net)).bucket(feeds)
         return self.net.forward_framed(batch, (plan.scores,))[plan.scores][0]
 
     def plan(self, size: Shape) -> Plan:
@@ -196,13 +196,13 @@ def predict(
     image: NDArray[np.uint8],
     mean: float | Sequence[float] = MEAN,
     blob: str | None = None,
-    frames: Frames | None = None,
+    buckets: SizeBuckets | None = None,
 ) -> NDArray[np.int32]:
     """The class of each pixel of an image (H, W, 3) of red, green, blue, as (H, W).
 
     What a `Segmenter` with these settings says. Raises GraphError, LayerError.
     """
-    return Segmenter(net, mean, blob, frames=frames).labels(image)
+    return Segmenter(net, mean, blob, buckets=buckets).labels(image)
 
 
 def _fed(graph: Graph) -> dict[str, int]:

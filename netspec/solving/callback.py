@@ -35,7 +35,7 @@ class Step:
         return float(self.schedule(jnp.asarray(self.iteration)))
 
 
-class Listener:
+class Callback:
     """Who is told what happens; the default ones say nothing."""
 
     def step(self, solver: Solver, step: Step) -> None:
@@ -66,44 +66,44 @@ class Listener:
         """Nothing more will happen."""
 
 
-class Listeners(Listener):
+class Callbacks(Callback):
     """Several listeners as one."""
 
-    def __init__(self, listeners: Sequence[Listener]) -> None:
+    def __init__(self, listeners: Sequence[Callback]) -> None:
         self.listeners = list(listeners)
 
     def step(self, solver: Solver, step: Step) -> None:
-        for listener in self.listeners:
-            listener.step(solver, step)
+        for callback in self.listeners:
+            callback.step(solver, step)
 
     def testing(self, solver: Solver, index: int) -> None:
-        for listener in self.listeners:
-            listener.testing(solver, index)
+        for callback in self.listeners:
+            callback.testing(solver, index)
 
     def test(self, solver: Solver, index: int, result: Evaluation) -> None:
-        for listener in self.listeners:
-            listener.test(solver, index, result)
+        for callback in self.listeners:
+            callback.test(solver, index, result)
 
     def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
-        for listener in self.listeners:
-            listener.snapshot(solver, paths)
+        for callback in self.listeners:
+            callback.snapshot(solver, paths)
 
     def snapshot_written(self, solver: Solver, paths: tuple[Path, Path]) -> None:
-        for listener in self.listeners:
-            listener.snapshot_written(solver, paths)
+        for callback in self.listeners:
+            callback.snapshot_written(solver, paths)
 
     def say(self, line: str) -> None:
-        for listener in self.listeners:
-            listener.say(line)
+        for callback in self.listeners:
+            callback.say(line)
 
     def warn(self, line: str) -> None:
-        for listener in self.listeners:
-            listener.warn(line)
+        for callback in self.listeners:
+            callback.warn(line)
 
     def end(self, solver: Solver, how: str) -> None:
-        for listener in self.listeners:
-            listener.end(solver, how)
+        for callback in self.listeners:
+            callback.end(solver, how)
 
     def close(self) -> None:
-        for listener in self.listeners:
-            listener.close()
+        for callback in self.listeners:
+            callback.close()

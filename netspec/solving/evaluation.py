@@ -13,9 +13,9 @@ import numpy as np
 from netspec.errors import SolverError, require
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array, Labels
-from netspec.runtime.masked_shapes import Framed
+from netspec.runtime.masked_shapes import Bucketed
 from netspec.runtime.module import Net
-from netspec.runtime.size_buckets import Frames
+from netspec.runtime.size_buckets import SizeBuckets
 from netspec.segmentation.score import Metrics, Tally
 from netspec.sources.feed import Feed, label_blobs
 
@@ -65,11 +65,11 @@ class _Figures:
         self._weights = weights
         self._seen = seen
         self._settled = 0
-        self._waiting: list[tuple[Framed, dict[str, Array]]] = []
+        self._waiting: list[tuple[Bucketed, dict[str, Array]]] = []
         self.sums: dict[str, np.ndarray] = {}
         self.loss = 0.0
 
-    def add(self, batch: Framed, blobs: dict[str, Array]) -> None:
+    def add(self, batch: Bucketed, blobs: dict[str, Array]) -> None:
         """Take a batch's blobs, which may still be in the making."""
         self._waiting.append((batch, blobs))
         if self._seen is not None or len(self._waiting) == _UNDER_WAY:
@@ -98,7 +98,7 @@ def evaluate(
     seen: Seen | None = None,
     pictures: Sequence[str] = (),
     keep: Callable[[Mapping[str, np.ndarray]], None] | None = None,
-    frames: Frames | None = None,
+    buckets: SizeBuckets | None = None,
 ) -> Evaluation:
     """Run a net on the next ``batches`` batches of its data, or on fewer once ``stopped()``.
 
@@ -108,7 +108,7 @@ def evaluate(
     counted on the device. frames: of the net, where they are not to be new ones. Raises
     SolverError, and what the data raises.
     """
-    frames = frames or Frames(net)
+    buckets = buckets or SizeBuckets(net)
     require(batches > 0, f"{batches} test batches; at least 1 is needed", SolverError)
     graph = net.graph
     pairs = score_pairs(net.shapes)
@@ -125,7 +125,7 @@ def evaluate(
     wanted = tuple(dict.fromkeys([*outputs, *weights, *pictures]))
     done = 0
     while done < batches and not stopped():
-        batch = frames.frame(feed.next(net.shapes))
+        batch = buckets.bucket(feed.next(net.shapes))
         # Beyond an image there is no label, and nothing counts.
         blobs, tallies = net.fold_framed(batch, wanted, count, tallies)
         figures.add(batch, {name: blobs[name] for name in (*outputs, *weights)})

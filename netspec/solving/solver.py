@@ -25,15 +25,15 @@ from netspec.errors import (
     fail,
 )
 from netspec.formats import manifest
-from netspec.formats.manifest import Record
+from netspec.formats.manifest import Manifest
 from netspec.frontend.prototxt import SolverText, read_solver
 from netspec.frontend.upgrade import upgrade_solver
 from netspec.layers.base import Array
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.runtime.module import Net
-from netspec.runtime.size_buckets import Frames, as_shapes
+from netspec.runtime.size_buckets import SizeBuckets, as_shapes
 from netspec.solving import settings
-from netspec.solving.callback import Listener, Step
+from netspec.solving.callback import Callback, Step
 from netspec.solving.diagnosis.guard import Guard, Pending
 from netspec.solving.distributed.mesh import Fed, Mesh
 from netspec.solving.evaluation import Evaluation
@@ -63,7 +63,7 @@ class Solver:
     def __init__(
         self,
         text: SolverText,
-        listener: Listener | None = None,
+        callback: Callback | None = None,
         keep: int | None = None,
         skip_corrupt: bool = False,
         mesh: Mesh | None = None,
@@ -77,7 +77,7 @@ class Solver:
         self.mesh = mesh or Mesh()
         self.text = upgrade_solver(text)
         self.param: SolverParameter = self.text.message
-        self.listener = listener or Listener()
+        self.callback = callback or Callback()
         with self.text.blamed():
             settings.check(self.param)
             self.param.iter_size *= self.mesh.size
@@ -93,16 +93,16 @@ class Solver:
         self.tests = TestNets(graphs, self.net, seed, self._say, self.mesh.local)
         self.mesh.check(self.net.shapes)
         with self.text.blamed():
-            frames = Frames(self.net, self._say)
-            self.trainer = Trainer(self.net, self.param, seed, frames, self.mesh)
+            buckets = SizeBuckets(self.net, self._say)
+            self.trainer = Trainer(self.net, self.param, seed, buckets, self.mesh)
         self.guard = Guard(self)
         self.store = Store(
             self.param.snapshot_prefix,
             ".h5" if self.param.snapshot_format == SolverParameter.HDF5 else "",
             keep,
-            lambda paths: self.listener.snapshot(self, paths),
-            lambda paths: self.listener.snapshot_written(self, paths),
-            lambda failure: self.listener.warn(failure),
+            lambda paths: self.callback.snapshot(self, paths),
+            lambda paths: self.callback.snapshot_written(self, paths),
+            lambda failure: self.callback.warn(failure),
             self.mesh.first,
         )
         self.iteration = 0
@@ -117,18 +117,18 @@ class Solver:
         for weights in self.param.weights:
             self.load_weights(weights)
         for doubt in settings.doubts(self.text):
-            self.listener.warn(doubt)
+            self.callback.warn(doubt)
 
     @staticmethod
     def from_file(
         path: str | Path,
-        listener: Listener | None = None,
+        callback: Callback | None = None,
         keep: int | None = None,
         skip_corrupt: bool = False,
         mesh: Mesh | None = None,
     ) -> Solver:
         """The solver of a prototxt file; raises a NetSpecError."""
-        return Solver(read_solver(path), listener, keep, skip_corrupt, mesh)
+        return Solver(read_solver(path), callback, keep, skip_corrupt, mesh)
 
     def load_weights(
         self, names: str, fc_to_conv: bool = False, skip_misfits: bool = False
@@ -234,10 +234,10 @@ class Solver:
         for index, batches in enumerate(self.param.test_iter):
             if self._ending:
                 return
-            self.listener.testing(self, index)
+            self.callback.testing(self, index)
             result = self.test(index)
             if result.batches == batches:
-                self.listener.test(self, index, result)
+                self.callback.test(self, index, result)
 
     def test(self, index: int) -> Evaluation:
         """Run test net ``index`` for its ``test_iter`` batches, or fewer if `stopping` is set."""
@@ -302,7 +302,7 @@ class Solver:
         self.store.settle(wait=True)
         self.feed.close()
         self.tests.close()
-        self.listener.close()
+        self.callback.close()
 
     def rewind(self, pending: Pending) -> None:
         """Be where an update found the solver that then failed, as its arrays are already."""
@@ -330,7 +330,7 @@ class Solver:
         self.outputs = micro.outputs
         self.losses.append(micro.loss)
         self.iteration += 1
-        self.listener.step(self, Step(pending.iteration, micro.loss, micro.outputs, self.rate))
+        self.callback.step(self, Step(pending.iteration, micro.loss, micro.outputs, self.rate))
         self.guard.after(pending, micro)
 
     def _fed(self, micro: int) -> Fed:
@@ -364,7 +364,7 @@ class Solver:
         return {name: self.inputs[name] for name in graph.inputs}
 
     def _say(self, line: str) -> None:
-        self.listener.say(line)
+        self.callback.say(line)
 
     def _due(self, interval: int) -> bool:
         return bool(interval and self.iteration % interval == 0)
@@ -372,7 +372,7 @@ class Solver:
     def _show_final_loss(self) -> None:
         """The loss after the last update, on one more batch, as Caffe tells it."""
         self.losses.append(self.trainer.loss(self._batch(self._fed(0))))
-        self.listener.say(f"Iteration {self.iteration}, loss = {self.smoothed_loss():.6g}")
+        self.callback.say(f"Iteration {self.iteration}, loss = {self.smoothed_loss():.6g}")
 
     def _snapshot_at_end(self) -> None:
         """Write what was learned, if that was asked for and is not on disk already."""
@@ -382,11 +382,11 @@ class Solver:
             # No other leaves before it is written.
             self.mesh.agreed(None)
 
-    def _go_on(self, found: Record) -> None:
+    def _go_on(self, found: Manifest) -> None:
         self.trainer.reseed(found.seed)
-        self.net.manner = replace(self.net.manner, dtype=found.dtype)
+        self.net.policy = replace(self.net.policy, dtype=found.dtype)
         if found.home:
-            self.trainer.frames.home = as_shapes(found.home)
+            self.trainer.buckets.home = as_shapes(found.home)
         self.tests.seed = found.seed
         set_memory(self.net, found.memory)
         self.losses.extend(found.losses)

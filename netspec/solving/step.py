@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array
-from netspec.runtime.compute_policy import PLAIN, Manner
-from netspec.runtime.masked_shapes import Framed
+from netspec.runtime.compute_policy import PLAIN, ComputePolicy
+from netspec.runtime.masked_shapes import Bucketed
 from netspec.runtime.run import run
 from netspec.solving.updates import Tree
 
@@ -31,7 +31,7 @@ class Batch:
     hands out, which is another one where several devices take one each.
     """
 
-    frame: Framed
+    bucket: Bucketed
     key: Array
     files: str
     shown: Shapes
@@ -39,12 +39,12 @@ class Batch:
     @property
     def shapes(self) -> Shapes:
         """Of all values as the program holds them."""
-        return self.frame.shapes
+        return self.bucket.shapes
 
     @property
     def alone(self) -> Batch:
         """The same batch for a program of its own size, whose every number means something."""
-        return replace(self, frame=self.frame.alone)
+        return replace(self, bucket=self.bucket.alone)
 
 
 class Learner(NamedTuple):
@@ -80,13 +80,13 @@ class Program:
     keep: tuple[str, ...]
     transformation: Any
     keep_steps: bool = False
-    manner: Manner = PLAIN
+    policy: ComputePolicy = PLAIN
 
     @property
-    def _manner(self) -> Manner:
+    def _manner(self) -> ComputePolicy:
         """Of what is made within stages nothing can be handed out: there are none then."""
-        staged = self.manner.remat and set(self.keep) <= set(self.shapes.graph.outputs)
-        return replace(self.manner, remat=staged)
+        staged = self.policy.remat and set(self.keep) <= set(self.shapes.graph.outputs)
+        return replace(self.policy, remat=staged)
 
     def micro(
         self,
@@ -106,13 +106,13 @@ class Program:
             first = self.shapes.graph.first_blobs
             given = {first[name]: array for name, array in feeds.items()}
             params = {**fixed, **learned}
-            made = run(self.shapes, params, given, key, sizes=sizes, manner=self._manner)
+            made = run(self.shapes, params, given, key, sizes=sizes, policy=self._manner)
             blobs = self.shapes.graph.blobs
             outputs = {name: made.value(blobs[name]) for name in self.keep}
             return made.loss(), (outputs, made.updates)
 
         passes = jax.value_and_grad(loss, has_aux=True)
-        with self.manner.products():
+        with self.policy.products():
             (value, (outputs, statistics)), gradients = passes(learned)
         summed = {key: total[key] + g if total else g for key, g in gradients.items()}
         return Micro(value, summed, statistics, outputs, jnp.isfinite(value))
@@ -181,7 +181,7 @@ def apply_update(
 @partial(jax.jit, static_argnums=(0, 1))
 def loss_of(
     shapes: Shapes,
-    manner: Manner,
+    policy: ComputePolicy,
     params: Tree,
     feeds: Mapping[str, Array],
     key: Array,
@@ -190,5 +190,5 @@ def loss_of(
     """The loss of one forward pass, and what layers keep from run to run after it."""
     first = shapes.graph.first_blobs
     given = {first[name]: array for name, array in feeds.items()}
-    made = run(shapes, params, given, key, sizes=sizes, manner=manner)
+    made = run(shapes, params, given, key, sizes=sizes, policy=policy)
     return made.loss(), made.updates

@@ -13,7 +13,7 @@ from netspec.errors import SolverError, blame, require
 from netspec.frontend.graph import Graph
 from netspec.layers.base import text
 from netspec.runtime.module import Net
-from netspec.runtime.size_buckets import Frames, Given, as_shapes
+from netspec.runtime.size_buckets import SizeBuckets, Given, as_shapes
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.trainer import memory_lists, set_memory
 from netspec.solving.updates import Tree
@@ -54,7 +54,7 @@ class TestNets:
         say: Callable[[str], None] = lambda line: None,
         local: Callable[[Tree], Tree] = lambda arrays: arrays,
     ) -> None:
-        """say: see `Frames`. local: arrays of the train net as a test net may use them."""
+        """say: see `SizeBuckets`. local: arrays of the train net as a test net may use them."""
         self._local = local
         self._say = say
         self.graphs = list(graphs)
@@ -75,9 +75,9 @@ class TestNets:
         return nets
 
     @cached_property
-    def frames(self) -> list[Frames]:
+    def buckets(self) -> list[SizeBuckets]:
         """What puts the data of the test nets into arrays."""
-        return [Frames(net, self._say, self._homes.get(i)) for i, net in enumerate(self.nets)]
+        return [SizeBuckets(net, self._say, self._homes.get(i)) for i, net in enumerate(self.nets)]
 
     @cached_property
     def feeds(self) -> list[Feed]:
@@ -103,8 +103,8 @@ class TestNets:
     def run(self, index: int, batches: int, stopped: Callable[[], bool]) -> Evaluation:
         """Run one of them on its next batches, or fewer once ``stopped()``."""
         self._share_with(self.nets[index], self._local(self.train.arrays()))
-        net, feed, frames = self.nets[index], self.feeds[index], self.frames[index]
-        return evaluate(net, feed, batches, stopped, frames=frames)
+        net, feed, buckets = self.nets[index], self.feeds[index], self.buckets[index]
+        return evaluate(net, feed, batches, stopped, buckets=buckets)
 
     def share(self) -> None:
         """Give all that are built the trained arrays of now: each update replaces them."""
@@ -118,8 +118,8 @@ class TestNets:
         if "nets" not in self.__dict__:
             return ()
         return tuple(
-            {"data": feed.state(), "memory": memory_lists(net), "home": frames.home}
-            for net, feed, frames in zip(self.nets, self.feeds, self.frames, strict=True)
+            {"data": feed.state(), "memory": memory_lists(net), "home": buckets.home}
+            for net, feed, buckets in zip(self.nets, self.feeds, self.buckets, strict=True)
         )
 
     def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
@@ -166,4 +166,4 @@ class TestNets:
                     )
                 shared[key] = array
         net.assign(shared)
-        net.manner = self.train.manner
+        net.policy = self.train.policy

@@ -18,7 +18,7 @@ from netspec.proto.solver_pb2 import SolverParameter
 from netspec.runtime.memory import of_program
 from netspec.runtime.module import Net
 from netspec.runtime.run import runnable
-from netspec.runtime.size_buckets import Frames, Given
+from netspec.runtime.size_buckets import SizeBuckets, Given
 from netspec.solving import updates
 from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.step import (
@@ -49,7 +49,7 @@ class Trainer:
         net: Net,
         param: SolverParameter,
         seed: int,
-        frames: Frames | None = None,
+        buckets: SizeBuckets | None = None,
         mesh: Mesh | None = None,
     ) -> None:
         """seed: what randomness in the net starts from. frames: of the batches to come.
@@ -59,7 +59,7 @@ class Trainer:
         self.mesh = mesh or Mesh()
         self.net = net
         self.param = param
-        self.frames = frames or Frames(net)
+        self.buckets = buckets or SizeBuckets(net)
         self.reseed(seed)
         self.keep: tuple[str, ...] = net.graph.outputs
         self.keep_steps = param.snapshot_diff
@@ -99,7 +99,7 @@ class Trainer:
     def statistics(self, shapes: Shapes) -> Tree:
         """What layers keep from run to run by themselves."""
         kept = {key for key, blob in self.net.shapes.params.items() if not blob.learned}
-        return {k: a for k, a in self.fixed(shapes).items() if k in kept or k in shapes.memory}
+        return {k: a for k, a in self.fixed(shapes).items() if k in kept or k in shapes.carried}
 
     def params(self, shapes: Shapes) -> Tree:
         """All that a run at these shapes needs, for one device."""
@@ -112,11 +112,11 @@ class Trainer:
 
         beside: the shapes of what the devices take at the same time, where there are several.
         """
-        frame = self.frames.frame(feeds, beside)
-        arrays, sizes = self.mesh.upload((dict(frame.feeds), frame.sizes))
+        bucket = self.buckets.bucket(feeds, beside)
+        arrays, sizes = self.mesh.upload((dict(bucket.feeds), bucket.sizes))
         key = jax.random.fold_in(self._root_key, moment)
-        shown = self.net.shapes_for(beside[-1]) if beside else frame.exact
-        return Batch(replace(frame, feeds=arrays, sizes=sizes), key, files, shown)
+        shown = self.net.shapes_for(beside[-1]) if beside else bucket.exact
+        return Batch(replace(bucket, feeds=arrays, sizes=sizes), key, files, shown)
 
     def update(self, batches: Sequence[Batch]) -> Micro:
         """One update by the mean gradient of these batches; their mean loss, the last's outputs."""
@@ -163,11 +163,11 @@ class Trainer:
         """The loss on a batch; nothing changes but what layers keep from run to run."""
         loss, statistics = runnable(self.net.graph, loss_of)(
             batch.shapes,
-            self.net.manner,
+            self.net.policy,
             self.params(batch.shapes),
-            batch.frame.feeds,
+            batch.bucket.feeds,
             batch.key,
-            batch.frame.sizes,
+            batch.bucket.sizes,
         )
         # Processes that keep what they saw alone would go different ways.
         if self.mesh.peers.processes == 1:
@@ -184,7 +184,7 @@ class Trainer:
             return None
         batch, learner = self._last, Learner(self.learned(), self.state)
         program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
-        fed = (batch.frame.feeds, batch.key, batch.frame.sizes)
+        fed = (batch.bucket.feeds, batch.key, batch.bucket.sizes)
         # What is compiled already is not compiled again.
         if self.param.iter_size > self.mesh.size:
             lowered = accumulate.lower(program, fixed, learner, learner.arrays, *fed)
@@ -256,9 +256,9 @@ class Trainer:
             self.fixed(batch.shapes),
             learner,
             self.healthy,
-            batch.frame.feeds,
+            batch.bucket.feeds,
             batch.key,
-            batch.frame.sizes,
+            batch.bucket.sizes,
         )
         return _cut(micro, batch), learner
 
@@ -269,7 +269,7 @@ class Trainer:
         for batch in batches:
             program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
             micro: Micro = passes(
-                program, fixed, learner, total, batch.frame.feeds, batch.key, batch.frame.sizes
+                program, fixed, learner, total, batch.bucket.feeds, batch.key, batch.bucket.sizes
             )
             total = micro.gradients
             self.net.assign(micro.statistics)
@@ -282,10 +282,10 @@ class Trainer:
         return micro._replace(loss=loss, gradients=steps, healthy=healthy), learner
 
     def _program(self, shapes: Shapes) -> Program:
-        which = (shapes, self.keep, self.keep_steps, self.net.manner)
+        which = (shapes, self.keep, self.keep_steps, self.net.policy)
         if which not in self._programs:
             self._programs[which] = self.mesh.program(
-                shapes, self.keep, self.transformation, self.keep_steps, self.net.manner
+                shapes, self.keep, self.transformation, self.keep_steps, self.net.policy
             )
         return self._programs[which]
 
@@ -306,8 +306,8 @@ class Trainer:
 
 def _cut(micro: Micro, batch: Batch) -> Micro:
     """The outputs of a pass in their own sizes."""
-    frame = replace(batch.frame, exact=batch.shown)
-    outputs = {name: frame.cut(name, array) for name, array in micro.outputs.items()}
+    bucket = replace(batch.bucket, exact=batch.shown)
+    outputs = {name: bucket.cut(name, array) for name, array in micro.outputs.items()}
     return micro._replace(outputs=outputs)
 
 
@@ -315,7 +315,7 @@ def memory_lists(net: Net) -> dict[str, dict[str, Any]]:
     """What layers remember and no weight file holds: layer -> name -> nested lists."""
     return {
         layer: {name: np.asarray(held[...]).tolist() for name, held in arrays.items()}
-        for layer, arrays in net.memory.items()
+        for layer, arrays in net.carried.items()
     }
 
 
@@ -325,7 +325,7 @@ def set_memory(net: Net, memory: Mapping[str, Mapping[str, Any]]) -> None:
         for name, values in arrays.items():
             key = ParamKey(layer, name)
             require(
-                key in net.shapes.memory,
+                key in net.shapes.carried,
                 f"remembers {key}, which the net does not have",
                 WeightsError,
             )

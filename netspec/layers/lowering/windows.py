@@ -176,7 +176,7 @@ def _dense(w: Array, groups: int) -> Array:
     return (blocks * diagonal).reshape(inputs, outputs * groups, *kernel)
 
 
-def computed_again(
+def rematerialised(
     compute: Callable[[Any, Any], tuple[Any, Any]],
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
     """A function of arrays whose gradient keeps its arguments, and computes all else once more.

@@ -63,7 +63,7 @@ class Guard:
         if param.debug_info and param.display and pending.iteration % param.display == 0:
             batch = pending.batches[-1].alone
             for line in debug_info_lines(self._look(batch, self._params(batch)), batch.shapes):
-                self.solver.listener.say(line)
+                self.solver.callback.say(line)
 
     def after(self, pending: Pending, micro: Micro) -> None:
         """Take note of an update under way; raises SolverError for an earlier one that failed."""
@@ -111,7 +111,7 @@ class Guard:
         for batch in (batch.alone for batch in pending.batches):
             params = self._params(batch)
             look = self._look(batch, params)
-            found = culprit(look, batch.shapes, params, batch.frame.feeds, batch.key)
+            found = culprit(look, batch.shapes, params, batch.bucket.feeds, batch.key)
             if found is not None:
                 return found
         return None
@@ -129,7 +129,7 @@ class Guard:
 
     def _look(self, batch: Batch, params: Tree) -> Look:
         learned = self.solver.trainer.learned_specs
-        return look(batch.shapes, params, learned, batch.frame.feeds, batch.key)
+        return look(batch.shapes, params, learned, batch.bucket.feeds, batch.key)
 
     def _saved(self) -> str:
         """Write a snapshot of what was learned until now, if the solver writes any; says where."""
@@ -153,8 +153,8 @@ class Guard:
 
     def _warn_if_stuck(self, batch: Batch, loss: float) -> None:
         params = self._params(batch)
-        if self._watch.stays(loss, batch.shapes, params, batch.frame.feeds):
+        if self._watch.stays(loss, batch.shapes, params, batch.bucket.feeds):
             for line in why_stuck(self._look(batch, params), batch.shapes):
-                self.solver.listener.warn(
+                self.solver.callback.warn(
                     f"the loss stays at {loss:g}, that of equal scores: {line}"
                 )

@@ -139,19 +139,19 @@ def _look(
     wanted = carrying(shapes, learned)
     if shapes.graph.data_dependent:
         seen = run(shapes, params, given, key)
-        nudges = {i: jnp.zeros_like(seen.value(i)) for i in wanted}
+        perturbations = {i: jnp.zeros_like(seen.value(i)) for i in wanted}
     else:
-        nudges = {i: jnp.zeros(shapes.values[i], jnp.float32) for i in wanted}
+        perturbations = {i: jnp.zeros(shapes.values[i], jnp.float32) for i in wanted}
 
     def loss(
-        learned: dict[ParamKey, Array], nudges: dict[int, Array]
+        learned: dict[ParamKey, Array], perturbations: dict[int, Array]
     ) -> tuple[Array, dict[int, Figures]]:
-        made = run(shapes, {**params, **learned}, given, key, nudges=nudges)
+        made = run(shapes, {**params, **learned}, given, key, perturbations=perturbations)
         return made.loss(), {i: _figures(made.value(i)) for i in made.values}
 
     mine = {name: params[name] for name in learned}
     (value, values), (gradients, diffs) = jax.value_and_grad(loss, (0, 1), has_aux=True)(
-        mine, nudges
+        mine, perturbations
     )
     return (
         value,

@@ -25,7 +25,7 @@ AXIS = "data"
 
 
 @dataclass(frozen=True, eq=False)
-class Spread(Program):
+class DataParallelStep(Program):
     """A program whose batches are stacked: the first axis of all that it is fed is the devices'.
 
     place: the devices. Gradients are the sum over them, the loss is the mean, outputs are the last

@@ -23,7 +23,7 @@ from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array
 from netspec.runtime.size_buckets import Given, as_shapes, given_of
-from netspec.solving.distributed.data_parallel_step import AXIS, Spread
+from netspec.solving.distributed.data_parallel_step import AXIS, DataParallelStep
 from netspec.solving.distributed.peers import Peers
 from netspec.solving.step import Batch, Program
 from netspec.sources.base import LayerSource
@@ -96,7 +96,7 @@ class Mesh:
 
     def check(self, shapes: Shapes) -> None:
         """Raise SolverError for a net whose batches follow one from another."""
-        for node, remembered in zip(shapes.graph.nodes, shapes.memories, strict=True):
+        for node, remembered in zip(shapes.graph.nodes, shapes.carried_per_node, strict=True):
             with blame(node.place, node.who):
                 require(
                     self.size == 1 or not remembered,
@@ -187,7 +187,7 @@ class Mesh:
 
     def program(self, *parts: Any) -> Program:
         """A step's program, of what `Program` is made of."""
-        return Program(*parts) if self.size == 1 else Spread(*parts, place=self)
+        return Program(*parts) if self.size == 1 else DataParallelStep(*parts, place=self)
 
     def spec(self, shape: Sequence[int]) -> PartitionSpec:
         """Along which axis an array that training changes lies in parts, if it does."""
@@ -254,10 +254,10 @@ class Mesh:
         return [each._replace(beside=turns[i // count]) for i, each in enumerate(fed)]
 
     def _stacked(self, batches: Sequence[Batch]) -> Batch:
-        parts = [(b.frame.feeds, jax.random.key_data(b.key), b.frame.sizes) for b in batches]
+        parts = [(b.bucket.feeds, jax.random.key_data(b.key), b.bucket.sizes) for b in batches]
         feeds, key, sizes = jax.tree.map(lambda *arrays: self._stack(arrays), *parts)
         last = batches[-1]
-        return replace(last, frame=replace(last.frame, feeds=feeds, sizes=sizes), key=key)
+        return replace(last, bucket=replace(last.bucket, feeds=feeds, sizes=sizes), key=key)
 
     def _stack(self, arrays: Sequence[Any]) -> Array:
         """One array of a part for each device, of this process's parts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from netspec.formats.manifest import Record
+from netspec.formats.manifest import Manifest
 from netspec.solving.schedules import steps_taken
 from netspec.solving.snapshots.solverstate import State
 from netspec.solving.snapshots.store import Snapshot
@@ -23,7 +23,7 @@ def capture(solver: Solver) -> Snapshot:
         trainer.arrays(),
         trainer.diffs() if solver.param.snapshot_diff else None,
         State(iteration, "", trainer.history(), steps_taken(solver.param, iteration)),
-        Record(
+        Manifest(
             iteration=iteration,
             seed=trainer.seed,
             solver=solver.param.type,
@@ -32,7 +32,7 @@ def capture(solver: Solver) -> Snapshot:
             data=solver.data,
             tests=solver.tests_stand,
             memory=memory_lists(solver.net),
-            home=trainer.frames.home,
-            dtype=solver.net.manner.dtype,
+            home=trainer.buckets.home,
+            dtype=solver.net.policy.dtype,
         ),
     )

@@ -19,7 +19,7 @@ import numpy as np
 from netspec.errors import SolverError, WeightsError, require
 from netspec.formats import manifest
 from netspec.formats.atomic import alone, sweep, whole_set
-from netspec.formats.manifest import Record
+from netspec.formats.manifest import Manifest
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.solving.snapshots.solverstate import State, find_weights, put_state, read_state
 from netspec.weights.caffemodel import Weights, put_weights, read_weights
@@ -44,7 +44,7 @@ class Snapshot:
     arrays: Mapping[ParamKey, ArrayLike]
     diffs: Mapping[ParamKey, ArrayLike] | None
     state: State
-    record: Record
+    record: Manifest
 
     def on_host(self) -> Snapshot:
         """The same, in arrays that no later step changes."""
@@ -63,7 +63,7 @@ class Found:
     path: Path
     state: State
     weights: Weights
-    record: Record | None
+    record: Manifest | None
 
     def require_type(self, kind: str) -> None:
         """Raise WeightsError if it was written by a solver of another type."""
