@@ -1,60 +1,74 @@
-"""What the modules may know of each other, and what each of them owes its reader."""
+"""What the packages may know of each other, and what each module owes its reader."""
 
 import ast
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
+from structure import (
+    circle,
+    dependencies,
+    forbidden,
+    imported,
+    modules,
+    too_long,
+    tree,
+    unannotated,
+    undocumented,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "netspec"
-MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE / "proto"]
-# A module may import those that stand before it, and what is not in the list.
-STAGES = ("prototxt", "upgrade", "phase", "graph", "shapes", "module", "build")
+MODULES = modules(PACKAGE)
+
+# The packages from the bottom up, with what each may import.
+ALLOWED = {
+    "proto": "",
+    "errors": "",
+    "formats": "errors proto",
+    "layers": "errors formats proto",
+    "frontend": "errors formats layers proto",
+    "geometry": "errors frontend layers proto",
+    "runtime": "errors formats frontend layers proto",
+    "sources": "errors formats frontend layers proto",
+    "weights": "errors formats frontend layers proto runtime",
+    "inspect": "errors formats frontend geometry layers proto",
+    "spec": "errors frontend geometry layers proto",
+    "build": "errors frontend layers proto runtime sources weights",
+    "segmentation": "errors formats frontend geometry layers proto runtime sources",
+    "solving": ("build errors formats frontend layers proto runtime segmentation sources weights"),
+    "reporting": "errors inspect layers proto runtime segmentation solving weights",
+    "caffe": (
+        "build errors formats frontend geometry inspect layers proto reporting runtime "
+        "solving sources spec weights"
+    ),
+    "cli": (
+        "build caffe errors formats frontend inspect layers proto reporting runtime "
+        "segmentation solving sources spec weights"
+    ),
+    "__main__": "cli",
+    # Within a package: which of its sister packages an inner one may import.
+    "sources.images": "",
+    "sources.sets": "sources.images",
+    "sources.readers": "sources.images sources.sets",
+    "solving.diagnosis": "",
+    "solving.snapshots": "",
+    "solving.distributed": "",
+}
 # Who alone may import a library, as it is or in part.
 OWNERS = {
     "flax": {"netspec.runtime.module"},
     "optax": {"netspec.solving.updates"},
     "google": {"netspec.frontend.prototxt", "netspec.weights.caffemodel"},
 }
-MOST_LINES = 400
-
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-def name_of(path: Path) -> str:
-    """The module's name: ``netspec.layers`` for its ``__init__.py``."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def imported(path: Path) -> Iterator[str]:
-    """Every module that a file imports, anywhere in it, by its full name."""
-    here = name_of(path)
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{here} imports by a relative name"
-            assert node.module is not None
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+MOST_LINES = 350
+MOST_IN_FUNCTION = 40
 
 
 def users(library: str) -> set[str]:
     """The modules that import a library or a part of it."""
     return {
-        name_of(path)
-        for path in MODULES
+        name
+        for name, path in MODULES.items()
         if any(found == library or found.startswith(f"{library}.") for found in imported(path))
     }
 
@@ -64,162 +78,100 @@ def test_libraries_have_owners(library: str) -> None:
     assert users(library) - OWNERS[library] == set()
 
 
-def test_nothing_imports_the_command_line() -> None:
-    assert users("netspec.cli.main") - {"netspec.__main__"} == set()
+def test_packages_import_what_the_table_allows() -> None:
+    known = {name.split(".")[1] for name in MODULES if "." in name}
+    assert known == {row for row in ALLOWED if "." not in row}
+    crossings = forbidden(PACKAGE, ALLOWED)
+    assert [line for line in crossings if not line.startswith("netspec imports")] == []
 
 
-def test_stages_know_only_those_above_them() -> None:
-    for i, stage in enumerate(STAGES):
-        known = set(imported(PACKAGE / f"{stage}.py"))
-        below = {f"netspec.{name}" for name in STAGES[i + 1 :]}
-        assert known & below == set(), f"netspec.{stage} stands above {known & below}"
+def test_the_table_allows_nothing_upward() -> None:
+    rows = list(ALLOWED)
+    for row, others in ALLOWED.items():
+        assert all(rows.index(other) < rows.index(row) for other in others.split()), row
 
 
-def test_layers_are_plain_python_on_arrays() -> None:
-    for path in sorted((PACKAGE / "layers").glob("*.py")):
-        rooms = {found.split(".")[1] for found in imported(path) if found.startswith("netspec.")}
-        assert rooms <= {"errors", "layers", "proto", "rows", "wire"}, name_of(path)
+def test_no_import_goes_in_a_circle() -> None:
+    assert circle(PACKAGE) == []
 
 
-def test_leaves_know_nothing() -> None:
-    """What layers import knows no layer."""
-    for leaf, known in (
-        ("errors", ()),
-        ("files", ()),
-        ("wire", ("netspec.errors",)),
-        ("rows", ("netspec.errors", "netspec.formats.atomic")),
-    ):
-        found = [name for name in imported(PACKAGE / f"{leaf}.py") if name.startswith("netspec")]
-        assert all(name.startswith(known) for name in found), leaf
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """A package of two rooms, the upper of which imports the lower."""
+    package = tmp_path / "planted"
+    for room in ("low", "high"):
+        (package / room).mkdir(parents=True)
+        (package / room / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("")
+    (package / "low" / "a.py").write_text("import os\n")
+    (package / "high" / "b.py").write_text("from planted.low import a\n")
+    return package
 
 
-@pytest.mark.parametrize(
-    ("room", "strangers"),
-    [
-        ("sources", {"solving", "inspect", "caffe", "report"}),
-        ("segmentation", {"solving", "inspect", "caffe", "report"}),
-        ("inspect", {"solving", "caffe", "report", "sources"}),
-        ("solving", {"inspect", "caffe", "report"}),
-    ],
-)
-def test_rooms_do_not_know_who_uses_them(room: str, strangers: set[str]) -> None:
-    for stranger in strangers:
-        found = users(f"netspec.{stranger}")
-        assert not any(f"{user}.".startswith(f"netspec.{room}.") for user in found)
+ROOMS = {"planted": "", "low": "", "high": "low"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_modules_are_short_and_say_what_they_are(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8").count("\n")
-    assert lines <= MOST_LINES, f"{lines} lines"
-    if path.name != "__main__.py":
-        assert ast.get_docstring(tree(path)), "no docstring"
+def test_what_is_allowed_is_not_found(planted: Path) -> None:
+    assert circle(planted) == []
+    assert forbidden(planted, ROOMS) == []
+    assert dependencies(planted)["planted.high.b"] == {"planted.low.a"}
 
 
-def definitions(path: Path) -> Iterator[tuple[str, ast.ClassDef | Function]]:
-    """Every class and function of a module with its dotted name, those within others too."""
-
-    def within(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef | Function]]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.ClassDef | Function):
-                yield f"{prefix}{child.name}", child
-                yield from within(child, f"{prefix}{child.name}.")
-            else:
-                yield from within(child, prefix)
-
-    yield from within(tree(path), "")
+def test_a_planted_circle_is_found(planted: Path) -> None:
+    (planted / "low" / "a.py").write_text("def late():\n    import planted.high.b\n")
+    assert set(circle(planted)) == {"planted.low.a", "planted.high.b"}
 
 
-def is_setter(node: ast.ClassDef | Function) -> bool:
-    """Whether this is the other half of a property."""
-    return any(isinstance(d, ast.Attribute) and d.attr == "setter" for d in node.decorator_list)
+def test_a_planted_upward_import_is_found(planted: Path) -> None:
+    (planted / "low" / "c.py").write_text("from planted.high.b import a\n")
+    assert forbidden(planted, ROOMS) == ["low imports high: planted.low.c -> planted.high.b"]
 
 
-def undocumented(path: Path) -> Iterator[str]:
-    """Public classes and functions without a docstring.
-
-    A method that a base class documents may go without.
-    """
-    found = dict(definitions(path))
-    for name, node in found.items():
-        *outer, own = name.split(".")
-        if own.startswith("_") or any(
-            part.startswith("_") or isinstance(found[".".join(outer[: i + 1])], Function)
-            for i, part in enumerate(outer)
-        ):
-            continue
-        owner = found[".".join(outer)] if outer else None
-        overrides = isinstance(owner, ast.ClassDef) and owner.bases
-        if not (ast.get_docstring(node) or overrides or is_setter(node)):
-            yield name
+def test_a_planted_import_of_a_sister_is_found(planted: Path) -> None:
+    (planted / "low" / "inner").mkdir()
+    (planted / "low" / "other").mkdir()
+    (planted / "low" / "inner" / "d.py").write_text("import planted.low.other.e\n")
+    (planted / "low" / "other" / "e.py").write_text("")
+    rows = {**ROOMS, "low.inner": "", "low.other": ""}
+    (found,) = forbidden(planted, rows)
+    assert found.startswith("low.inner imports low.other")
+    assert forbidden(planted, {**rows, "low.inner": "low.other"}) == []
 
 
-def unannotated(path: Path) -> Iterator[str]:
-    """Functions with an argument or a result of no stated type."""
-    for name, node in definitions(path):
-        if not isinstance(node, Function):
-            continue
-        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-        arguments += [rest for rest in (node.args.vararg, node.args.kwarg) if rest]
-        bare = [a.arg for a in arguments if not a.annotation and a.arg not in ("self", "cls")]
-        if bare or node.returns is None:
-            yield name
+def test_a_planted_long_file_is_found(planted: Path) -> None:
+    path = planted / "low" / "long.py"
+    path.write_text("def f():\n" + "    pass\n" * 41 + "x = 1\n" * 400)
+    assert too_long(path, MOST_LINES, MOST_IN_FUNCTION) == [
+        "long.py: 442 lines, at most 350",
+        "long.py:1 f: 42 lines, at most 40",
+    ]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_what_is_public_is_documented(path: Path) -> None:
-    assert list(undocumented(path)) == []
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_are_short_and_say_what_they_are(name: str) -> None:
+    assert too_long(MODULES[name], MOST_LINES, MOST_IN_FUNCTION) == []
+    if not name.endswith("__main__"):
+        assert docstring(name), "no docstring"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_function_is_annotated(path: Path) -> None:
-    assert list(unannotated(path)) == []
+def docstring(name: str) -> str | None:
+    """What a module says of itself."""
+    return ast.get_docstring(tree(MODULES[name]))
 
 
 @pytest.mark.parametrize(
-    "module", ["netspec", "netspec.cli.main", "netspec.frontend.prototxt", "netspec.errors"]
+    "name", [name for name, path in MODULES.items() if path.name == "__init__.py"]
 )
-def test_what_starts_fast_imports_no_jax(module: str) -> None:
-    heavy = ("jax", "flax", "optax", "h5py", "scipy", "PIL")
-    script = f"import sys, {module}; print(*sorted(sys.modules.keys() & set({heavy})))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.split() == []
+def test_packages_say_what_they_must_not_import(name: str) -> None:
+    if name.count(".") and not name.startswith(("netspec.proto", "netspec.caffe")):
+        assert re.search(r"\b[Ii]mports\b", docstring(name) or "")
 
 
-def test_help_imports_no_jax() -> None:
-    script = (
-        "import sys\nfrom netspec.cli.main import main\n"
-        "try:\n    main(['--help'])\nfinally:\n    print('jax' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.startswith("Usage:")
-    assert done.stdout.endswith("False\n")
+@pytest.mark.parametrize("name", MODULES)
+def test_what_is_public_is_documented(name: str) -> None:
+    assert list(undocumented(MODULES[name])) == []
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "upgrade old.prototxt new.prototxt",
-        "plot none.log -o a.svg",
-        "data shapes set --train 1 --val 1",
-    ],
-)
-def test_verbs_that_compute_nothing_import_no_jax(command: str, tmp_path: Path) -> None:
-    (tmp_path / "old.prototxt").write_text('layers { type: RELU name: "a" bottom: "x" top: "x" }')
-    script = (
-        "import sys\nfrom netspec.cli.main import main\n"
-        f"try:\n    main({command.split()})\nfinally:\n    print('jax' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.stdout.endswith("False\n"), done.stderr
+@pytest.mark.parametrize("name", MODULES)
+def test_every_function_is_annotated(name: str) -> None:
+    assert list(unannotated(MODULES[name])) == []

@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 from cases import CASES, DECONVOLUTION, GOLDEN, GOLDEN_CASES, Case, input_text, layer_text
 from numpy.typing import ArrayLike, NDArray
-from reference import batch_statistics, evaluate, in_phase, carried_on
+from reference import batch_statistics, carried_on, evaluate, in_phase
 
 from netspec import caffe
 from netspec.errors import LayerError

@@ -1,1 +1,4 @@
-"""The command line: a function a verb."""
+"""The command line: a function a verb.
+
+May import every package; only `__main__` imports it.
+"""

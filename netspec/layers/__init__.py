@@ -1,4 +1,8 @@
-"""Every layer type that netspec knows; importing this module fills the registry."""
+"""One class a layer type; importing this package fills the registry.
+
+Imports nothing of netspec but `errors`, `formats` and `proto`: a layer knows shapes and arrays, and
+no graph.
+"""
 
 from netspec.layers import (
     activation,

@@ -19,7 +19,7 @@ import numpy as np
 from netspec.errors import LayerError, NetSpecError, counted, fail, nearest, require
 from netspec.layers.fork_names import fork_of_type
 from netspec.layers.precision import Precision
-from netspec.layers.valid_region import PaddingValue, ValidRegion, PartialShape, Size, places
+from netspec.layers.valid_region import PaddingValue, PartialShape, Size, ValidRegion, places
 from netspec.proto.layers_pb2 import TRAIN, FillerParameter, LayerParameter
 
 if TYPE_CHECKING:

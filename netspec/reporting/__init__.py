@@ -1,1 +1,4 @@
-"""What a run says: on the console, and in logs that other programs read."""
+"""What a run says: on the console, in Caffe's log format, and in logs for programs.
+
+Imports `solving` and what is below it; never `caffe` or `cli`.
+"""

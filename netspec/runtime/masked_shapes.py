@@ -22,7 +22,7 @@ from netspec.errors import LayerError, blame, fail
 from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.base import Context, Shape
-from netspec.layers.valid_region import PaddingValue, ValidRegion, PartialShape, places, surround
+from netspec.layers.valid_region import PaddingValue, PartialShape, ValidRegion, places, surround
 
 # Sizes up to this are rounded to multiples of an eighth of it.
 _LEAST = 128

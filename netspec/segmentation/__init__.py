@@ -1,1 +1,4 @@
-"""What semantic segmentation needs around a net: colours, scores, predictions, a practice set."""
+"""Segmenting images with a net: prediction, tiles, scores, and files of results.
+
+Imports `sources` and what is below it; never `solving`, `reporting`, `caffe` or `cli`.
+"""

@@ -1,1 +1,5 @@
-"""Training: learning-rate schedules, update rules, the loop and its snapshots."""
+"""Training: update rules, schedules, the loop, tests on the way.
+
+Imports `build` and what is below it; never `reporting`, `inspect`, `caffe` or `cli`: who wants to
+be told of a run hands in a callback.
+"""

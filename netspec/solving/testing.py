@@ -13,7 +13,7 @@ from netspec.errors import SolverError, blame, require
 from netspec.frontend.graph import Graph
 from netspec.layers.base import text
 from netspec.runtime.module import Net
-from netspec.runtime.size_buckets import SizeBuckets, Given, as_shapes
+from netspec.runtime.size_buckets import Given, SizeBuckets, as_shapes
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.trainer import memory_lists, set_memory
 from netspec.solving.updates import Tree

@@ -18,7 +18,7 @@ from netspec.proto.solver_pb2 import SolverParameter
 from netspec.runtime.memory import of_program
 from netspec.runtime.module import Net
 from netspec.runtime.run import runnable
-from netspec.runtime.size_buckets import SizeBuckets, Given
+from netspec.runtime.size_buckets import Given, SizeBuckets
 from netspec.solving import updates
 from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.step import (

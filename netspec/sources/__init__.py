@@ -1,4 +1,7 @@
-"""What feeds a net from the host, a batch at a time."""
+"""What feeds a net from the host, a batch at a time.
+
+Imports `frontend` and what is below it; never `runtime`, `solving`, `segmentation` or `cli`.
+"""
 
 from netspec.sources.base import Batch as Batch
 from netspec.sources.base import Source as Source

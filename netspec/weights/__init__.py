@@ -1,1 +1,4 @@
-"""Weight files, and surgery on them."""
+"""Weight files, .caffemodel and .h5, and surgery on them.
+
+Imports `runtime` and what is below it; never `sources` or `solving`.
+"""

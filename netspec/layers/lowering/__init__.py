@@ -1,1 +1,4 @@
-"""How windowed arithmetic is computed: the one place that picks an algorithm."""
+"""How windowed arithmetic is computed: the one place that picks an algorithm.
+
+Imports no layer family: families import it.
+"""

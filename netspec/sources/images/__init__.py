@@ -1,1 +1,4 @@
-"""Pixels: decoding, sizing, augmenting."""
+"""Images on the way into a net: decoding, resizing, augmenting, databases of them.
+
+Imports neither `readers` nor `sets`, which are built on it.
+"""

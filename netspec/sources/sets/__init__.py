@@ -1,1 +1,4 @@
-"""Published data sets."""
+"""Published data sets: what their folders hold, and how their labels are stored.
+
+Imports `images` beside it; never `readers`.
+"""
