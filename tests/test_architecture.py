@@ -1,6 +1,10 @@
 """What the packages may know of each other, and what each module owes its reader."""
 
 import ast
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,3 +179,52 @@ def test_what_is_public_is_documented(name: str) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_every_function_is_annotated(name: str) -> None:
     assert list(unannotated(MODULES[name])) == []
+
+
+@pytest.mark.parametrize(
+    "module", ["netspec", "netspec.cli", "netspec.frontend.prototxt", "netspec.errors"]
+)
+def test_what_starts_fast_imports_no_jax(module: str) -> None:
+    heavy = ("jax", "flax", "optax", "h5py", "scipy", "PIL")
+    script = f"import sys, {module}; print(*sorted(sys.modules.keys() & set({heavy})))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == []
+
+
+def test_help_imports_no_jax() -> None:
+    script = (
+        "import sys\nfrom netspec.cli.main import main\n"
+        "try:\n    main(['--help'])\nfinally:\n    print('jax' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.startswith("Usage:")
+    assert done.stdout.endswith("False\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "upgrade old.prototxt new.prototxt",
+        "plot none.log -o a.svg",
+        "data shapes set --train 1 --val 1",
+    ],
+)
+def test_verbs_that_compute_nothing_import_no_jax(command: str, tmp_path: Path) -> None:
+    (tmp_path / "old.prototxt").write_text('layers { type: RELU name: "a" bottom: "x" top: "x" }')
+    script = (
+        "import sys\nfrom netspec.cli.main import main\n"
+        f"try:\n    main({command.split()})\nfinally:\n    print('jax' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.endswith("False\n"), done.stderr

@@ -1,4 +1,4 @@
-"""Every field of Caffe's schema is read somewhere, or stands in `netspec.frontend.ignored_fields` with a reason.
+"""Every field of Caffe's schema is read somewhere, or is ignored for a stated reason.
 
 What counts as a read: an attribute of something called like the message (``solver.gamma``), or
 the field's name as a string (``getattr``, the tables of the upgrade; not ``HasField``). A layer's

@@ -42,8 +42,8 @@ class Options:
     stages: replace the level of the train net's state, and add to its stages. sigint, sighup: what
     Ctrl-C and SIGHUP do: "stop", "snapshot" or "none". weights_only: start from ``weights`` alone,
     not from those that the solver names, too. may_be_over: a snapshot at the end is no mistake.
-    dtype, remat: see `ComputePolicy`; without ``dtype`` a run goes on in the one that it began in, float32
-    by default. scale: the devices and processes to train on.
+    dtype, remat: see `ComputePolicy`; without ``dtype`` a run goes on in the one that it began in,
+    float32 by default. scale: the devices and processes to train on.
     """
 
     weights: str | None = None

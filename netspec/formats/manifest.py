@@ -26,7 +26,8 @@ class Manifest:
     files: name -> SHA-256 of the snapshot's other files. seed: the run's. losses: the last ones,
     which the smoothed loss is the mean of. data: where the data of the train net stands. memory:
     what layers keep from run to run and no weight file holds: layer -> name -> array, nested lists.
-    home: the shapes of the train data that have a program of their own, by blob (see `SizeBuckets`).
+    home: the shapes of the train data that have a program of their own, by blob: see
+    `SizeBuckets`.
     tests: ``data``, ``memory`` and ``home`` of each test net, if they were run. solver: its type.
     written: when, in seconds since the epoch. dtype: what it computed in, see `ComputePolicy`.
     """

@@ -2,8 +2,9 @@
 
 The true size of every value, as the shape rules have it, is an argument of the program. A layer
 computes on whole arrays; before one that looks beyond a blob's own size, what lies there is set to
-what an array of that size would have shown it (`Layer.padding_values`), and whoever counts or averages
-counts what is inside. So scores, losses and gradients are those of a program made for the size.
+what an array of that size would have shown it (`Layer.padding_values`), and whoever counts or
+averages counts what is inside. So scores, losses and gradients are those of a program made for the
+size.
 """
 
 from __future__ import annotations

@@ -100,8 +100,8 @@ class Net(nnx.Module):
     Use it as any NNX module, with ``nnx.jit``, ``nnx.grad`` and an optax optimiser. Learned arrays
     are ``nnx.Param``, running statistics ``nnx.BatchStat``; a shared array is one variable that
     stands in several layers. What a run leaves for the next one, as recurrent layers do, is
-    `Carried` and stands in ``memory``, by layer and name as ``params``. ``policy``: how it computes,
-    from the next run on.
+    `Carried` and stands in ``carried``, by layer and name as ``params``. ``policy``: how it
+    computes, from the next run on.
     """
 
     def __init__(self, shapes: Shapes, seed: int = 0, policy: ComputePolicy = PLAIN) -> None:

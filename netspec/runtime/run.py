@@ -125,13 +125,13 @@ def run(
     there). given: arrays of the values that the run starts from (fed blobs; for a partial run,
     what earlier layers made, perhaps as they hold it). key: for layers that draw random numbers.
     nodes: which layers to run, in order; all by default. Some alone compute all of their pixels, as
-    do those that are given nudges: see `netspec.runtime.border_reuse`. nudges: arrays added to the values of
-    these indices as they are made, so that gradients with respect to a nudge are gradients with
-    respect to the value; users' own layers are still asked only for those gradients that Caffe
+    do those that are given perturbations: see `netspec.runtime.border_reuse`. perturbations: arrays
+    added to the values of these indices as they are made, so that gradients with respect to one are
+    gradients with respect to the value; users' own layers are still asked only for those gradients that Caffe
     would compute. instead: arrays that stand in for the values of these indices; gradients go
     through to what was computed there. sizes: the true sizes of values in arrays that may be
-    larger, as `MaskedShapes.sizes` gives them. manner: whole nets alone, and those without nudges, are
-    computed in stages.
+    larger, as `MaskedShapes.sizes` gives them. policy: whole nets alone, and
+    those without perturbations, are computed in segments.
     """
     perturbations, instead = perturbations or {}, instead or {}
     made = Run(shapes, None if sizes is None else ValidRegions(masked_shapes(shapes), sizes))
