@@ -36,24 +36,30 @@ MESSAGES: dict[str, Descriptor] = {
 }
 # Message -> the files that read it, and what it is called there.
 ROOMS = {
-    "NetParameter": ("graph.py upgrade.py phase.py", "message net"),
+    "NetParameter": ("frontend/graph.py frontend/upgrade*.py frontend/phase.py", "message net"),
     "LayerParameter": (
-        "graph.py phase.py shapes.py weights.py layers/*.py sources/*.py",
+        "frontend/*.py weights/*.py layers/*.py sources/*.py sources/*/*.py",
         "spec layer message",
     ),
-    "NetState": ("phase.py", "state"),
-    "NetStateRule": ("phase.py", "rule"),
-    "ParamSpec": ("graph.py shapes.py solving/*.py", "param_spec spec s param"),
-    "FillerParameter": ("fillers.py", "filler"),
-    "BlobShape": ("layers/*.py upgrade.py", "shape"),
-    "Datum": ("sources/datum.py", "datum"),
-    "TransformationParameter": ("sources/transform.py", "param"),
-    "SolverParameter": ("solving/*.py upgrade.py report.py", "solver param message"),
-    "V0LayerParameter": ("upgrade.py", "flat layer"),
-    "V1LayerParameter": ("upgrade.py", "old layer"),
+    "NetState": ("frontend/phase.py", "state"),
+    "NetStateRule": ("frontend/phase.py", "rule"),
+    "ParamSpec": ("frontend/*.py solving/*.py", "param_spec spec s param"),
+    "FillerParameter": ("layers/fillers.py", "filler"),
+    "BlobShape": ("layers/*.py frontend/*.py", "shape"),
+    "Datum": ("sources/images/datum.py", "datum"),
+    "TransformationParameter": ("sources/images/transform.py", "param"),
+    "SolverParameter": (
+        "solving/*.py solving/*/*.py frontend/upgrade*.py reporting/console.py",
+        "solver param message",
+    ),
+    "V0LayerParameter": ("frontend/upgrade*.py", "flat layer"),
+    "V1LayerParameter": ("frontend/upgrade*.py", "old layer"),
 }
 # Messages that are read by the numbers of their fields: private constants of a module.
-BY_NUMBER = {"BlobProto": "wire.py", "SolverState": "solving/snapshot.py"}
+BY_NUMBER = {
+    "BlobProto": "formats/protobuf_wire.py",
+    "SolverState": "solving/snapshots/solverstate.py",
+}
 # What layers call a message of theirs.
 OWN = frozenset({"param"})
 
@@ -155,7 +161,7 @@ def reads(message: str) -> Reads:
             for thing in used_by(layer):
                 found.scan(tree_of(thing), OWN | homes)
             if layer.is_source:
-                for path in PACKAGE.glob("sources/*.py"):
+                for path in PACKAGE.glob("sources/**/*.py"):
                     found.scan(tree_of(path), homes)
     # Of messages beside a layer's own the names alone count: self.spec.loss_param.normalization.
     for path in PACKAGE.glob("layers/*.py") if message not in ROOMS else ():
