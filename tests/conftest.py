@@ -18,6 +18,18 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 
+# Helpers whose assertions tell, as those of tests do, what differs.
+pytest.register_assert_rewrite(
+    "caffe_command_line",
+    "command_line",
+    "face_net",
+    "layer_runs",
+    "open_sources",
+    "pages",
+    "set_folders",
+    "user_layers",
+)
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

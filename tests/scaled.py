@@ -1,4 +1,4 @@
-"""Runs on eight virtual devices, for `test_scale`: what they learn goes into ``found.npz``."""
+"""Runs on eight virtual devices, for `test_mesh`: what they learn goes into ``found.npz``."""
 
 import json
 from contextlib import AbstractContextManager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from test_manner import fed, narrow, shapes_of
+from narrow_nets import fed, narrow, shapes_of
 
 from netspec.cli.main import main
 from netspec.formats import manifest

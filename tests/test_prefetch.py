@@ -11,6 +11,7 @@ import pytest
 
 from netspec.errors import Place, SourceError
 from netspec.proto.layers_pb2 import TEST, LayerParameter
+from netspec.sources import Source
 from netspec.sources.base import Batch, Job, ParallelSource
 from netspec.sources.prefetch import Prefetch
 
@@ -80,7 +81,7 @@ class Numbers(ParallelSource):
         return "numbers"
 
 
-def number(source: Prefetch) -> int:
+def number(source: Source) -> int:
     return int(source.next()["n"][0])
 
 
@@ -182,3 +183,110 @@ def test_threads_end_with_a_source_that_was_dropped() -> None:
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
+
+
+# One batch after another, ahead of its reader
+
+
+class Counter(Source):
+    """Batches 0, 1, 2, ...; batch ``bad`` cannot be read."""
+
+    def __init__(self, bad: int = -1) -> None:
+        self.count = 0
+        self.bad = bad
+        self.closed = False
+        self.read = threading.Condition()
+
+    @property
+    def tops(self) -> dict[str, tuple[int, ...]]:
+        return {"n": (self.count + 1,)}
+
+    def next(self) -> Batch:
+        if self.count == self.bad:
+            raise SourceError(f"{self.count}.png: damaged")
+        with self.read:
+            batch = {"n": np.full(self.count + 1, self.count, np.float32)}
+            self.current = f"{self.count}.png"
+            self.count += 1
+            self.read.notify_all()
+        return batch
+
+    def wait_for(self, count: int) -> None:
+        with self.read:
+            assert self.read.wait_for(lambda: self.count >= count, timeout=10)
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.count = state["count"]
+
+    @property
+    def batches(self) -> int:
+        return 9
+
+    def describe(self) -> str:
+        return "numbers"
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_prefetch_hands_out_what_the_source_would() -> None:
+    with Prefetch(Counter(), depth=3) as source:
+        assert source.describe() == "numbers"
+        assert source.batches == 9
+        assert source.current == ""
+        assert source.state() == {"count": 0}
+        for i in range(20):
+            assert source.tops == {"n": (i + 1,)}
+            assert source.state() == {"count": i}
+            assert number(source) == i
+            assert source.current == f"{i}.png"
+            assert source.state() == {"count": i + 1}
+
+
+def test_prefetch_reads_ahead_but_not_more_than_asked() -> None:
+    counter = Counter()
+    with Prefetch(counter, depth=3) as source:
+        counter.wait_for(3)
+        assert number(source) == 0
+        counter.wait_for(4)
+        assert counter.count == 4
+        assert source.state() == {"count": 1}
+
+
+def test_prefetch_goes_on_where_its_state_was_taken() -> None:
+    with Prefetch(Counter()) as source:
+        for _ in range(5):
+            source.next()
+        state = source.state()
+        assert [number(source) for _ in range(4)] == [5, 6, 7, 8]
+        source.restore(state)
+        assert source.state() == state
+        assert [number(source) for _ in range(4)] == [5, 6, 7, 8]
+
+
+def test_prefetch_raises_where_the_batch_would_be() -> None:
+    counter = Counter(bad=2)
+    with Prefetch(counter, depth=3) as source:
+        assert [number(source), number(source)] == [0, 1]
+        for _ in range(2):
+            with pytest.raises(SourceError, match=r"^2.png: damaged$"):
+                source.next()
+        counter.bad = -1
+        source.restore({"count": 7})
+        assert number(source) == 7
+
+
+def test_prefetch_ends_its_thread() -> None:
+    counter = Counter()
+    before = threading.active_count()
+    source = Prefetch(counter)
+    assert threading.active_count() == before + 1
+    source.close()
+    source.close()
+    assert threading.active_count() == before
+    assert counter.closed
+    with pytest.raises(SourceError, match=r"reading 0 batches ahead; needs at least 1"):
+        Prefetch(counter, 0)

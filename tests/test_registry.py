@@ -13,7 +13,7 @@ from netspec.layers.base import Labels, register
 from netspec.proto.layers_pb2 import TEST, LayerParameter
 
 TYPES = sorted(REGISTRY)
-# HDF5Output, which writes a file, has test_other_data.py; Filter, which cannot be compiled,
+# HDF5Output, which writes a file, has test_hdf5_output.py; Filter, which cannot be compiled,
 # has test_filter.py.
 ELSEWHERE = {"Filter", "HDF5Output"}
 COMPUTED = [n for n in TYPES if not REGISTRY[n].is_source and n not in ELSEWHERE]

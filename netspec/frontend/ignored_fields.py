@@ -1,6 +1,6 @@
 """The fields of Caffe's schema that nothing here reads, each with the reason.
 
-``tests/test_fields.py`` holds that every other field is read somewhere.
+``tests/test_ignored_fields.py`` holds that every other field is read somewhere.
 """
 
 from __future__ import annotations
