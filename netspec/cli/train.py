@@ -25,6 +25,7 @@ from netspec.solving.callback import Callback, Callbacks, Step
 from netspec.solving.distributed.launch import Scale, joined
 from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.snapshots import store
+from netspec.solving.snapshots.lineage import states
 from netspec.solving.solver import Solver
 from netspec.weights.caffemodel import Copied
 
@@ -190,7 +191,7 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
         how = "" if found.record else " as Caffe does: its data starts anew"
         solver.callback.say(f"Restoring previous solver status from {found.path}{apart}{how}")
         return []
-    earlier = store.states(solver.param.snapshot_prefix)
+    earlier = states(solver.param.snapshot_prefix)
     if earlier and not options.resume:
         warn(
             f"{earlier[0][1]} is of an earlier run; this one starts anew, and writes over what it "

@@ -15,8 +15,21 @@ from typing import Any
 
 from netspec.errors import Place, WeightsError, blame, require, unreadable
 
-_FORMAT = 2
+_FORMAT = 3
+# What older versions wrote, and newer ones read.
+_READABLE = (2, 3)
 END = ".resume.json"
+_TYPES = {
+    "iteration": int,
+    "seed": int,
+    "solver": str,
+    "data": dict,
+    "memory": dict,
+    "home": dict,
+    "dtype": str,
+    "files": dict,
+    "sequence": int,
+}
 
 
 @dataclass(frozen=True)
@@ -29,13 +42,14 @@ class Manifest:
     home: the shapes of the train data that have a program of their own, by blob: see
     `SizeBuckets`.
     tests: ``data``, ``memory`` and ``home`` of each test net, if they were run. solver: its type.
-    written: when, in seconds since the epoch. dtype: what it computed in, see `ComputePolicy`.
+    dtype: what it computed in, see `ComputePolicy`. sequence: one more than those of the snapshots
+    that stood there when it was written. seen: the names of the states that stood there without a
+    manifest, as Caffe writes them.
     """
 
     iteration: int
     seed: int
     solver: str
-    written: float
     losses: tuple[float, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     tests: tuple[Mapping[str, Any], ...] = ()
@@ -43,6 +57,8 @@ class Manifest:
     home: Mapping[str, Sequence[int]] = field(default_factory=dict)
     dtype: str = "f32"
     files: Mapping[str, str] = field(default_factory=dict)
+    sequence: int = 0
+    seen: tuple[str, ...] = ()
 
 
 def beside(path: str | Path) -> Path:
@@ -59,13 +75,13 @@ def digest(path: str | Path) -> str:
 
 
 def write(path: Path, record: Manifest) -> None:
-    """Write a record, with a checksum of its own; raises OSError."""
+    """Write a manifest, with a checksum of its own; raises OSError."""
     content = json.dumps({"netspec": _FORMAT, **asdict(record)}, separators=(",", ":"))
     path.write_text(f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}\n", "utf-8")
 
 
 def read(path: Path) -> Manifest:
-    """Read a record; raises WeightsError where it is damaged."""
+    """Read a manifest; raises WeightsError where it is damaged."""
     with blame(Place(str(path))):
         try:
             check, _, rest = path.read_bytes().partition(b"\n")
@@ -77,15 +93,30 @@ def read(path: Path) -> Manifest:
             "is damaged: its checksum does not fit",
             WeightsError,
         )
-        values: dict[str, Any] = json.loads(content)
-        require(
-            values.pop("netspec") == _FORMAT,
-            "was written by another version of netspec; use that one, or delete the file to go on "
-            "as from Caffe's files",
-            WeightsError,
-        )
-    values |= {name: tuple(values[name]) for name in ("losses", "tests")}
-    return Manifest(**values)
+        try:
+            return _parsed(json.loads(content))
+        # Whatever a file with a right checksum may hold that no netspec wrote.
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise WeightsError("is damaged: it is no manifest") from None
+
+
+def _parsed(values: dict[str, Any]) -> Manifest:
+    version = values.pop("netspec")
+    require(
+        version in _READABLE,
+        "was written by another version of netspec; use that one, or delete the file to go on "
+        "as from Caffe's files",
+        WeightsError,
+    )
+    # Older versions ordered snapshots by the clock.
+    values.pop("written", None)
+    for name in ("losses", "tests", "seen"):
+        values[name] = tuple(values.get(name, ()))
+    found = Manifest(**values)
+    for name, kind in _TYPES.items():
+        if not isinstance(getattr(found, name), kind):
+            raise TypeError(name)
+    return found
 
 
 def verify(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from netspec.formats.manifest import Manifest
@@ -27,7 +26,6 @@ def capture(solver: Solver) -> Snapshot:
             iteration=iteration,
             seed=trainer.seed,
             solver=solver.param.type,
-            written=time.time(),
             losses=tuple(float(loss) for loss in solver.losses),
             data=solver.data,
             tests=solver.tests_stand,

@@ -21,6 +21,7 @@ from netspec.formats import manifest
 from netspec.formats.atomic import alone, sweep, whole_set
 from netspec.formats.manifest import Manifest
 from netspec.frontend.shapes import ParamKey, Shapes
+from netspec.solving.snapshots.lineage import manifest_of, newest_first, states, successor
 from netspec.solving.snapshots.solverstate import State, find_weights, put_state, read_state
 from netspec.weights.caffemodel import Weights, put_weights, read_weights
 
@@ -188,20 +189,26 @@ class Store:
                     path.name: manifest.digest(part)
                     for path, part in zip((weights, state), parts[1:], strict=True)
                 }
-                manifest.write(parts[0], replace(snapshot.record, files=digests))
+                sequence, seen = successor(self.prefix, state)
+                record = replace(snapshot.record, files=digests, sequence=sequence, seen=seen)
+                manifest.write(parts[0], record)
         except OSError as error:
             raise SolverError(
                 f"cannot write snapshot {self.prefix}_iter_{iteration}: {error.strerror or error}"
             ) from None
         self._mine.add(iteration)
-        self._forget()
+        self._forget(iteration)
 
-    def _forget(self) -> None:
-        """Remove the run's oldest snapshots, until ``keep`` are left."""
+    def _forget(self, written: int) -> None:
+        """Remove the run's oldest snapshots, not that just ``written``, until ``keep`` are left."""
         if self.keep is None:
             return
-        mine = [i for i, path in states(self.prefix) if i in self._mine and _is_ours(path)]
-        for iteration in mine[self.keep :]:
+        mine = [
+            each.iteration
+            for each in newest_first(self.prefix)
+            if each.iteration in self._mine and each.is_ours and each.iteration != written
+        ]
+        for iteration in mine[max(self.keep - 1, 0) :]:
             for end in _ENDS:
                 with suppress(OSError):
                     Path(f"{self.prefix}_iter_{iteration}{end}").unlink(missing_ok=True)
@@ -228,34 +235,6 @@ class _Writing:
         # Whatever it is, it belongs to the thread that trains.
         except Exception as error:
             self.error = error
-
-
-def states(prefix: str) -> list[tuple[int, Path]]:
-    """The snapshots of a prefix: (iteration, .solverstate or .solverstate.h5), newest first.
-
-    The newest is the one last written: there may be later iterations of a run given up before.
-    """
-    name = Path(prefix).name
-    pattern = re.compile(re.escape(name) + r"_iter_(\d+)\.solverstate(\.h5)?")
-    try:
-        files = list(Path(prefix).parent.iterdir())
-    except OSError:
-        return []
-    found = [(int(match[1]), path) for path in files if (match := pattern.fullmatch(path.name))]
-    return sorted(found, key=lambda each: (_written(each[1]), each[0]), reverse=True)
-
-
-def _written(state: Path) -> float:
-    """When a snapshot was written, in seconds since the epoch."""
-    try:
-        if _is_ours(state):
-            return manifest.read(manifest.beside(state)).written
-    except WeightsError:
-        pass
-    try:
-        return state.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def read(path: str | Path) -> Found:
@@ -309,9 +288,8 @@ def _not_after(path: Path) -> Iterator[Path]:
 
 
 def _is_ours(state: Path) -> bool:
-    """Whether the record beside a state is its own; Caffe writes none."""
-    beside = manifest.beside(state)
+    """Whether the manifest beside a state is its own; Caffe writes none."""
     try:
-        return beside.exists() and state.name in manifest.read(beside).files
+        return manifest_of(state) is not None
     except WeightsError:
         return True
