@@ -27,7 +27,7 @@ def encoding_of(data: bytes) -> tuple[str, int]:
 
 
 def decoded(data: bytes, errors: str = "strict") -> str:
-    """The text of a file's bytes, without its mark, and with ``\\n`` as Python ends lines.
+    """The text of a file's bytes, without its mark; every line ends in one newline character.
 
     errors: what becomes of bytes that are not of its encoding, as `bytes.decode` has it; raises
     UnicodeDecodeError where "strict".
