@@ -8,6 +8,7 @@ underscores, and behind ``--`` all is arguments. Caffe: gflags, in every tool.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -99,9 +100,6 @@ def _flag(known: dict[str, click.Option], ctx: click.Context, arg: str, left: It
 
 
 def _near(name: str, known: dict[str, click.Option]) -> list[str]:
-    # Imported where a mistake was made.
-    from difflib import get_close_matches
-
     shown = [candidate for candidate, option in known.items() if not option.hidden]
     return get_close_matches(name, shown, n=1)
 

@@ -13,6 +13,7 @@ from types import TracebackType
 import click
 
 from netspec.errors import NetSpecError, require
+from netspec.layers.import_hook import install
 
 
 @click.command(
@@ -27,8 +28,6 @@ def run(script: str, args: tuple[str, ...], as_module: bool) -> None:
 
     All that follows SCRIPT is its own. What it raises is shown as python shows it.
     """
-    from netspec.layers.import_hook import install
-
     require(as_module or Path(script).exists(), f"{script}: no such file", NetSpecError)
     install()
     sys.argv = [script, *args]
