@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from netspec import __version__
 from netspec.cli.caffe import caffe
 from netspec.cli.data import data
 from netspec.cli.lazy import add_lazily
 from netspec.errors import NetSpecError
+from netspec.version import __version__
 
 _VERBS = {
     "train": {"solve": "Train the net of SOLVER, a solver prototxt."},
