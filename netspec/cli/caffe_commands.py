@@ -16,7 +16,7 @@ from netspec.build import graph, with_data
 from netspec.cli import train as training
 from netspec.cli.caffe import FLAGS
 from netspec.cli.caffe_flags import Flagged
-from netspec.cli.caffe_time import Timer, Times
+from netspec.cli.caffe_time import LayerTimes, Timer
 from netspec.errors import NetSpecError, require
 from netspec.frontend.prototxt import read_solver
 from netspec.proto.solver_pb2 import SolverParameter
@@ -111,7 +111,7 @@ def _say_pass(log: Log, number: int, seconds: float) -> None:
     log.say(f"Iteration: {number} forward-backward time: {1e3 * seconds:.6g} ms.")
 
 
-def _say_times(log: Log, layers: list[str], times: Times, passes: int) -> None:
+def _say_times(log: Log, layers: list[str], times: LayerTimes, passes: int) -> None:
     log.say("Average time per layer: ")
     for name, there, back in zip(layers, times.forward, times.backward, strict=True):
         log.say(f"{name:>10}\tforward: {1e3 * there:.6g} ms.")
