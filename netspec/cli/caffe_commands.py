@@ -29,7 +29,7 @@ from netspec.weights.caffemodel import copy_into, read_weights
 
 
 def _command(function: Callable[..., None]) -> click.Command:
-    """A command that takes all of Caffe's flags, as each of Caffe's takes them."""
+    """A command that takes every flag, as each of Caffe's does."""
     return click.command(function.__name__, cls=Flagged, params=[*FLAGS])(function)
 
 
@@ -113,9 +113,9 @@ def _say_pass(log: Log, number: int, seconds: float) -> None:
 
 def _say_times(log: Log, layers: list[str], times: LayerTimes, passes: int) -> None:
     log.say("Average time per layer: ")
-    for name, there, back in zip(layers, times.forward, times.backward, strict=True):
-        log.say(f"{name:>10}\tforward: {1e3 * there:.6g} ms.")
-        log.say(f"{name:>10}\tbackward: {1e3 * back:.6g} ms.")
+    for name, forward, backward in zip(layers, times.forward, times.backward, strict=True):
+        log.say(f"{name:>10}\tforward: {1e3 * forward:.6g} ms.")
+        log.say(f"{name:>10}\tbackward: {1e3 * backward:.6g} ms.")
     both = times.forward_pass + times.backward_pass
     log.say(f"Average Forward pass: {1e3 * times.forward_pass:.6g} ms.")
     log.say(f"Average Backward pass: {1e3 * times.backward_pass:.6g} ms.")
@@ -135,9 +135,9 @@ def device_query(gpu: str, log_dir: str, **_: Any) -> None:
 
 
 def _train_on(log: Log, gpu: str, solver: str) -> int:
-    """Choose the devices to train on; what the solver says counts where no flag does.
+    """Choose the devices to train on, by ``--gpu`` or else by the solver's ``solver_mode``.
 
-    Returns how many there are: the first so many of JAX's.
+    Returns how many there are; they are the first of JAX's. Raises NetSpecError.
     """
     param = read_solver(solver).message
     stated = param.HasField("solver_mode") and param.solver_mode == SolverParameter.GPU
@@ -161,7 +161,7 @@ def _train_on(log: Log, gpu: str, solver: str) -> int:
 
 
 def _compute_on(log: Log, gpu: str) -> None:
-    """Choose the device to run on: of several the first, as Caffe does."""
+    """Choose the device to run on: the first if several are given, as Caffe does."""
     found = devices.chosen(gpu)
     devices.use(found[:1])
     log.say(f"Use GPU with device ID {found[0].id}" if found else "Use CPU.")

@@ -65,7 +65,7 @@ _FLAGS = (
 
 
 def _prepared(function: _Function) -> _Function:
-    """The options that say how images become a net's input."""
+    """Add the options that say how images become a net's input."""
     for flag in reversed(_FLAGS):
         function = flag(function)
     return function
@@ -102,7 +102,7 @@ def classify(source: str, out: str, center_only: bool, images_dim: str, **option
     start = time.perf_counter()
     predictions = classifier.predict(inputs, not center_only)
     click.echo(f"Done in {time.perf_counter() - start:.2f} s.")
-    # As NumPy's own writer does.
+    # NumPy's own writer adds the ending too.
     path = Path(out if out.endswith(".npy") else f"{out}.npy")
     click.echo(f"Saving results into {path}")
     try:
@@ -156,7 +156,7 @@ def detect(source: str, out: str, crop_mode: str, context_pad: int, **options: A
 
 
 def _searched(detector: Any, listed: Path) -> list[dict[str, Any]]:
-    """What a detector finds in the proposals for images, a file name a line."""
+    """Run a detector on the proposals for the images of a list, a file name a line."""
     try:
         lines = listed.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -179,7 +179,7 @@ def _use(gpu: bool) -> None:
 
 @contextmanager
 def _fitting(net: str) -> Iterator[None]:
-    """Tell what of the options does not fit a net; raises NetSpecError."""
+    """Raise NetSpecError if the options do not fit a net."""
     require(graph(net).inputs, f"{net}: has no Input layer to take images", NetSpecError)
     try:
         yield
@@ -188,7 +188,7 @@ def _fitting(net: str) -> Iterator[None]:
 
 
 def _preparation(options: dict[str, Any], mean: np.ndarray | None) -> dict[str, Any]:
-    """How images become inputs, as pycaffe's classes take it."""
+    """The arguments of pycaffe's classes for preparing images."""
     swap = options["channel_swap"]
     return {
         "mean": mean,

@@ -1,7 +1,7 @@
-"""How long each layer of a net takes, forward and backward, one by one.
+"""Times of each layer of a net, forward and backward, for ``netspec caffe time``.
 
 Every layer is two programs of its own, each waited for. The net that is trained is one program, in
-which XLA joins layers, so that it takes less than they do. Caffe: ``time`` in ``caffe.cpp``.
+which XLA fuses layers, so that it takes less than their sum. Caffe: ``time`` in ``caffe.cpp``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from netspec.runtime.timing import timed
 from netspec.sources.feed import Feed
 
 _Values = Mapping[int, Held]
-# Takes the diffs of a layer's tops to those of its learned arrays and its bottoms.
+# From the diffs of a layer's tops to those of its learned arrays and its bottoms; holds residuals.
 _Pullback = Callable[[_Values], tuple[Params, _Values]]
 
 
 @dataclass
 class LayerTimes:
-    """Seconds: of each layer, and of whole passes with what lies between the layers."""
+    """Seconds of each layer, and of whole passes, which include the time between layers."""
 
     forward: list[float]
     backward: list[float]
@@ -40,11 +40,11 @@ class LayerTimes:
 
     @classmethod
     def none(cls, layers: int) -> LayerTimes:
-        """No time yet, for so many layers."""
+        """Zeros for each of ``layers`` layers."""
         return cls([0.0] * layers, [0.0] * layers)
 
     def over(self, passes: int) -> LayerTimes:
-        """The means of so many passes."""
+        """The means over ``passes`` passes."""
         return LayerTimes(
             [seconds / passes for seconds in self.forward],
             [seconds / passes for seconds in self.backward],
@@ -54,7 +54,7 @@ class LayerTimes:
 
 
 class Timer:
-    """Runs a net layer by layer, with Caffe's gradients: of what learns, and of what leads there.
+    """Runs a net layer by layer, with Caffe's gradients: those that reach learned arrays.
 
     Blobs that Input layers make are zeros. loss: of the first pass, in which all is compiled.
     """
@@ -69,7 +69,7 @@ class Timer:
         self.loss = self._pass(LayerTimes.none(len(net.graph.nodes)))
 
     def run(self, passes: int, tell: Callable[[int, float], None]) -> LayerTimes:
-        """Seconds of a mean pass; tell: is told each pass's number, from 1, and its seconds."""
+        """Seconds of a mean pass; ``tell`` gets each pass's number, from 1, and its seconds."""
         require(passes > 0, f"{passes} iterations; at least 1 is needed", NetSpecError)
         times = LayerTimes.none(len(self._graph.nodes))
         before = 0.0
@@ -116,7 +116,7 @@ class Timer:
     def _forward(
         self, shapes: Shapes, fed: Mapping[int, Array], times: LayerTimes
     ) -> tuple[_Values, dict[int, _Pullback]]:
-        """All values, and for each layer that has gradients, what takes them back through it."""
+        """All values, and the pullback of each layer that has gradients."""
         values = {i: Held(array) for i, array in fed.items()}
         pullbacks: dict[int, _Pullback] = {}
         for n, node in enumerate(self._graph.nodes):
@@ -185,7 +185,7 @@ def _layer(
     fixed: _Values,
     key: Array | None,
 ) -> tuple[_Values, _Pullback, Params]:
-    """Layer ``n`` forward: its tops, what takes their diffs back, and what it keeps."""
+    """Run layer ``n`` forward: its tops, its pullback, and its updated statistics."""
 
     def forward(learned: Params, bottoms: _Values) -> tuple[_Values, Params]:
         made = run(shapes, {**others, **learned}, {**fixed, **bottoms}, key, [n])

@@ -1,6 +1,6 @@
-"""Caffe's tools as verbs of ``netspec caffe``: a function a tool, each a few lines.
+"""Caffe's tools as verbs of ``netspec caffe``, for databases, features and drawings.
 
-What they say goes to stderr, as glog's lines do. Caffe: ``tools/*.cpp``, ``python/*.py``.
+Log lines go to stderr, as glog's do. Caffe: ``tools/*.cpp``, ``python/draw_net.py``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from netspec.weights.caffemodel import copy_into, read_weights
 
 _BACKENDS = click.Choice(["lmdb", "leveldb"])
 
-# What convert_imageset and compute_image_mean say after so many images.
+# convert_imageset and compute_image_mean log a line after this many images.
 _SOME, _MANY = 1000, 10_000
 
 
@@ -97,7 +97,7 @@ def compute_image_mean(database: str, out: str | None, backend: str) -> None:
 def _counted(
     log: Log, every: int, first: str = ""
 ) -> Callable[[Iterable[Any], int], Iterable[Any]]:
-    """What passes items on, and says how many are done."""
+    """A function that passes items on and logs how many are done."""
 
     def watch(items: Iterable[Any], total: int) -> Iterable[Any]:
         if first:
@@ -174,7 +174,7 @@ def draw_net(net: str, out: str, rankdir: str | None, phase: str, display_lrm: b
 
 
 def _say_left_out(net: str) -> None:
-    """A line of the layers that phase TEST alone has."""
+    """Print the layers that phase TEST alone has."""
     drawn, other = (graph(net, phase, create=create_or_stand_in) for phase in ("train", "test"))
     kept = {(node.name, node.place) for node in drawn.nodes}
     names = [node.name for node in other.nodes if (node.name, node.place) not in kept]

@@ -20,7 +20,7 @@ class _Convert(click.Command):
     """A command whose ``--encoded`` may stand before its arguments, with a kind or without."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Say so where no kind follows: click would take whatever follows for one."""
+        """Add ``=`` where no kind follows, as click would take the next argument for one."""
         return super().parse_args(
             ctx,
             [
@@ -97,7 +97,7 @@ def mean(images: str, out: str | None, root: str) -> None:
 
 
 def _size(option: str | None) -> tuple[int, int]:
-    """Height and width; 0 and 0 leave images as they are."""
+    """Height and width of ``--resize``; 0 and 0 leave images as they are."""
     if option is None:
         return 0, 0
     height, _, width = option.partition("x")
@@ -107,5 +107,5 @@ def _size(option: str | None) -> tuple[int, int]:
 
 
 def _as_folder(root: str) -> str:
-    """What is put before a listed path as it is."""
+    """``--root`` with a slash at its end, to be put before listed paths."""
     return f"{root}/" if root and not root.endswith("/") else root

@@ -1,4 +1,4 @@
-"""``netspec draw``, ``summary``, ``rf`` and ``layers``: nets and layer types looked at, not run."""
+"""``netspec draw``, ``summary``, ``rf`` and ``layers``: nets and layer types, without a run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def rf(net: str, blob: str | None, phase: str, shapes: tuple[str, ...]) -> None:
 
 
 def _say_what_is_unknown(known: KnownShapes, err: bool = False) -> None:
-    """A line for each reason for which a layer is not known, and one for data that is not here."""
+    """Print a line for each reason why a layer is unknown, and one for missing data."""
     unknown = [node for node in known.graph.nodes if not node.layer.known]
     first = {node.layer.missing(): node for node in reversed(unknown)}
     for node in reversed(first.values()):

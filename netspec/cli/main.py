@@ -1,4 +1,4 @@
-"""The command ``netspec``: which module has each verb, and how mistakes are told.
+"""The command ``netspec``: which module has each verb, and how errors are printed.
 
 Verbs are imported when they run, see `netspec.cli.lazy`. The first sentence of each one's docstring
 is repeated here, so that ``--help`` imports none of them.
@@ -55,10 +55,10 @@ _VERBS = {
 
 
 class Verbs(click.Group):
-    """Commands whose mistakes are told in one message and exit status 1."""
+    """Commands that print a NetSpecError as one message and exit with status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb."""
+        """Run the verb; exit with 1 if it raises a NetSpecError."""
         try:
             return super().invoke(ctx)
         except NetSpecError as error:

@@ -1,4 +1,4 @@
-"""Options that several verbs take, and what they mean. Imports JAX."""
+"""Options that several verbs share, and how they are read."""
 
 from __future__ import annotations
 

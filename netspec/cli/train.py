@@ -36,16 +36,16 @@ class Options:
     """How to run a solver.
 
     weights: .caffemodel files to start from, comma-separated. fc_to_conv, skip_misfits: how they
-    may differ from the net, see `copy_into`. snapshot: the .solverstate to go on from. resume: go
-    on from the newest snapshot, if there is one. max_iter: where to end instead of the solver's
+    may differ from the net, see `copy_into`. snapshot: the .solverstate to resume from. resume:
+    resume from the newest snapshot, if there is one. max_iter: where to end instead of the solver's
     own. keep: how many snapshots stay on disk. tensorboard: a folder for event files. glog: begin
-    lines as Caffe's logs do. debug_nans: look at every blob before each update. skip_corrupt: leave
-    out what cannot be read of the training data. output: where lines go; stdout if None. level,
-    stages: replace the level of the train net's state, and add to its stages. sigint, sighup: what
-    Ctrl-C and SIGHUP do: "stop", "snapshot" or "none". weights_only: start from ``weights`` alone,
-    not from those that the solver names, too. may_be_over: a snapshot at the end is no mistake.
-    dtype, remat: see `ComputePolicy`; without ``dtype`` a run goes on in the one that it began in,
-    float32 by default. scale: the devices and processes to train on.
+    lines as Caffe's logs do. debug_nans: check every blob before each update. skip_corrupt: leave
+    out training data that cannot be read. output: where lines go; stdout if None. level, stages:
+    replace the level of the train net's state, and add to its stages. sigint, sighup: what Ctrl-C
+    and SIGHUP do: "stop", "snapshot" or "none". weights_only: ignore the weights that the solver
+    names. may_be_over: accept a snapshot at the end of the run. dtype, remat: see `ComputePolicy`;
+    without ``dtype`` a resumed run keeps its own, and a new one takes float32. scale: the devices
+    and processes to train on.
     """
 
     weights: str | None = None
@@ -105,7 +105,7 @@ def run(path: str, options: Options) -> None:
     """Train the net of a solver prototxt to the end, or to a signal; raises a NetSpecError."""
     _check(options)
     with joined(options.scale) as mesh:
-        # Not before: JAX has a handler of its own, where processes join.
+        # After joining: JAX installs a handler of its own there.
         signals = Signals(options.sigint, options.sighup)
         require(
             mesh.peers.processes == 1 or not options.skip_corrupt,
@@ -119,7 +119,7 @@ def _train(path: str, options: Options, mesh: Mesh, signals: Signals) -> None:
     solver = _solver(path, options, mesh)
     until = solver.param.max_iter if options.max_iter is None else options.max_iter
     require(until > 0, f"{Place(path)}: needs max_iter, or --max-iter", SolverError)
-    # Of several processes one talks.
+    # Of several processes only the first prints.
     console = Console(file=lasting(options.output or sys.stdout), quiet=not mesh.first)
     with (
         Report(console, until, options.glog) as report,
@@ -222,7 +222,7 @@ def _closing(solver: Solver) -> Iterator[None]:
 
 
 def _start(solver: Solver, options: Options) -> list[Copied]:
-    """Go on from a snapshot or load weights, as asked; says what was left out."""
+    """Resume from a snapshot or load weights, as asked; returns what was copied from where."""
     warn = solver.callback.warn
     if options.snapshot:
         found: store.Found | None = store.newest(Path(options.snapshot), warn)
@@ -250,7 +250,7 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
 
 
 def _keep_dtype(solver: Solver, found: store.Found, options: Options) -> None:
-    """Compute as asked for, and say so where that is not as the run did until now."""
+    """Compute in the dtype asked for, with a warning if the run had another until now."""
     was = solver.net.policy.dtype
     if options.dtype is None or options.dtype == was:
         return
@@ -262,7 +262,7 @@ def _keep_dtype(solver: Solver, found: store.Found, options: Options) -> None:
 
 
 def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bool:
-    """Whether a resumed run has nothing left to do, which a snapshot named by hand should have."""
+    """Whether a resumed run is at its end; raises SolverError if its snapshot was named by hand."""
     if solver.iteration < until:
         return False
     require(
@@ -287,7 +287,7 @@ def _logs(solver: Solver, options: Options, report: Report) -> list[Callback]:
 
 
 class _Compiled(Callback):
-    """Says, after the first step, what compiling took until then."""
+    """Says, after the first step, how long compiling took."""
 
     def __init__(self, compiles: Compiles, report: Report) -> None:
         self._compiles: Compiles | None = compiles
@@ -300,7 +300,7 @@ class _Compiled(Callback):
 
 
 class _Measured(Callback):
-    """Says, after the first step, what its program takes beside what was predicted."""
+    """Says, after the first step, the memory predicted and that of XLA's program."""
 
     def __init__(self, report: Report) -> None:
         self._report: Report | None = report
