@@ -1,8 +1,8 @@
-"""What a training step takes of memory and time: ``python -m benchmarks.memory``.
+"""Memory and time of a training step: ``python -m benchmarks.memory``.
 
-FCN-8s on one image, in each of some manners: predicted from shapes, as XLA has it, and as the
-process held it. Each manner is in a process of its own, so that the memory of each can be told;
-they take turns.
+FCN-8s on one image, with each of some compute policies: memory predicted from shapes, that of XLA's
+program, and the peak of the process. Each policy has a process of its own, so that its memory can
+be measured; they take turns.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from netspec.solving.trainer import Trainer
 ROOT = Path(__file__).parents[1]
 GENERATOR = ROOT / "nets" / "voc-fcn8s" / "net.py"
 SOLVER = ROOT / "solvers" / "voc-fcn8s.prototxt"
-MANNERS = {
+POLICIES = {
     "f32": ComputePolicy(),
     "f32, --remat": ComputePolicy(remat=True),
     "bf16": ComputePolicy("bf16"),
@@ -38,19 +38,19 @@ MANNERS = {
 
 
 class Stepper:
-    """Takes training steps in one manner; what it is asked for, it is asked as a contender."""
+    """Takes training steps with one compute policy, in a contender's process."""
 
     def __init__(self, work: Work) -> None:
-        """Make the net: of so many channels, at a height and width, in a manner."""
+        """Make the net: of so many channels, at a height and width, with a compute policy."""
         # The generators import from `nets`, which this makes importable.
         runpy.run_path(str(ROOT / "tools" / "nets.py"))
         net = runpy.run_path(str(GENERATOR))["net"]("train", work.options["width"])
-        path = Path(work.folder) / f"{work.options['manner']}.prototxt"
+        path = Path(work.folder) / f"{work.options['policy']}.prototxt"
         path.write_text(write(net.to_proto()), encoding="utf-8")
         self.size = work.options["size"]
         shapes = {"data": (1, 3, *self.size), "label": (1, 1, *self.size)}
         self.net = build.compile_net(build.graph(path, "train"), shapes)
-        self.net.policy = MANNERS[work.options["manner"]]
+        self.net.policy = POLICIES[work.options["policy"]]
         self.trainer = Trainer(self.net, read_solver(SOLVER).message, 0)
         height, width = self.size
         self.feeds = {
@@ -77,13 +77,13 @@ class Stepper:
 
 
 def measure(
-    work: Mapping[str, object], manners: list[str], device: str, rounds: int
+    work: Mapping[str, object], policies: list[str], device: str, rounds: int
 ) -> Iterator[Row]:
-    """A row for each manner."""
+    """A row for each compute policy."""
     with TemporaryDirectory(prefix="netspec-memory-") as folder, ExitStack() as stack:
         steppers: dict[str, Child] = {}
-        for policy in manners:
-            options = {**work, "manner": policy}
+        for policy in policies:
+            options = {**work, "policy": policy}
             where = Work(0, "f32", device, folder, options)
             steppers[policy] = Child("benchmarks.memory:Stepper", where)
             stack.callback(steppers[policy].close)
@@ -93,7 +93,7 @@ def measure(
         for name, child in steppers.items():
             predicted, compiled = child.ask("predicted"), child.ask("compiled")
             yield {
-                "manner": name,
+                "policy": name,
                 "predicted, MiB": predicted / 2**20,
                 "XLA's program, MiB": compiled and compiled / 2**20,
                 "XLA's / predicted": compiled and compiled / predicted,
@@ -120,7 +120,7 @@ def _size(text: str) -> tuple[int, int]:
 @click.option("--size", default="500x500", show_default=True, help="HEIGHTxWIDTH of the image.")
 @click.option("--width", default=1.0, show_default=True, help="Channels, as a share of FCN-8s'.")
 @click.option(
-    "--only", multiple=True, type=click.Choice(list(MANNERS)), help="These manners, not all."
+    "--only", multiple=True, type=click.Choice(list(POLICIES)), help="These compute policies only."
 )
 @click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True)
 @click.option("--rounds", default=1, show_default=True, help="Take the median of so many steps.")
@@ -130,7 +130,7 @@ def main(
 ) -> None:
     """Measure what a step takes; one more before the first round is not counted."""
     work = {"size": _size(size), "width": width}
-    rows = list(measure(work, list(only or MANNERS), device, rounds))
+    rows = list(measure(work, list(only or POLICIES), device, rounds))
     tell([rows], {"image": size, "width": f"{width:g}", "device": device, **machine("jax")}, path)
 
 

@@ -1,7 +1,13 @@
-"""netspec compiles Caffe's net language to JAX."""
+"""netspec compiles Caffe's net language to JAX.
+
+Its public names are `load`, `Net`, `Solver` and `NetSpecError`; `netspec.spec` writes nets in
+Python, and `netspec.caffe` stands in for pycaffe. Importing it imports no JAX.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from netspec.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from netspec.build import load as load
@@ -9,9 +15,7 @@ if TYPE_CHECKING:
     from netspec.runtime.module import Net as Net
     from netspec.solving.solver import Solver as Solver
 
-__version__ = "0.1.0"
-
-# Imported when first asked for: JAX takes seconds, and `netspec --help` needs none of it.
+# Public name -> its module, imported when the name is first used: JAX takes seconds to import.
 _HOMES = {
     "Net": "netspec.runtime.module",
     "NetSpecError": "netspec.errors",

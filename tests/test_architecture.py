@@ -28,6 +28,7 @@ MODULES = modules(PACKAGE)
 ALLOWED = {
     "proto": "",
     "errors": "",
+    "version": "",
     "formats": "errors proto",
     "layers": "errors formats proto",
     "frontend": "errors formats layers proto",
@@ -40,14 +41,14 @@ ALLOWED = {
     "build": "errors frontend layers proto runtime sources weights",
     "segmentation": "errors formats frontend geometry layers proto runtime sources",
     "solving": ("build errors formats frontend layers proto runtime segmentation sources weights"),
-    "reporting": "errors inspect layers proto runtime segmentation solving weights",
+    "reporting": "errors inspect layers proto runtime segmentation solving version weights",
     "caffe": (
         "build errors formats frontend geometry inspect layers proto reporting runtime "
-        "solving sources spec weights"
+        "solving sources spec version weights"
     ),
     "cli": (
         "build caffe errors formats frontend inspect layers proto reporting runtime "
-        "segmentation solving sources spec weights"
+        "segmentation solving sources spec version weights"
     ),
     "__main__": "cli",
     # Within a package: which of its sister packages an inner one may import.

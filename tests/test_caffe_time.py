@@ -49,7 +49,7 @@ def test_gradients_are_those_of_the_whole_net(monkeypatch: pytest.MonkeyPatch) -
     text = parse_net(NET)
     graph = graph_of(text, state_of(text, TRAIN))
     seen: list[Any] = []
-    timed = caffe_time._timed
+    timed = caffe_time.timed
 
     def watched(function: Callable[..., Any], *args: Any) -> tuple[float, Any]:
         seconds, made = timed(function, *args)
@@ -57,7 +57,7 @@ def test_gradients_are_those_of_the_whole_net(monkeypatch: pytest.MonkeyPatch) -
             seen.append(made[0])
         return seconds, made
 
-    monkeypatch.setattr(caffe_time, "_timed", watched)
+    monkeypatch.setattr(caffe_time, "timed", watched)
     with Feed(graph, 0) as feed:
         net = compile_net(graph, feed.tops)
         given = {graph.first_blobs[k]: v for k, v in feed.next().items()}

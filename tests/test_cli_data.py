@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from rich.console import Console
 
-from netspec.cli import data
 from netspec.cli.main import main
+from netspec.cli.progress_bar import with_progress
 from netspec.proto.layers_pb2 import DataParameter, Datum
 from netspec.segmentation.shapes_set import write_dataset
 from netspec.sources.images.databases import open_database
@@ -146,9 +146,9 @@ def test_progress_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     """And nowhere else: `output` has seen that."""
     screen = io.StringIO()
     monkeypatch.setattr(
-        "rich.console.Console", lambda **_: Console(file=screen, force_terminal=True)
+        "netspec.cli.progress_bar.Console", lambda **_: Console(file=screen, force_terminal=True)
     )
-    assert list(data._watched(iter("abc"), 3)) == ["a", "b", "c"]
+    assert list(with_progress(iter("abc"), 3)) == ["a", "b", "c"]
     assert "100%" in screen.getvalue()
 
 

@@ -26,7 +26,7 @@ def load_tool(name: str) -> ModuleType:
     return module
 
 
-def test_layer_table_is_the_registry() -> None:
+def test_tables_are_those_of_the_code() -> None:
     assert load_tool("readme").written(README) == README
 
 

@@ -3,7 +3,6 @@
 `install` lets scripts that say ``import caffe`` find this module.
 """
 
-from netspec import __version__ as __version__
 from netspec.caffe import _caffe as _caffe
 from netspec.caffe import coord_map as coord_map
 from netspec.caffe import draw as draw
@@ -47,6 +46,7 @@ from netspec.layers.import_hook import uninstall as uninstall
 from netspec.layers.python_class import UserLayer
 from netspec.proto.layers_pb2 import TEST as TEST
 from netspec.proto.layers_pb2 import TRAIN as TRAIN
+from netspec.version import __version__ as __version__
 
 # What users call it.
 Layer = UserLayer

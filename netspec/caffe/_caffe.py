@@ -1,6 +1,5 @@
 """pycaffe's ``caffe._caffe``, its part in C++, from where some scripts import."""
 
-from netspec import __version__ as __version__
 from netspec.caffe.blob import Blob as Blob
 from netspec.caffe.net import Net as Net
 from netspec.caffe.runtime import NCCL as NCCL
@@ -27,6 +26,7 @@ from netspec.caffe.solver import SGDSolver as SGDSolver
 from netspec.caffe.solver import Solver as Solver
 from netspec.caffe.solver import get_solver as get_solver
 from netspec.layers.python_class import UserLayer
+from netspec.version import __version__ as __version__
 
 # What users call it.
 Layer = UserLayer

@@ -1,234 +1,82 @@
-"""The verbs of ``netspec caffe``: Caffe's own commands, with their flags and their log lines.
-
-A function a verb, each a few lines. Lines go to stderr, as glog's do. Caffe: ``tools/caffe.cpp``.
-"""
+"""The group ``netspec caffe``: which module has each of Caffe's commands, and their flags."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from netspec.cli.caffe_flags import Flagged, split
-from netspec.cli.caffe_predict import classify, detect
-from netspec.cli.caffe_tools import TOOLS
-from netspec.errors import NetSpecError, require
-from netspec.reporting.glog import Log
+from netspec.cli.lazy import add_lazily
 
-if TYPE_CHECKING:
-    import numpy as np
+_VERBS = {
+    "caffe_commands": {
+        "train": "Train the net of a solver, or go on from a snapshot.",
+        "test": "Score a net on its test data.",
+        "time": "Measure how long each layer of a net takes, forward and backward.",
+        "device_query": "Say what devices there are.",
+    },
+    "caffe_predict": {
+        "classify": "Classify an image, the images of a folder, or arrays (N, H, W, K) of a .npy.",
+        "detect": "Run a net on windows of images; the results go to OUTPUT_FILE, a .csv or HDF5.",
+    },
+    "caffe_tools": {
+        "compute_image_mean": (
+            "Print the mean of each channel of a database; write the mean image, too."
+        ),
+        "convert_imageset": "Write the images that a list names to a new database.",
+        "draw_net": "Draw NET to OUT: net.svg, net.png or net.dot.",
+        "extract_features": (
+            "Write what NET makes of its test data: a database of floats for each BLOB."
+        ),
+    },
+    "caffe_upgrade": {
+        "upgrade_net_proto_binary": "Write .caffemodel OLD in the current schema to NEW.",
+        "upgrade_net_proto_text": "Write net prototxt OLD in the current schema to NEW.",
+        "upgrade_solver_proto_text": "Write solver prototxt OLD in the current schema to NEW.",
+    },
+}
 
-    from netspec.cli.caffe_time import Times
-    from netspec.solving.evaluation import Evaluation
-
-_HELP = ("-h", "--help")
 _EFFECTS = click.Choice(["snapshot", "stop", "none"])
 
+# What train, test, time and device_query take, each of them all.
+FLAGS = [
+    click.Option(["--solver"], default="", help="The solver prototxt to train by."),
+    click.Option(["--model"], default="", help="The net prototxt to test or to time."),
+    click.Option(["--weights"], default="", help="Start from these .caffemodel files: a[,b...]."),
+    click.Option(["--snapshot"], default="", help="Go on from this .solverstate."),
+    click.Option(
+        ["--iterations"], default=50, show_default=True, help="Batches to test or to time."
+    ),
+    click.Option(["--gpu"], default="", help="Devices by number: 0, or 0,1, or all; else the CPU."),
+    click.Option(
+        ["--phase"],
+        type=click.Choice(["", "TRAIN", "TEST"]),
+        default="",
+        help="Of the net to time.",
+    ),
+    click.Option(["--level"], default=0, show_default=True, help="The level of the net."),
+    click.Option(["--stage"], default="", help="The stages of the net: a[,b...]."),
+    click.Option(["--sigint_effect"], type=_EFFECTS, default="stop", show_default=True),
+    click.Option(["--sighup_effect"], type=_EFFECTS, default="snapshot", show_default=True),
+    click.Option(["--log_dir"], default="", envvar="GLOG_log_dir", help="Write lines there, too."),
+]
 
-class _Brew(click.Group):
-    """Commands whose flags may stand before their name."""
+_HELP = ("-h", "--help")
+
+
+class _FlagsFirst(click.Group):
+    """Commands whose flags may stand before their name. Caffe: ``caffe.cpp``, by gflags."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Move flags behind the command."""
         if args and args[0].startswith("-") and args[0] not in _HELP:
-            flags, arguments = split(train, ctx, args)
+            flags, arguments = split(Flagged(None, params=[*FLAGS]), ctx, args)
             args = [*arguments, *flags]
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_Brew)
+@click.group(cls=_FlagsFirst)
 def caffe() -> None:
     """Caffe's command line and its tools, with the flags and the lines that scripts know."""
 
 
-_FLAGS = (
-    click.option("--solver", default="", help="The solver prototxt to train by."),
-    click.option("--model", default="", help="The net prototxt to test or to time."),
-    click.option("--weights", default="", help="Start from these .caffemodel files: a[,b...]."),
-    click.option("--snapshot", default="", help="Go on from this .solverstate."),
-    click.option("--iterations", default=50, show_default=True, help="Batches to test or to time."),
-    click.option("--gpu", default="", help="Devices by number: 0, or 0,1, or all; else the CPU."),
-    click.option(
-        "--phase", type=click.Choice(["", "TRAIN", "TEST"]), default="", help="Of the net to time."
-    ),
-    click.option("--level", default=0, show_default=True, help="The level of the net."),
-    click.option("--stage", default="", help="The stages of the net: a[,b...]."),
-    click.option("--sigint_effect", type=_EFFECTS, default="stop", show_default=True),
-    click.option("--sighup_effect", type=_EFFECTS, default="snapshot", show_default=True),
-    click.option("--log_dir", default="", envvar="GLOG_log_dir", help="Write lines there, too."),
-)
-
-
-def _action(function: Callable[..., None]) -> click.Command:
-    """A command that takes all of Caffe's flags, as each of Caffe's takes them."""
-    name = function.__name__
-    for flag in reversed(_FLAGS):
-        function = flag(function)
-    return caffe.command(name, cls=Flagged)(function)
-
-
-@_action
-def train(solver: str, gpu: str, log_dir: str, **flags: Any) -> None:
-    """Train the net of a solver, or go on from a snapshot."""
-    require(solver, "train needs a solver: --solver=solver.prototxt", NetSpecError)
-    from netspec.cli.train import Options, run
-    from netspec.solving.distributed.launch import Scale
-
-    with Log(log_dir) as log:
-        count = _train_on(log, gpu, solver)
-        options = Options(
-            scale=Scale(devices=f"{count}"),
-            weights=flags["weights"] or None,
-            weights_only=True,
-            snapshot=flags["snapshot"] or None,
-            may_be_over=True,
-            level=flags["level"],
-            stages=_stages(flags["stage"]),
-            sigint=flags["sigint_effect"],
-            sighup=flags["sighup_effect"],
-            glog=True,
-            output=log.stream,
-        )
-        run(solver, options)
-
-
-@_action
-def test(model: str, weights: str, iterations: int, gpu: str, log_dir: str, **flags: Any) -> None:
-    """Score a net on its test data."""
-    require(model, "test needs a net: --model=net.prototxt", NetSpecError)
-    require(weights, "test needs weights: --weights=net.caffemodel", NetSpecError)
-    from netspec.build import graph, with_data
-    from netspec.solving.evaluation import evaluate
-    from netspec.weights.caffemodel import copy_into, read_weights
-
-    with Log(log_dir) as log:
-        _compute_on(log, gpu)
-        connected = graph(model, "test", flags["level"], _stages(flags["stage"]))
-        with with_data(connected) as (net, feed):
-            log.say(str(copy_into(net, read_weights(weights))))
-            log.say(f"Running for {iterations} iterations.")
-            found = evaluate(net, feed, iterations, seen=partial(_say_batch, log))
-        _say_scores(log, found)
-
-
-def _say_batch(log: Log, batch: int, name: str, scores: np.ndarray) -> None:
-    for score in scores:
-        log.say(f"Batch {batch}, {name} = {score:.6g}")
-
-
-def _say_scores(log: Log, found: Evaluation) -> None:
-    from netspec.reporting.console import metric_lines
-
-    log.say(f"Loss: {found.loss:.6g}")
-    for name, means in found.outputs.items():
-        weight = found.weights[name]
-        for mean in means:
-            note = f" (* {weight:g} = {weight * mean:.6g} loss)" if weight else ""
-            log.say(f"{name} = {mean:.6g}{note}")
-    for line in metric_lines(found):
-        log.say(line)
-
-
-@_action
-def time(model: str, weights: str, iterations: int, gpu: str, log_dir: str, **flags: Any) -> None:
-    """Measure how long each layer of a net takes, forward and backward."""
-    require(model, "time needs a net: --model=net.prototxt", NetSpecError)
-    from netspec.build import graph, with_data
-    from netspec.cli.caffe_time import Timer
-    from netspec.weights.caffemodel import copy_into, read_weights
-
-    with Log(log_dir) as log:
-        _compute_on(log, gpu)
-        phase = flags["phase"] or "TRAIN"
-        connected = graph(model, phase.lower(), flags["level"], _stages(flags["stage"]))
-        with with_data(connected, inputs_ok=True) as (net, feed):
-            if weights:
-                log.say(str(copy_into(net, read_weights(weights))))
-            log.say("Performing Forward")
-            timer = Timer(net, feed)
-            log.say(f"Initial loss: {timer.loss:.6g}")
-            log.say("Performing Backward")
-            log.say("*** Benchmark begins ***")
-            log.say(f"Testing for {iterations} iterations.")
-            times = timer.run(iterations, partial(_say_pass, log))
-        _say_times(log, [node.name for node in connected.nodes], times, iterations)
-
-
-def _say_pass(log: Log, number: int, seconds: float) -> None:
-    log.say(f"Iteration: {number} forward-backward time: {1e3 * seconds:.6g} ms.")
-
-
-def _say_times(log: Log, layers: list[str], times: Times, passes: int) -> None:
-    log.say("Average time per layer: ")
-    for name, there, back in zip(layers, times.forward, times.backward, strict=True):
-        log.say(f"{name:>10}\tforward: {1e3 * there:.6g} ms.")
-        log.say(f"{name:>10}\tbackward: {1e3 * back:.6g} ms.")
-    both = times.forward_pass + times.backward_pass
-    log.say(f"Average Forward pass: {1e3 * times.forward_pass:.6g} ms.")
-    log.say(f"Average Backward pass: {1e3 * times.backward_pass:.6g} ms.")
-    log.say(f"Average Forward-Backward: {1e3 * both:.6g} ms.")
-    log.say(f"Total Time: {1e3 * both * passes:.6g} ms.")
-    log.say("*** Benchmark ends ***")
-
-
-@_action
-def device_query(gpu: str, log_dir: str, **_: Any) -> None:
-    """Say what devices there are."""
-    from netspec.runtime import devices
-
-    with Log(log_dir) as log:
-        log.say(f"Querying GPUs {gpu}")
-        for device in devices.chosen(gpu):
-            for line in devices.describe(device):
-                log.say(line)
-
-
-def _train_on(log: Log, gpu: str, solver: str) -> int:
-    """Choose the devices to train on; what the solver says counts where no flag does.
-
-    Returns how many there are: the first so many of JAX's.
-    """
-    from netspec.frontend.prototxt import read_solver
-    from netspec.proto.solver_pb2 import SolverParameter
-    from netspec.runtime import devices
-
-    param = read_solver(solver).message
-    stated = param.HasField("solver_mode") and param.solver_mode == SolverParameter.GPU
-    if not gpu and stated and devices.accelerators():
-        gpu = str(param.device_id)
-    elif not gpu and stated:
-        log.warn(f"{solver}: solver_mode: GPU, but JAX finds no GPU here")
-    found = devices.chosen(gpu)
-    require(
-        len(found) < 2 or found == devices.accelerators()[: len(found)],
-        f"--gpu {gpu}: several devices are the first that JAX finds, in their order; "
-        f"CUDA_VISIBLE_DEVICES={gpu} and --gpu=all take these",
-        NetSpecError,
-    )
-    devices.use(found)
-    numbers = ", ".join(f"{device.id}" for device in found)
-    log.say(f"Using GPUs {numbers}" if found else "Use CPU.")
-    for device in found:
-        log.say(f"GPU {device.id}: {device.device_kind}")
-    return max(1, len(found))
-
-
-def _compute_on(log: Log, gpu: str) -> None:
-    """Choose the device to run on: of several the first, as Caffe does."""
-    from netspec.runtime import devices
-
-    found = devices.chosen(gpu)
-    devices.use(found[:1])
-    log.say(f"Use GPU with device ID {found[0].id}" if found else "Use CPU.")
-    if found:
-        log.say(f"GPU device name: {found[0].device_kind}")
-
-
-def _stages(flag: str) -> tuple[str, ...]:
-    return tuple(filter(None, flag.split(",")))
-
-
-for _tool in (classify, detect, *TOOLS):
-    caffe.add_command(_tool)
+add_lazily(caffe, _VERBS)

@@ -1,4 +1,7 @@
-"""What a net makes of its data, as databases of floats. Caffe: ``extract_features.cpp``."""
+"""Blobs of a net on its data, written to databases of floats.
+
+Caffe: ``extract_features.cpp``.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,9 @@ def extract(
 ) -> None:
     """Write a database for each blob in ``targets``, a record a sample of its first axis.
 
-    A record is a Datum of floats (C, H, W), its key the sample's number in ten digits. All are
-    there at the end, or none. tell: is told a blob and how many of its samples are done.
+    A record is a Datum of floats (C, H, W), its key the sample's number in ten digits. At the end
+    all databases are complete, or none exists. tell: called with a blob and how many of its samples
+    are done.
     Raises GraphError for an unknown blob, and SourceError.
     """
     require(batches > 0, f"{batches} batches; at least 1 is needed", SourceError)

@@ -1,13 +1,14 @@
 """Flags as Caffe's tools take them, read by click.
 
-``--flag=value``, ``--flag value`` and the same with one dash, before and behind arguments; a
-boolean flag is ``--flag``, ``--noflag`` or ``--flag=false``. Dashes in a name stand for
-underscores, and behind ``--`` all is arguments. Caffe: gflags, in every tool.
+``--flag=value``, ``--flag value`` and the same with one dash, before and after arguments; a boolean
+flag is ``--flag``, ``--noflag`` or ``--flag=false``. Dashes in a name stand for underscores, and
+after ``--`` there are only arguments. Caffe: gflags, in every tool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -27,8 +28,8 @@ def _switch(*spellings: str, **settings: Any) -> click.Option:
     return click.Option(spellings, hidden=True, expose_value=False, **settings)
 
 
-# What every tool of Caffe's takes for its log. But for the first they change nothing: all lines go
-# to stderr, and there are no others.
+# The flags of every tool of Caffe's for its log. All but the first change nothing, since all lines
+# go to stderr.
 _LOGGING = (
     _switch("--minloglevel", type=int, callback=_tell_at_least),
     _switch("--logtostderr/--nologtostderr"),
@@ -51,7 +52,7 @@ class Flagged(click.Command):
         self.params.extend(_LOGGING)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Hand the flags to click in the spelling that it knows, arguments behind them."""
+        """Pass click the flags in the spelling that it knows, and the arguments after them."""
         flags, arguments = split(self, ctx, args)
         return super().parse_args(ctx, [*flags, "--", *arguments])
 
@@ -59,7 +60,7 @@ class Flagged(click.Command):
 def split(
     command: click.Command, ctx: click.Context, args: list[str]
 ) -> tuple[list[str], list[str]]:
-    """The flags among ``args``, spelled ``--flag=value``, and the arguments.
+    """Separate the flags of ``args``, spelled ``--flag=value``, from the arguments.
 
     Raises click's UsageError for a flag that the command lacks, and for one without its value.
     """
@@ -99,9 +100,6 @@ def _flag(known: dict[str, click.Option], ctx: click.Context, arg: str, left: It
 
 
 def _near(name: str, known: dict[str, click.Option]) -> list[str]:
-    # Imported where a mistake was made.
-    from difflib import get_close_matches
-
     shown = [candidate for candidate, option in known.items() if not option.hidden]
     return get_close_matches(name, shown, n=1)
 

@@ -9,14 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
+import numpy as np
 
+from netspec.build import graph
+from netspec.caffe import Classifier, Detector
+from netspec.caffe.io import load_image
+from netspec.cli.caffe_windows import read_windows, write_detections
 from netspec.errors import NetSpecError, counted, fail, require, unreadable
-
-if TYPE_CHECKING:
-    import numpy as np
+from netspec.formats.atomic import whole
+from netspec.runtime import devices
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -61,7 +65,7 @@ _FLAGS = (
 
 
 def _prepared(function: _Function) -> _Function:
-    """The options that say how images become a net's input."""
+    """Add the options that say how images become a net's input."""
     for flag in reversed(_FLAGS):
         function = flag(function)
     return function
@@ -84,11 +88,6 @@ def classify(source: str, out: str, center_only: bool, images_dim: str, **option
 
     The probabilities (N, classes) go to OUTPUT_FILE, a .npy.
     """
-    import numpy as np
-
-    from netspec.caffe import Classifier
-    from netspec.formats.atomic import whole
-
     _use(options["gpu"])
     mean = _mean(options["mean_file"])
     with _fitting(options["model_def"]):
@@ -103,7 +102,7 @@ def classify(source: str, out: str, center_only: bool, images_dim: str, **option
     start = time.perf_counter()
     predictions = classifier.predict(inputs, not center_only)
     click.echo(f"Done in {time.perf_counter() - start:.2f} s.")
-    # As NumPy's own writer does.
+    # NumPy's own writer adds the ending too.
     path = Path(out if out.endswith(".npy") else f"{out}.npy")
     click.echo(f"Saving results into {path}")
     try:
@@ -130,9 +129,6 @@ def detect(source: str, out: str, crop_mode: str, context_pad: int, **options: A
 
     INPUT_FILE: a .csv with the columns filename, xmin, ymin, xmax, ymax, or a .txt of file names.
     """
-    from netspec.caffe import Detector
-    from netspec.cli.caffe_windows import read_windows, write_detections
-
     ending = ".csv" if crop_mode == "list" else ".txt"
     require(
         source.lower().endswith(ending),
@@ -160,7 +156,7 @@ def detect(source: str, out: str, crop_mode: str, context_pad: int, **options: A
 
 
 def _searched(detector: Any, listed: Path) -> list[dict[str, Any]]:
-    """What a detector finds in the proposals for images, a file name a line."""
+    """Run a detector on the proposals for the images of a list, a file name a line."""
     try:
         lines = listed.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -177,17 +173,13 @@ def _searched(detector: Any, listed: Path) -> list[dict[str, Any]]:
 
 
 def _use(gpu: bool) -> None:
-    from netspec.runtime import devices
-
     devices.use(devices.chosen("0" if gpu else ""))
     click.echo("GPU mode" if gpu else "CPU mode")
 
 
 @contextmanager
 def _fitting(net: str) -> Iterator[None]:
-    """Tell what of the options does not fit a net; raises NetSpecError."""
-    from netspec.build import graph
-
+    """Raise NetSpecError if the options do not fit a net."""
     require(graph(net).inputs, f"{net}: has no Input layer to take images", NetSpecError)
     try:
         yield
@@ -196,7 +188,7 @@ def _fitting(net: str) -> Iterator[None]:
 
 
 def _preparation(options: dict[str, Any], mean: np.ndarray | None) -> dict[str, Any]:
-    """How images become inputs, as pycaffe's classes take it."""
+    """The arguments of pycaffe's classes for preparing images."""
     swap = options["channel_swap"]
     return {
         "mean": mean,
@@ -230,8 +222,6 @@ def _by_channel(mean: np.ndarray | None) -> np.ndarray | None:
 
 
 def _loaded(path: Path) -> np.ndarray:
-    import numpy as np
-
     try:
         array: np.ndarray = np.load(path)
     except OSError as error:
@@ -243,8 +233,6 @@ def _loaded(path: Path) -> np.ndarray:
 
 def _images(source: Path, ext: str) -> Any:
     """Images (H, W, K), in a list or in one array."""
-    from netspec.caffe.io import load_image
-
     if source.suffix == ".npy":
         click.echo(f"Loading file: {source}")
         return _loaded(source)

@@ -1,7 +1,7 @@
-"""How long each layer of a net takes, forward and backward, one by one.
+"""Times of each layer of a net, forward and backward, for ``netspec caffe time``.
 
 Every layer is two programs of its own, each waited for. The net that is trained is one program, in
-which XLA joins layers, so that it takes less than they do. Caffe: ``time`` in ``caffe.cpp``.
+which XLA fuses layers, so that it takes less than their sum. Caffe: ``time`` in ``caffe.cpp``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +21,17 @@ from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.module import Net
 from netspec.runtime.run import Held, Params, run, runnable
+from netspec.runtime.timing import timed
 from netspec.sources.feed import Feed
 
 _Values = Mapping[int, Held]
-# Takes the diffs of a layer's tops to those of its learned arrays and its bottoms.
+# From the diffs of a layer's tops to those of its learned arrays and its bottoms; holds residuals.
 _Pullback = Callable[[_Values], tuple[Params, _Values]]
-_Made = TypeVar("_Made")
 
 
 @dataclass
-class Times:
-    """Seconds: of each layer, and of whole passes with what lies between the layers."""
+class LayerTimes:
+    """Seconds of each layer, and of whole passes, which include the time between layers."""
 
     forward: list[float]
     backward: list[float]
@@ -39,13 +39,13 @@ class Times:
     backward_pass: float = 0.0
 
     @classmethod
-    def none(cls, layers: int) -> Times:
-        """No time yet, for so many layers."""
+    def none(cls, layers: int) -> LayerTimes:
+        """Zeros for each of ``layers`` layers."""
         return cls([0.0] * layers, [0.0] * layers)
 
-    def over(self, passes: int) -> Times:
-        """The means of so many passes."""
-        return Times(
+    def over(self, passes: int) -> LayerTimes:
+        """The means over ``passes`` passes."""
+        return LayerTimes(
             [seconds / passes for seconds in self.forward],
             [seconds / passes for seconds in self.backward],
             self.forward_pass / passes,
@@ -54,7 +54,7 @@ class Times:
 
 
 class Timer:
-    """Runs a net layer by layer, with Caffe's gradients: of what learns, and of what leads there.
+    """Runs a net layer by layer, with Caffe's gradients: those that reach learned arrays.
 
     Blobs that Input layers make are zeros. loss: of the first pass, in which all is compiled.
     """
@@ -66,12 +66,12 @@ class Timer:
         self._key = jax.random.key(0) if net.graph.phase == TRAIN else None
         # Shapes for which all is compiled.
         self._ready: set[Shapes] = set()
-        self.loss = self._pass(Times.none(len(net.graph.nodes)))
+        self.loss = self._pass(LayerTimes.none(len(net.graph.nodes)))
 
-    def run(self, passes: int, tell: Callable[[int, float], None]) -> Times:
-        """Seconds of a mean pass; tell: is told each pass's number, from 1, and its seconds."""
+    def run(self, passes: int, tell: Callable[[int, float], None]) -> LayerTimes:
+        """Seconds of a mean pass; ``tell`` gets each pass's number, from 1, and its seconds."""
         require(passes > 0, f"{passes} iterations; at least 1 is needed", NetSpecError)
-        times = Times.none(len(self._graph.nodes))
+        times = LayerTimes.none(len(self._graph.nodes))
         before = 0.0
         for i in range(1, passes + 1):
             self._pass(times)
@@ -80,22 +80,22 @@ class Timer:
             before = now
         return times.over(passes)
 
-    def _pass(self, times: Times) -> float:
+    def _pass(self, times: LayerTimes) -> float:
         """One pass, forward and backward, its seconds added to ``times``; returns the loss."""
         fed = self._read(times)
         named = {self._graph.values[i].name: array.shape for i, array in fed.items()}
         shapes = self._net.shapes_for(named)
         if shapes not in self._ready:
             self._ready.add(shapes)
-            self._run(shapes, fed, Times.none(len(self._graph.nodes)))
+            self._run(shapes, fed, LayerTimes.none(len(self._graph.nodes)))
         return self._run(shapes, fed, times)
 
-    def _read(self, times: Times) -> dict[int, Array]:
+    def _read(self, times: LayerTimes) -> dict[int, Array]:
         """What the net is fed, by the index of its value."""
         fed: dict[int, Array] = {}
         for n, node in enumerate(self._graph.nodes):
             if node.name in self._feed.sources:
-                seconds, batch = _timed(_on_device, self._feed.sources[node.name].next)
+                seconds, batch = timed(_on_device, self._feed.sources[node.name].next)
                 times.forward[n] += seconds
                 times.forward_pass += seconds
                 fed |= {i: batch[self._graph.values[i].name] for i in node.tops}
@@ -103,7 +103,7 @@ class Timer:
                 fed |= {i: jnp.zeros(self._net.shapes.values[i], jnp.float32) for i in node.tops}
         return fed
 
-    def _run(self, shapes: Shapes, fed: Mapping[int, Array], times: Times) -> float:
+    def _run(self, shapes: Shapes, fed: Mapping[int, Array], times: LayerTimes) -> float:
         start = time.perf_counter()
         values, pullbacks = self._forward(shapes, fed, times)
         middle = time.perf_counter()
@@ -114,9 +114,9 @@ class Timer:
         return float(sum(terms))
 
     def _forward(
-        self, shapes: Shapes, fed: Mapping[int, Array], times: Times
+        self, shapes: Shapes, fed: Mapping[int, Array], times: LayerTimes
     ) -> tuple[_Values, dict[int, _Pullback]]:
-        """All values, and for each layer that has gradients, what takes them back through it."""
+        """All values, and the pullback of each layer that has gradients."""
         values = {i: Held(array) for i, array in fed.items()}
         pullbacks: dict[int, _Pullback] = {}
         for n, node in enumerate(self._graph.nodes):
@@ -129,7 +129,7 @@ class Timer:
                 for key in (*shapes.keys[n].values(), *shapes.carried)
                 if key not in learned
             }
-            seconds, (tops, pullback, updates) = _timed(
+            seconds, (tops, pullback, updates) = timed(
                 runnable(self._graph, _layer),
                 *(shapes, n, learned, bottoms, others, fixed, self._key),
             )
@@ -154,7 +154,9 @@ class Timer:
         wanted = zip(node.bottoms, shapes.wanted[n], strict=True)
         return learned, {i: values[i] for i, want in wanted if want}
 
-    def _backward(self, values: _Values, pullbacks: dict[int, _Pullback], times: Times) -> None:
+    def _backward(
+        self, values: _Values, pullbacks: dict[int, _Pullback], times: LayerTimes
+    ) -> None:
         diffs: dict[int, Held] = {}
         for i, weight in self._graph.losses:
             diffs[i] = jax.tree.map(partial(jnp.full_like, fill_value=weight), values[i])
@@ -163,17 +165,10 @@ class Timer:
                 i: diffs.pop(i) if i in diffs else jax.tree.map(jnp.zeros_like, values[i])
                 for i in self._graph.nodes[n].tops
             }
-            seconds, (_, bottoms) = _timed(runnable(self._graph, _back), pullbacks[n], tops)
+            seconds, (_, bottoms) = timed(runnable(self._graph, _back), pullbacks[n], tops)
             times.backward[n] += seconds
             for i, diff in bottoms.items():
                 diffs[i] = jax.tree.map(jnp.add, diffs[i], diff) if i in diffs else diff
-
-
-def _timed(function: Callable[..., _Made], *args: Any) -> tuple[float, _Made]:
-    """Seconds until a function's arrays are there, and what it returns."""
-    start = time.perf_counter()
-    made = jax.block_until_ready(function(*args))
-    return time.perf_counter() - start, made
 
 
 def _on_device(read: Callable[[], Mapping[str, Any]]) -> dict[str, Array]:
@@ -190,7 +185,7 @@ def _layer(
     fixed: _Values,
     key: Array | None,
 ) -> tuple[_Values, _Pullback, Params]:
-    """Layer ``n`` forward: its tops, what takes their diffs back, and what it keeps."""
+    """Run layer ``n`` forward: its tops, its pullback, and its updated statistics."""
 
     def forward(learned: Params, bottoms: _Values) -> tuple[_Values, Params]:
         made = run(shapes, {**others, **learned}, {**fixed, **bottoms}, key, [n])

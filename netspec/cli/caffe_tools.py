@@ -1,6 +1,6 @@
-"""Caffe's tools as verbs of ``netspec caffe``: a function a tool, each a few lines.
+"""Caffe's tools as verbs of ``netspec caffe``, for databases, features and drawings.
 
-What they say goes to stderr, as glog's lines do. Caffe: ``tools/*.cpp``, ``python/*.py``.
+Log lines go to stderr, as glog's do. Caffe: ``tools/*.cpp``, ``python/draw_net.py``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,29 @@ from typing import Any
 
 import click
 
+from netspec.build import graph, look_at, with_data
+from netspec.cli.caffe_features import extract
 from netspec.cli.caffe_flags import Flagged
 from netspec.errors import NetSpecError, SourceError, require
+from netspec.inspect.draw import draw
+from netspec.layers.placeholder import create_or_stand_in
+from netspec.proto.layers_pb2 import DataParameter
 from netspec.reporting.glog import Log
+from netspec.runtime import devices
+from netspec.sources.convert import (
+    Listed,
+    backend_of,
+    list_to_database,
+    mean_image,
+    samples_of_database,
+    write_mean,
+)
+from netspec.sources.images.databases import BACKENDS
+from netspec.weights.caffemodel import copy_into, read_weights
 
 _BACKENDS = click.Choice(["lmdb", "leveldb"])
 
-
-# What convert_imageset and compute_image_mean say after so many images.
+# convert_imageset and compute_image_mean log a line after this many images.
 _SOME, _MANY = 1000, 10_000
 
 
@@ -39,9 +54,6 @@ def convert_imageset(root: str, listed: str, database: str, encoded: bool, **fla
 
     ROOTFOLDER is put before every path as it is.
     """
-    from netspec.proto.layers_pb2 import DataParameter
-    from netspec.sources.convert import Listed, list_to_database
-
     with Log() as log:
         list_to_database(
             Listed(
@@ -66,9 +78,6 @@ def convert_imageset(root: str, listed: str, database: str, encoded: bool, **fla
 @click.option("--backend", type=_BACKENDS, default="lmdb", show_default=True)
 def compute_image_mean(database: str, out: str | None, backend: str) -> None:
     """Print the mean of each channel of a database; write the mean image, too."""
-    from netspec.sources.convert import backend_of, mean_image, samples_of_database, write_mean
-    from netspec.sources.images.databases import BACKENDS
-
     with Log() as log:
         found = backend_of(Path(database))
         kind = BACKENDS[found].kind.lower()
@@ -88,7 +97,7 @@ def compute_image_mean(database: str, out: str | None, backend: str) -> None:
 def _counted(
     log: Log, every: int, first: str = ""
 ) -> Callable[[Iterable[Any], int], Iterable[Any]]:
-    """What passes items on, and says how many are done."""
+    """A function that passes items on and logs how many are done."""
 
     def watch(items: Iterable[Any], total: int) -> Iterable[Any]:
         if first:
@@ -99,43 +108,6 @@ def _counted(
                 log.say(f"Processed {i} files.")
 
     return watch
-
-
-@click.command("upgrade_net_proto_text", cls=Flagged)
-@click.argument("old")
-@click.argument("new")
-def upgrade_net_proto_text(old: str, new: str) -> None:
-    """Write net prototxt OLD in the current schema to NEW."""
-    from netspec.frontend.upgrade import upgrade_net_file
-
-    _upgrade(upgrade_net_file, old, new, "NetParameter text proto")
-
-
-@click.command("upgrade_net_proto_binary", cls=Flagged)
-@click.argument("old")
-@click.argument("new")
-def upgrade_net_proto_binary(old: str, new: str) -> None:
-    """Write .caffemodel OLD in the current schema to NEW."""
-    from netspec.frontend.upgrade import upgrade_weights_file
-
-    _upgrade(upgrade_weights_file, old, new, "NetParameter binary proto")
-
-
-@click.command("upgrade_solver_proto_text", cls=Flagged)
-@click.argument("old")
-@click.argument("new")
-def upgrade_solver_proto_text(old: str, new: str) -> None:
-    """Write solver prototxt OLD in the current schema to NEW."""
-    from netspec.frontend.upgrade import upgrade_solver_file
-
-    _upgrade(upgrade_solver_file, old, new, "SolverParameter text proto")
-
-
-def _upgrade(upgrade: Callable[[str, str], bool], old: str, new: str, what: str) -> None:
-    with Log() as log:
-        if not upgrade(old, new):
-            log.say(f"File already in latest proto format: {old}")
-        log.say(f"Wrote upgraded {what} to {new}")
 
 
 @click.command("extract_features")
@@ -151,12 +123,6 @@ def extract_features(
     weights: str, net: str, blobs: str, databases: str, batches: int, **rest: Any
 ) -> None:
     """Write what NET makes of its test data: a database of floats for each BLOB."""
-    from netspec.build import graph, with_data
-    from netspec.cli.caffe_features import extract
-    from netspec.proto.layers_pb2 import DataParameter
-    from netspec.runtime import devices
-    from netspec.weights.caffemodel import copy_into, read_weights
-
     names, paths = blobs.split(","), databases.split(",")
     require(
         len(names) == len(paths) == len(set(names)) == len(set(paths)),
@@ -197,9 +163,6 @@ def extract_features(
 @click.option("--display_lrm", is_flag=True, help="Changes nothing: frozen layers are marked.")
 def draw_net(net: str, out: str, rankdir: str | None, phase: str, display_lrm: bool) -> None:
     """Draw NET to OUT: net.svg, net.png or net.dot."""
-    from netspec.build import look_at
-    from netspec.inspect.draw import draw
-
     click.echo(f"Drawing net to {out}")
     draw(look_at(net, "test" if phase == "TEST" else "train"), out)
     if rankdir:
@@ -211,23 +174,9 @@ def draw_net(net: str, out: str, rankdir: str | None, phase: str, display_lrm: b
 
 
 def _say_left_out(net: str) -> None:
-    """A line of the layers that phase TEST alone has."""
-    from netspec.build import graph
-    from netspec.layers.placeholder import create_or_stand_in
-
+    """Print the layers that phase TEST alone has."""
     drawn, other = (graph(net, phase, create=create_or_stand_in) for phase in ("train", "test"))
     kept = {(node.name, node.place) for node in drawn.nodes}
     names = [node.name for node in other.nodes if (node.name, node.place) not in kept]
     if names:
         click.echo(f"without what phase TEST alone has (--phase TEST): {', '.join(names)}")
-
-
-TOOLS = (
-    compute_image_mean,
-    convert_imageset,
-    draw_net,
-    extract_features,
-    upgrade_net_proto_binary,
-    upgrade_net_proto_text,
-    upgrade_solver_proto_text,
-)

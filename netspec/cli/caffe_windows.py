@@ -1,4 +1,4 @@
-"""Files of windows of images, and of what a detector finds in them.
+"""Files of windows of images, and of the detections in them.
 
 Caffe: ``python/detect.py``.
 """
@@ -24,7 +24,7 @@ Window = tuple[int, ...]
 
 
 def read_windows(path: Path) -> dict[str, list[Window]]:
-    """Image file -> its windows (ymin, xmin, ymax, xmax) in pixels, of a .csv with a header.
+    """Read a .csv with a header: image file -> its windows (ymin, xmin, ymax, xmax) in pixels.
 
     The columns ``filename``, ``xmin``, ``ymin``, ``xmax`` and ``ymax`` may stand in any order.
     Raises SourceError.
@@ -59,12 +59,12 @@ def _window(row: Mapping[str, str | None]) -> Window:
 
 
 def write_detections(path: Path, found: Sequence[Mapping[str, Any]]) -> None:
-    """Write what `netspec.caffe.Detector` found, to a .csv or an HDF5 file; raises NetSpecError.
+    """Write detections of `netspec.caffe.Detector` to a .csv or HDF5 file; raises NetSpecError.
 
     A .csv has the columns filename, ymin, xmin, ymax, xmax, class0, class1 and so on; other endings
     are HDF5 with the arrays ``filename`` (n), ``window`` (n, 4) and ``prediction`` (n, classes).
 
-    Differs: Caffe's HDF5 file is a pandas frame.
+    Differs: Caffe's HDF5 file is a pandas DataFrame.
     """
     try:
         with whole(path) as part:

@@ -13,6 +13,7 @@ from types import TracebackType
 import click
 
 from netspec.errors import NetSpecError, require
+from netspec.layers.import_hook import install
 
 
 @click.command(
@@ -27,8 +28,6 @@ def run(script: str, args: tuple[str, ...], as_module: bool) -> None:
 
     All that follows SCRIPT is its own. What it raises is shown as python shows it.
     """
-    from netspec.layers.import_hook import install
-
     require(as_module or Path(script).exists(), f"{script}: no such file", NetSpecError)
     install()
     sys.argv = [script, *args]
@@ -43,7 +42,7 @@ def run(script: str, args: tuple[str, ...], as_module: bool) -> None:
 
 @contextmanager
 def _uncaught() -> Iterator[None]:
-    """Show what a script raises, from its first line on, and end as python does."""
+    """Print a script's exception without the frames of this runner, and exit with status 1."""
     try:
         yield
     except Exception as error:
@@ -53,7 +52,7 @@ def _uncaught() -> Iterator[None]:
 
 
 def _its_own(frames: TracebackType | None) -> TracebackType | None:
-    """The part of a traceback that lies below what runs the script."""
+    """The frames of a traceback that are the script's own."""
     runners = (__file__, runpy.__file__, "<frozen runpy>")
     rest = frames
     while rest is not None and rest.tb_frame.f_code.co_filename in runners:

@@ -1,18 +1,19 @@
-"""A training run from the command line: started or gone on with, logged, ended by signals."""
+"""``netspec solve``: a training run, started or resumed, logged, and ended by signals."""
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
+import click
 from rich.console import Console
 
+from netspec.cli.options import dtype_option, keep_programs
+from netspec.cli.signals import Signals
 from netspec.errors import NetSpecError, Place, SolverError, counted, require
 from netspec.frontend.prototxt import SolverText, read_solver
 from netspec.reporting.console import Report, lasting, memory_doubts, plan, predicted
@@ -35,16 +36,16 @@ class Options:
     """How to run a solver.
 
     weights: .caffemodel files to start from, comma-separated. fc_to_conv, skip_misfits: how they
-    may differ from the net, see `copy_into`. snapshot: the .solverstate to go on from. resume: go
-    on from the newest snapshot, if there is one. max_iter: where to end instead of the solver's
+    may differ from the net, see `copy_into`. snapshot: the .solverstate to resume from. resume:
+    resume from the newest snapshot, if there is one. max_iter: where to end instead of the solver's
     own. keep: how many snapshots stay on disk. tensorboard: a folder for event files. glog: begin
-    lines as Caffe's logs do. debug_nans: look at every blob before each update. skip_corrupt: leave
-    out what cannot be read of the training data. output: where lines go; stdout if None. level,
-    stages: replace the level of the train net's state, and add to its stages. sigint, sighup: what
-    Ctrl-C and SIGHUP do: "stop", "snapshot" or "none". weights_only: start from ``weights`` alone,
-    not from those that the solver names, too. may_be_over: a snapshot at the end is no mistake.
-    dtype, remat: see `ComputePolicy`; without ``dtype`` a run goes on in the one that it began in,
-    float32 by default. scale: the devices and processes to train on.
+    lines as Caffe's logs do. debug_nans: check every blob before each update. skip_corrupt: leave
+    out training data that cannot be read. output: where lines go; stdout if None. level, stages:
+    replace the level of the train net's state, and add to its stages. sigint, sighup: what Ctrl-C
+    and SIGHUP do: "stop", "snapshot" or "none". weights_only: ignore the weights that the solver
+    names. may_be_over: accept a snapshot at the end of the run. dtype, remat: see `ComputePolicy`;
+    without ``dtype`` a resumed run keeps its own, and a new one takes float32. scale: the devices
+    and processes to train on.
     """
 
     weights: str | None = None
@@ -70,12 +71,42 @@ class Options:
     scale: Scale = field(default_factory=Scale)
 
 
+@click.command()
+@click.argument("solver")
+@click.option("--weights", help="Start from these .caffemodel files, by layer name: a[,b...].")
+@click.option("--fc-to-conv", is_flag=True, help="Take fully connected weights for convolutions.")
+@click.option("--skip-misfits", is_flag=True, help="Leave layers whose weights do not fit.")
+@click.option("--snapshot", help="Go on from this .solverstate.")
+@click.option("--resume", is_flag=True, help="Go on from the newest snapshot, if there is one.")
+@click.option("--max-iter", type=int, help="Stop here instead of the solver's max_iter.")
+@click.option("--keep", type=int, help="Keep only so many snapshots, the newest.")
+@click.option("--tensorboard", metavar="DIR", help="Log for TensorBoard, too.")
+@click.option("--glog", is_flag=True, help="Begin lines as Caffe's logs do, for their parsers.")
+@click.option(
+    "--skip-corrupt", is_flag=True, help="Leave out batches that hold a file that cannot be read."
+)
+@click.option("--debug-nans", is_flag=True, help="Find the first number that is not finite.")
+@dtype_option
+@click.option("--remat", is_flag=True, help="Compute blobs again on the way back: less memory.")
+@click.option("--devices", metavar="N|all", help="Train on so many devices; 1 by default.")
+@click.option("--batch-per-device", type=int, help="Set the batch_size of the train net's data.")
+@click.option("--shard-params", is_flag=True, help="Keep a part of all weights on each device.")
+@click.option("--coordinator", metavar="HOST:PORT", help="Where processes find process 0.")
+@click.option("--processes", metavar="P|auto", help="How many there are, or ask the cluster.")
+@click.option("--process", type=int, help="Which one this is, from 0.")
+def solve(solver: str, **options: Any) -> None:
+    """Train the net of SOLVER, a solver prototxt."""
+    keep_programs()
+    scale = Scale(**{name: options.pop(name) for name in Scale.__dataclass_fields__})
+    run(solver, Options(**options, scale=scale))
+
+
 def run(path: str, options: Options) -> None:
     """Train the net of a solver prototxt to the end, or to a signal; raises a NetSpecError."""
     _check(options)
     with joined(options.scale) as mesh:
-        # Not before: JAX has a handler of its own, where processes join.
-        signals = _Signals(options.sigint, options.sighup)
+        # After joining: JAX installs a handler of its own there.
+        signals = Signals(options.sigint, options.sighup)
         require(
             mesh.peers.processes == 1 or not options.skip_corrupt,
             "--skip-corrupt needs all data in one process, to leave out the same as ever",
@@ -84,15 +115,11 @@ def run(path: str, options: Options) -> None:
         _train(path, options, mesh, signals)
 
 
-def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
-    solver = Solver(
-        _text(path, options), keep=options.keep, skip_corrupt=options.skip_corrupt, mesh=mesh
-    )
-    solver.guard.debug_nans = options.debug_nans
-    solver.net.policy = ComputePolicy(options.dtype or "f32", options.remat)
+def _train(path: str, options: Options, mesh: Mesh, signals: Signals) -> None:
+    solver = _solver(path, options, mesh)
     until = solver.param.max_iter if options.max_iter is None else options.max_iter
     require(until > 0, f"{Place(path)}: needs max_iter, or --max-iter", SolverError)
-    # Of several processes one talks.
+    # Of several processes only the first prints.
     console = Console(file=lasting(options.output or sys.stdout), quiet=not mesh.first)
     with (
         Report(console, until, options.glog) as report,
@@ -104,10 +131,7 @@ def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
         mesh.check_together(solver.iteration)
         if _is_over(solver, until, options, report):
             return
-        for line in plan(solver, until, copied):
-            report.say(line)
-        for doubt in memory_doubts(solver):
-            report.warn(doubt)
+        _say_plan(solver, until, copied, report)
         told = [_Compiled(compiles, report), _Measured(report)]
         solver.callback = Callbacks([*told, report, *_logs(solver, options, report)])
         signals.hand_to(solver)
@@ -118,17 +142,40 @@ def _train(path: str, options: Options, mesh: Mesh, signals: _Signals) -> None:
         except NetSpecError as error:
             solver.callback.end(solver, str(error))
             raise
-        if solver.feed.skipped:
-            solver.callback.warn(
-                f"left out {counted(solver.feed.skipped, 'batch')} of the training data, as "
-                "something in each could not be read"
-            )
-        buckets = solver.trainer.buckets
-        if len(buckets.sizes) > 1:
-            report.say(buckets.told)
-        how = "Optimization stopped early." if solver.stopping else "Optimization Done."
-        report.say(how)
-        solver.callback.end(solver, how)
+        _say_end(solver, report)
+
+
+def _solver(path: str, options: Options, mesh: Mesh) -> Solver:
+    """A solver as the options say, at iteration 0."""
+    solver = Solver(
+        _text(path, options), keep=options.keep, skip_corrupt=options.skip_corrupt, mesh=mesh
+    )
+    solver.guard.debug_nans = options.debug_nans
+    solver.net.policy = ComputePolicy(options.dtype or "f32", options.remat)
+    return solver
+
+
+def _say_plan(solver: Solver, until: int, copied: list[Copied], report: Report) -> None:
+    """Say what the run is about to do, and warn if the device may lack memory for it."""
+    for line in plan(solver, until, copied):
+        report.say(line)
+    for doubt in memory_doubts(solver):
+        report.warn(doubt)
+
+
+def _say_end(solver: Solver, report: Report) -> None:
+    """Say what was left out, which sizes were padded, and how the run ended."""
+    if solver.feed.skipped:
+        solver.callback.warn(
+            f"left out {counted(solver.feed.skipped, 'batch')} of the training data, as "
+            "something in each could not be read"
+        )
+    buckets = solver.trainer.buckets
+    if len(buckets.sizes) > 1:
+        report.say(buckets.told)
+    how = "Optimization stopped early." if solver.stopping else "Optimization Done."
+    report.say(how)
+    solver.callback.end(solver, how)
 
 
 def _text(path: str, options: Options) -> SolverText:
@@ -175,7 +222,7 @@ def _closing(solver: Solver) -> Iterator[None]:
 
 
 def _start(solver: Solver, options: Options) -> list[Copied]:
-    """Go on from a snapshot or load weights, as asked; says what was left out."""
+    """Resume from a snapshot or load weights, as asked; returns what was copied from where."""
     warn = solver.callback.warn
     if options.snapshot:
         found: store.Found | None = store.newest(Path(options.snapshot), warn)
@@ -203,7 +250,7 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
 
 
 def _keep_dtype(solver: Solver, found: store.Found, options: Options) -> None:
-    """Compute as asked for, and say so where that is not as the run did until now."""
+    """Compute in the dtype asked for, with a warning if the run had another until now."""
     was = solver.net.policy.dtype
     if options.dtype is None or options.dtype == was:
         return
@@ -215,7 +262,7 @@ def _keep_dtype(solver: Solver, found: store.Found, options: Options) -> None:
 
 
 def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bool:
-    """Whether a resumed run has nothing left to do, which a snapshot named by hand should have."""
+    """Whether a resumed run is at its end; raises SolverError if its snapshot was named by hand."""
     if solver.iteration < until:
         return False
     require(
@@ -240,7 +287,7 @@ def _logs(solver: Solver, options: Options, report: Report) -> list[Callback]:
 
 
 class _Compiled(Callback):
-    """Says, after the first step, what compiling took until then."""
+    """Says, after the first step, how long compiling took."""
 
     def __init__(self, compiles: Compiles, report: Report) -> None:
         self._compiles: Compiles | None = compiles
@@ -253,7 +300,7 @@ class _Compiled(Callback):
 
 
 class _Measured(Callback):
-    """Says, after the first step, what its program takes beside what was predicted."""
+    """Says, after the first step, the memory predicted and that of XLA's program."""
 
     def __init__(self, report: Report) -> None:
         self._report: Report | None = report
@@ -263,38 +310,3 @@ class _Measured(Callback):
             expected = size(predicted(solver).total)
             self._report.say(f"memory    predicted {expected}, XLA's program takes {size(taken)}")
         self._report = None
-
-
-class _Signals:
-    """What Ctrl-C and SIGHUP do: stop, write a snapshot and go on, or nothing. SIGTERM stops.
-
-    The run ends after the step under way, with a snapshot; twice is at once. What comes before
-    there is a solver waits for it. Caffe: ``SignalHandler``.
-    """
-
-    def __init__(self, sigint: str = "stop", sighup: str = "snapshot") -> None:
-        self._solver: Solver | None = None
-        self._stopping = False
-        acts: dict[str, Any] = {"stop": self._stop, "snapshot": self._save, "none": signal.SIG_IGN}
-        for name, effect in (("SIGINT", sigint), ("SIGTERM", "stop"), ("SIGHUP", sighup)):
-            # Windows has no SIGHUP.
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), acts[effect])
-
-    def hand_to(self, solver: Solver) -> None:
-        """Let a solver know, from now on and of what was before."""
-        self._solver = solver
-        solver.stopping = self._stopping
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._stopping:
-            sys.exit(130)
-        self._stopping = True
-        if self._solver is not None:
-            self._solver.stopping = True
-            saved = ", with a snapshot" if self._solver.param.snapshot_after_train else ""
-            self._solver.callback.say(f"Stopping after this step{saved} (once more: at once).")
-
-    def _save(self, number: int, frame: FrameType | None) -> None:
-        if self._solver is not None:
-            self._solver.snapshot_wanted = True

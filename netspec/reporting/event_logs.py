@@ -28,11 +28,11 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from netspec import __version__
 from netspec.errors import SolverError, unreadable
 from netspec.segmentation.score import Metrics
 from netspec.solving.callback import Callback, Step
 from netspec.solving.evaluation import Evaluation
+from netspec.version import __version__
 
 if TYPE_CHECKING:
     from netspec.solving.solver import Solver

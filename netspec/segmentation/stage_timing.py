@@ -8,11 +8,9 @@ sum is somewhat above the time of the whole net, which is measured beside them.
 from __future__ import annotations
 
 import re
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +23,13 @@ from netspec.geometry.coords import step
 from netspec.layers.base import Array, Shape, text
 from netspec.runtime.module import Net
 from netspec.runtime.run import Held, run
+from netspec.runtime.timing import median_seconds
 from netspec.segmentation.tiles import RANK, made_by
 
 UPSAMPLING = "upsampling"
 
 
-class Times(NamedTuple):
+class StageTimes(NamedTuple):
     """Medians in seconds: of each stage, and of the whole net as one program.
 
     shape: of the first blob that was fed. device: on what it ran.
@@ -57,7 +56,7 @@ class Times(NamedTuple):
         return f"forward of {text(self.shape)} on {self.device}, stages compiled one by one"
 
 
-def stage_times(net: Net, feeds: Mapping[str, Shape], scores: str, repeats: int = 5) -> Times:
+def stage_times(net: Net, feeds: Mapping[str, Shape], scores: str, repeats: int = 5) -> StageTimes:
     """Time the layers that make ``scores`` of blobs of these shapes, in order.
 
     Raises GraphError for a net that cannot be compiled.
@@ -80,16 +79,16 @@ def stage_times(net: Net, feeds: Mapping[str, Shape], scores: str, repeats: int 
         for name, shape in feeds.items()
     }
     everything = _program(shapes, _numbers(graph, made), {wanted})
-    whole = _median(lambda: everything(arrays, held), repeats)
+    whole = median_seconds(everything, arrays, held, repeats=repeats)
     stages: dict[str, float] = {}
     for name, nodes in _runs(graph, wanted):
         program = _program(shapes, nodes, _read_later(graph, nodes, wanted))
         needed = {i: held[i] for n in nodes for i in graph.nodes[n].bottoms if i in held}
         held |= program(arrays, needed)
-        seconds = _median(lambda p=program, h=needed: p(arrays, h), repeats)  # type: ignore[misc]
+        seconds = median_seconds(program, arrays, needed, repeats=repeats)
         stages[name] = stages.get(name, 0.0) + seconds
     device = jax.devices()[0].device_kind
-    return Times(stages, whole, next(iter(feeds.values())), device)
+    return StageTimes(stages, whole, next(iter(feeds.values())), device)
 
 
 def stages(graph: Graph, value: int) -> dict[int, str]:
@@ -147,14 +146,3 @@ def _program(
         return {i: made[i].alone() for i in kept}
 
     return jax.jit(forward)
-
-
-def _median(call: Callable[[], Any], repeats: int) -> float:
-    """Seconds of a call, the first one, which compiles, left out."""
-    jax.block_until_ready(call())
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
