@@ -8,6 +8,7 @@ import jax
 import pytest
 from caffe_command_line import NUMBER, WEIGHTS, lines, run
 from caffe_command_line import here as here
+from caffe_command_line import made as made
 from caffe_command_line import settings as settings
 from caffe_command_line import trained as trained
 
