@@ -10,6 +10,7 @@ from cases import CASES, GOLDEN, GOLDEN_CASES, Case
 from layer_runs import Trial, close, compiled
 from numpy.typing import ArrayLike, NDArray
 from reference import batch_statistics, carried_on, evaluate, in_phase
+from sweeps import first_of_each
 
 from netspec import caffe
 from netspec.layers import REGISTRY
@@ -17,7 +18,11 @@ from netspec.layers.base import Layout
 from netspec.layers.lowering import windows
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+@pytest.fixture(
+    scope="module",
+    params=first_of_each(CASES, lambda case: case.graph.nodes[-1].type),
+    ids=lambda case: case.name,
+)
 def trial(request: pytest.FixtureRequest) -> Trial:
     return Trial(request.param)
 
