@@ -45,9 +45,11 @@ def test_time(here: Path, flags: str, layers: str, still: set[str]) -> None:
         "Performing Backward",
     ]
     assert log[began + 1] == "Testing for 2 iterations."
+    steps = log[began + 2 : times]
+    assert len(steps) == 2
     assert all(
         re.fullmatch(rf"Iteration: {i} forward-backward time: {NUMBER} ms\.", line)
-        for i, line in enumerate(log[began + 2 : times], 1)
+        for i, line in enumerate(steps, 1)
     )
     found = [
         re.fullmatch(rf" *(\w+)\t(forward|backward): ({NUMBER}) ms\.", line)
