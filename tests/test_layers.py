@@ -126,6 +126,7 @@ def test_layout_changes_nothing(trial: Trial, monkeypatch: pytest.MonkeyPatch) -
             close(ours[i], others[i])
 
 
+@pytest.mark.slow
 def test_images_are_channels_last_where_a_layer_can() -> None:
     """Every type that says so takes part in the comparison above."""
     seen = {
