@@ -115,7 +115,9 @@ def follow(
 
     change: what becomes of a shell's block before it runs.
     """
-    for block in blocks(text):
+    found = list(blocks(text))
+    assert any(block.language == "sh" and block.shown for block in found), "no output to compare"
+    for block in found:
         if block.language != "sh":
             assert block.code.startswith("# "), f"a file without a name:\n{block.code}"
             (folder / block.code.splitlines()[0][2:]).write_text(block.code, encoding="utf-8")
@@ -142,6 +144,7 @@ def follow(
 def anchors(text: str) -> set[str]:
     """The links to a text's own chapters."""
     headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings, "a text without chapters"
     return {"#" + re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in headings}
 
 
@@ -149,6 +152,7 @@ def links(path: Path) -> list[str]:
     """The links of a text, each of which leads somewhere."""
     text = path.read_text(encoding="utf-8")
     found = re.findall(r"\]\(([^)]+)\)", text)
+    assert found, f"{path} has no links"
     own = anchors(text)
     for link in found:
         assert link in own if link.startswith("#") else (path.parent / link).exists(), link

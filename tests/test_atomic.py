@@ -38,7 +38,7 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(net: Net, tmp_path: P
     path = tmp_path / "x.caffemodel"
     path.write_bytes(b"old")
     missing = {key: array for key, array in net.arrays().items() if key.layer != "ip"}
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match=r"^ParamKey\(layer='ip', "):
         write_weights(path, net.shapes, missing)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -53,6 +53,8 @@ class Padded(NamedTuple):
     sizes: tuple[int, int] = (9, 14)
 
 
+# Those of many layers, which take longest.
+PUBLISHED = ("VGG", "AlexNet")
 NETS = {
     "VGG's beginning": Padded(
         conv("c1", "data", "kernel_size: 3 pad: 31")
@@ -140,8 +142,22 @@ def close(got: Any, want: Any) -> None:
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-11 * max(1, np.abs(want).max()))
 
 
-@pytest.mark.parametrize("sizes", [(9, 14), (1, 2), (8, 7)], ids="{0[0]}x{0[1]}".format)
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param((9, 14), marks=pytest.mark.slow),
+        (1, 2),
+        pytest.param((8, 7), marks=pytest.mark.slow),
+    ],
+    ids="{0[0]}x{0[1]}".format,
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name.startswith(PUBLISHED) else name
+        for name in NETS
+    ],
+)
 def test_it_is_the_same_function(
     name: str, sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +186,7 @@ STAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", STAGES.values(), ids=STAGES)
 def test_stages_are_the_same_function(net: Padded) -> None:
     shapes = shapes_of(net)
@@ -180,6 +197,7 @@ def test_stages_are_the_same_function(net: Padded) -> None:
     jax.tree.map(close, (again, gradients), (once, wanted))
 
 
+@pytest.mark.slow
 def test_some_layers_alone_compute_all_of_their_pixels() -> None:
     shapes = shapes_of(NETS["VGG's beginning"])
     start = shapes.graph.first_blobs["data"]

@@ -114,6 +114,7 @@ layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "h"
 """
 
 
+@pytest.mark.slow
 def test_states_go_from_forward_to_forward() -> None:
     Path("lstm.prototxt").write_text(LSTM)
     net = caffe.Net("lstm.prototxt", caffe.TEST)

@@ -44,6 +44,7 @@ layer { name: "mean" type: "Reduction" bottom: "pool" top: "mean" loss_weight: 1
 """
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_whole_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every array that learns, and of no other."""
     text = parse_net(NET)

@@ -234,6 +234,7 @@ assert max(most) - most[0] < 2.5 * blob, (max(most) - most[0]) / blob
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's count of memory")
 @pytest.mark.parametrize("name", ["x.caffemodel", "x.caffemodel.h5"])
 def test_one_array_is_in_memory_at_a_time(tmp_path: Path, name: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from sweeps import first_of_each
 
 from netspec.cli.main import main
 from netspec.weights.caffemodel import read_weights
@@ -38,7 +39,7 @@ def databases(train: str, test: str, size: int, channels: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "data", "size", "channels"),
-    [("lenet", "mnist", 28, 1), ("cifar10_quick", "cifar10", 32, 3)],
+    first_of_each([("lenet", "mnist", 28, 1), ("cifar10_quick", "cifar10", 32, 3)]),
 )
 def test_a_net_learns_from_a_database(
     name: str, data: str, size: int, channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,7 @@ import pytest
 from caffe_command_line import FILES, WEIGHTS, lines, output, run
 from caffe_command_line import classified as classified
 from caffe_command_line import here as here
+from caffe_command_line import made as made
 from caffe_command_line import settings as settings
 from caffe_command_line import trained as trained
 from click.testing import CliRunner

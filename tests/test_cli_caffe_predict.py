@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from caffe_command_line import FILES, output
 from caffe_command_line import classified as classified
+from caffe_command_line import here as here
+from caffe_command_line import made as made
 from caffe_command_line import settings as settings
 from caffe_command_line import trained as trained
 

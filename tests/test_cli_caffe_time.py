@@ -8,6 +8,7 @@ import jax
 import pytest
 from caffe_command_line import NUMBER, WEIGHTS, lines, run
 from caffe_command_line import here as here
+from caffe_command_line import made as made
 from caffe_command_line import settings as settings
 from caffe_command_line import trained as trained
 
@@ -44,9 +45,11 @@ def test_time(here: Path, flags: str, layers: str, still: set[str]) -> None:
         "Performing Backward",
     ]
     assert log[began + 1] == "Testing for 2 iterations."
+    steps = log[began + 2 : times]
+    assert len(steps) == 2
     assert all(
         re.fullmatch(rf"Iteration: {i} forward-backward time: {NUMBER} ms\.", line)
-        for i, line in enumerate(log[began + 2 : times], 1)
+        for i, line in enumerate(steps, 1)
     )
     found = [
         re.fullmatch(rf" *(\w+)\t(forward|backward): ({NUMBER}) ms\.", line)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from caffe_command_line import IMAGES, WEIGHTS, lines, output, run
 from caffe_command_line import here as here
+from caffe_command_line import made as made
 from caffe_command_line import settings as settings
 from caffe_command_line import trained as trained
 from click.testing import CliRunner

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from caffe_command_line import NUMBER, SOLVER, STATE, WEIGHTS, lines, run
 from caffe_command_line import here as here
+from caffe_command_line import made as made
 from caffe_command_line import settings as settings
 from caffe_command_line import trained as trained
 from click.testing import CliRunner

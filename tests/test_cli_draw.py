@@ -8,6 +8,7 @@ import pytest
 from command_line import DEPLOY, FORK, UNKNOWN, WEIGHTS, mistake, output
 from command_line import here as here
 from command_line import signals as signals
+from command_line import trained as trained
 
 
 def test_draw(here: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from command_line import WEIGHTS, mistake, output, run
 from command_line import here as here
 from command_line import signals as signals
+from command_line import trained as trained
 
 from netspec import __version__
 from netspec.build import graph

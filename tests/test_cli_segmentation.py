@@ -7,6 +7,7 @@ import pytest
 from command_line import WEIGHTS, mistake, run
 from command_line import here as here
 from command_line import signals as signals
+from command_line import trained as trained
 from PIL import Image
 
 

@@ -10,6 +10,7 @@ import pytest
 from command_line import FORK, UNKNOWN, changed, mistake, output, run
 from command_line import here as here
 from command_line import signals as signals
+from command_line import trained as trained
 
 # summary
 

@@ -47,6 +47,7 @@ def flat(gradients: dict[ParamKey, Any]) -> NDArray[np.float32]:
     return np.concatenate([array.ravel() for array in gradients.values()])
 
 
+@pytest.mark.slow
 def test_an_fcn_computes_alike_in_bfloat16_and_in_stages() -> None:
     """In stages the same bits, dropout and all. In bfloat16 the loss is within 1 percent.
 
@@ -93,6 +94,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv" bottom: "cut" top: "
 NARROW = {"conv", "norm", "mean", "crop", "ip"}
 
 
+@pytest.mark.slow
 def test_who_holds_what_in_bfloat16() -> None:
     """Products and what follows them; no label, probability, index, sum, statistic or loss."""
     shapes = infer(connect(parse_net(TYPES, "net.prototxt")))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,7 @@ def left(folder: Path) -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.slow
 def test_killed_thirty_times(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     (folder / "solver.prototxt").write_text(SOLVER)
     straight = tmp_path_factory.mktemp("straight")
@@ -115,7 +117,11 @@ def test_killed_thirty_times(folder: Path, tmp_path_factory: pytest.TempPathFact
         (straight / path.name).write_bytes(path.read_bytes())
     train(straight, 0)
     said = train(folder, 30)
-    assert said.count("killed at") == 30
+    # A child that was not killed ended by itself, as only one may that came to the end.
+    ends = [int(line.split()[-1]) for line in said.splitlines() if line.startswith("killed at")]
+    assert len(ends) == 30
+    assert set(ends) <= {signal.SIGKILL, 0}, said
+    assert ends.count(signal.SIGKILL) > 10, said
     # The kills were spread over the run.
     assert len(set(said.splitlines())) > 10, said
     assert left(folder) == left(straight)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 import pytest
+from sweeps import first_of_each
 
 from netspec import build
 from netspec.errors import WeightsError
@@ -99,8 +100,12 @@ def emptied(data: bytes) -> Iterator[bytes]:
 DAMAGES = [cut, flipped, emptied]
 
 
-@pytest.mark.parametrize("damage", range(len(DAMAGES)), ids=[each.__name__ for each in DAMAGES])
-@pytest.mark.parametrize("kind", range(len(KINDS)), ids=[kind.name for kind in KINDS])
+@pytest.mark.parametrize(
+    "damage", first_of_each(range(len(DAMAGES))), ids=[each.__name__ for each in DAMAGES]
+)
+@pytest.mark.parametrize(
+    "kind", first_of_each(range(len(KINDS))), ids=[kind.name for kind in KINDS]
+)
 def test_damage_is_told(tmp_path: Path, kind: int, damage: int) -> None:
     """Every error is a WeightsError that names the file.
 

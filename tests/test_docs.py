@@ -31,6 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_commands_print_what_the_text_shows(folder: Path) -> None:
     pytest.importorskip("tensorboardX")
     follow(DOC.read_text(encoding="utf-8"), folder, commands(folder), change=fewer)

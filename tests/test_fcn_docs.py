@@ -122,6 +122,7 @@ def options(command: list[str]) -> dict[str, Any]:
     return solve.make_context("solve", command[2:]).params
 
 
+@pytest.mark.slow
 def test_commands_lead_from_stage_to_stage(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     for command in COMMANDS:
@@ -170,6 +171,8 @@ def test_links_and_files_exist() -> None:
     headings = re.findall(r"^## (.*)$", DOC, re.MULTILINE)
     anchors = {"#" + re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in headings}
     links = re.findall(r"\]\(([^)]+)\)", DOC)
+    assert links
+    assert headings
     for link in links:
         assert link in anchors if link.startswith("#") else (ROOT / "docs" / link).exists(), link
     assert anchors <= set(links), "a chapter that the list above does not have"

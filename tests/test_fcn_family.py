@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SETS = ("nyud", "pascalcontext", "siftflow", "voc")
 FAMILY = sorted(path.parent.name for s in SETS for path in ROOT.glob(f"nets/{s}-fcn*/net.py"))
 WIDTH = 1 / 16
+SMALLEST = ("nyud-fcn32s-hha", "voc-fcn32s-fixed")
 # The generators import from `nets`, which this makes importable.
 runpy.run_path(str(ROOT / "tools" / "nets.py"))
 
@@ -77,7 +78,10 @@ def is_frozen(name: str, key: ParamKey) -> bool:
     return key.layer.startswith(("upscore", "scale"))
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in SMALLEST else pytest.param(name, marks=pytest.mark.slow) for name in FAMILY],
+)
 def test_a_narrow_copy_takes_a_step(name: str, sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(sets)
     narrow_copy(name)
@@ -124,6 +128,7 @@ def passed(net: Net, batch: Bucketed) -> tuple[Any, Any]:
     return {"loss": value, **{k: batch.cut(k, a) for k, a in scores.items()}}, gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_program_of_many_sizes_gives_the_same(name: str, tmp_path: Path) -> None:
     """Loss, scores and gradients of an odd size, to rounding; without dropout, which is drawn."""

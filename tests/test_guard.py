@@ -118,6 +118,7 @@ def test_debug_nans_finds_what_the_loss_does_not_show() -> None:
         loop.step(3)
 
 
+@pytest.mark.slow
 def test_a_loss_at_chance_is_warned_of_once() -> None:
     net = """
     layer { name: "data" type: "HDF5Data" top: "x" top: "label"

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from pages import DECIMAL, ROOT, Numbers, commands, follow, links
 
 DOC = ROOT / "docs" / "inspecting.md"
@@ -10,6 +11,7 @@ DOC = ROOT / "docs" / "inspecting.md"
 EXACT = Numbers(DECIMAL, 0, 0)
 
 
+@pytest.mark.slow
 def test_commands_print_what_the_text_shows(tmp_path: Path) -> None:
     for name in ("voc-fcn8s", "voc-fcn32s"):
         shutil.copytree(ROOT / "nets" / name, tmp_path / "nets" / name)

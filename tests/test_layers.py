@@ -10,6 +10,7 @@ from cases import CASES, GOLDEN, GOLDEN_CASES, Case
 from layer_runs import Trial, close, compiled
 from numpy.typing import ArrayLike, NDArray
 from reference import batch_statistics, carried_on, evaluate, in_phase
+from sweeps import first_of_each
 
 from netspec import caffe
 from netspec.layers import REGISTRY
@@ -17,7 +18,11 @@ from netspec.layers.base import Layout
 from netspec.layers.lowering import windows
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+@pytest.fixture(
+    scope="module",
+    params=first_of_each(CASES, lambda case: case.graph.nodes[-1].type),
+    ids=lambda case: case.name,
+)
 def trial(request: pytest.FixtureRequest) -> Trial:
     return Trial(request.param)
 
@@ -121,6 +126,7 @@ def test_layout_changes_nothing(trial: Trial, monkeypatch: pytest.MonkeyPatch) -
             close(ours[i], others[i])
 
 
+@pytest.mark.slow
 def test_images_are_channels_last_where_a_layer_can() -> None:
     """Every type that says so takes part in the comparison above."""
     seen = {

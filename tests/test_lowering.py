@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from sweeps import first_of_each
 
 from netspec.layers.base import Array, Shape
 from netspec.layers.lowering import im2col, windows
@@ -53,7 +54,7 @@ def double() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=[1, 300, 1 << 20], ids="blocks of {} elements".format)
+@pytest.fixture(params=first_of_each([300, 1, 1 << 20]), ids="blocks of {} elements".format)
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line at a time, some, and all at once."""
     monkeypatch.setattr(im2col, "_BLOCK", request.param)
@@ -96,6 +97,7 @@ def test_convolutions_are_one_function(case: Convolved, block: None) -> None:
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-13 * largest(want))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["product", "blocks"])
 def test_narrow_products_are_summed_up_in_full(how: str) -> None:
     """A thousand ones in bfloat16 would stop at 256."""
@@ -112,11 +114,13 @@ def test_narrow_products_are_summed_up_in_full(how: str) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "weights", "window"),
-    [
-        ((2, 3, 5, 4), (4, 3, 4, 4), Window((4, 4), (2, 2), (1, 1), (1, 1))),
-        ((1, 5, 3, 2), (2, 3, 5, 3), Window((5, 3), (3, 2), (0, 1), (1, 1))),
-        ((1, 4, 4, 3), (3, 3, 2, 2), Window((2, 2), (3, 3), (0, 0), (1, 1))),
-    ],
+    first_of_each(
+        [
+            ((2, 3, 5, 4), (4, 3, 4, 4), Window((4, 4), (2, 2), (1, 1), (1, 1))),
+            ((1, 5, 3, 2), (2, 3, 5, 3), Window((5, 3), (3, 2), (0, 1), (1, 1))),
+            ((1, 4, 4, 3), (3, 3, 2, 2), Window((2, 2), (3, 3), (0, 0), (1, 1))),
+        ]
+    ),
 )
 def test_deconvolutions_are_one_function(shape: Shape, weights: Shape, window: Window) -> None:
     """By phases, beside the gradient of a convolution, whose transpose they are."""
@@ -138,11 +142,13 @@ def test_deconvolutions_are_one_function(shape: Shape, weights: Shape, window: W
 
 @pytest.mark.parametrize(
     "window",
-    [
-        Window((2, 2), (2, 2), (0, 0), (1, 1)),
-        Window((3, 2), (2, 1), (1, 0), (1, 1)),
-        Window((3, 3), (2, 2), (0, 0), (1, 1)),
-    ],
+    first_of_each(
+        [
+            Window((2, 2), (2, 2), (0, 0), (1, 1)),
+            Window((3, 2), (2, 1), (1, 0), (1, 1)),
+            Window((3, 3), (2, 2), (0, 0), (1, 1)),
+        ]
+    ),
 )
 def test_maxima_are_one_function(window: Window) -> None:
     """Unrolled into shifted slices, and in one pass over indices; images with many equal maxima."""

@@ -30,6 +30,7 @@ snapshot: 2 snapshot_prefix: "s" random_seed: 1
 """
 
 
+@pytest.mark.slow
 def test_a_prediction_is_near_what_xla_takes_and_stages_take_less() -> None:
     image = (96, 96)
     regime = SolverParameter(base_lr=0, lr_policy="fixed", type="SGD", momentum=0.9)

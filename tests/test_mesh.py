@@ -52,6 +52,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return Found(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "one"),
     [
@@ -75,6 +76,7 @@ def test_devices_make_the_update_of_iter_size(found: Found, name: str, one: str)
     assert found.said[name]["data"] == found.said[one]["data"]
 
 
+@pytest.mark.slow
 def test_devices_in_bfloat16(found: Found) -> None:
     """They differ from one device by less than bfloat16 does from float32."""
     mine, one, wide = (found.run(name) for name in ("bf16-four", "bf16-one", "sizes-one"))
@@ -83,6 +85,7 @@ def test_devices_in_bfloat16(found: Found) -> None:
     assert abs(one["losses"] / wide["losses"] - 1).max() > 2e-4
 
 
+@pytest.mark.slow
 def test_running_statistics_decay_once_an_update(found: Found) -> None:
     """One after another they decay with every batch."""
     sums = {n: found.run(n)["norm.scale_factor"][0] for n in ("rows-eight", "rows-one")}
@@ -92,12 +95,14 @@ def test_running_statistics_decay_once_an_update(found: Found) -> None:
         assert sums[name] == pytest.approx((1 - decay**updates) / (1 - decay), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_each_device_keeps_a_part(found: Found) -> None:
     """Of 16x6 and 16 and 1x16 an eighth, of 1 all; besides the count of iterations."""
     whole, parts = (found.said[name]["history"] for name in ("rows-eight", "rows-parts"))
     assert (whole, parts) == (4 * (96 + 16 + 16 + 1 + 1), 4 * (12 + 2 + 2 + 1 + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_nets_that_one_device_must_train(found: Found, name: str) -> None:
     assert REFUSED[name] in found.said[name]

@@ -15,6 +15,7 @@ PAGES = [
 ]
 
 
+@pytest.mark.slow
 def test_scripts_print_what_the_pages_show(tmp_path: Path) -> None:
     environment = commands(tmp_path)
     for page in PAGES:

@@ -182,6 +182,7 @@ def test_a_net_is_written() -> None:
     assert "voc_layers" in text
 
 
+@pytest.mark.slow
 def test_training_and_scoring() -> None:
     caffe.Net("deploy.prototxt", caffe.TEST).save("base.caffemodel")
     rows = [line.split() for line in run("solve.py", "0").splitlines()]

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from netspec import build
 from netspec.frontend.graph import connect
@@ -43,6 +44,7 @@ def test_a_chain_is_cut_in_about_the_root_of_its_length() -> None:
     assert sum(segment.again for segment in found) >= 3
 
 
+@pytest.mark.slow
 def test_stages_hand_on_statistics_and_what_later_ones_read() -> None:
     """Statistics and dropout within a stage, a skip over stages, and outputs nobody reads."""
     more = """

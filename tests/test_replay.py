@@ -51,6 +51,7 @@ def replay() -> Iterator[Any]:
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_case(replay: Any, kind: str, name: str) -> None:
     base = GOLDEN / kind / name

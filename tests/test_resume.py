@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from resumed_runs import LINE, NET, W, everything, iterations, line, solver
 from resumed_runs import folder as folder
+from sweeps import first_of_each
 
 from netspec.errors import SourceError
 from netspec.formats import manifest
@@ -22,14 +23,16 @@ from netspec.weights.caffemodel import read_weights
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        'type: "SGD" momentum: 0.9',
-        'type: "Nesterov" momentum: 0.9 iter_size: 2 snapshot_format: HDF5',
-        'type: "AdaGrad" average_loss: 4',
-        'type: "RMSProp" weight_decay: 0.01 snapshot_format: HDF5',
-        'type: "AdaDelta" momentum: 0.9 delta: 1e-3',
-        'type: "Adam" momentum: 0.9 clip_gradients: 0.5 snapshot_diff: true',
-    ],
+    first_of_each(
+        [
+            'type: "SGD" momentum: 0.9',
+            'type: "Nesterov" momentum: 0.9 iter_size: 2 snapshot_format: HDF5',
+            'type: "AdaGrad" average_loss: 4',
+            'type: "RMSProp" weight_decay: 0.01 snapshot_format: HDF5',
+            'type: "AdaDelta" momentum: 0.9 delta: 1e-3',
+            'type: "Adam" momentum: 0.9 clip_gradients: 0.5 snapshot_diff: true',
+        ]
+    ),
 )
 @pytest.mark.parametrize("stop", [1, 6])
 def test_a_resumed_run_has_the_same_bits(settings: str, stop: int) -> None:
@@ -47,6 +50,7 @@ def test_a_resumed_run_has_the_same_bits(settings: str, stop: int) -> None:
     assert second.seed == first.seed
 
 
+@pytest.mark.slow
 def test_test_nets_go_on_where_their_data_stood() -> None:
     Path("net.prototxt").write_text(NET)
     settings = "test_iter: 1 test_interval: 2 random_seed: 4"

@@ -13,7 +13,7 @@ from netspec.errors import NetSpecError, SolverError, WeightsError
 from netspec.frontend.prototxt import read_solver
 from netspec.frontend.upgrade import upgrade_solver
 from netspec.proto.layers_pb2 import TEST, TRAIN
-from netspec.solving import settings
+from netspec.solving import settings as solver_settings
 from netspec.solving.solver import Solver
 
 # Weights to start from
@@ -64,7 +64,7 @@ def test_weights_that_do_not_fit(names: str, message: str) -> None:
 
 def texts(settings: str) -> tuple[Any, list[Any]]:
     Path("solver.prototxt").write_text(settings)
-    return settings.net_texts(upgrade_solver(read_solver("solver.prototxt")))
+    return solver_settings.net_texts(upgrade_solver(read_solver("solver.prototxt")))
 
 
 def inline(name: str) -> str:
@@ -116,7 +116,7 @@ def test_nets_are_found_beside_the_solver() -> None:
     Path("there").mkdir()
     Path("net.prototxt").rename("there/net.prototxt")
     Path("there/solver.prototxt").write_text('net: "net.prototxt"')
-    train, _ = settings.net_texts(upgrade_solver(read_solver("there/solver.prototxt")))
+    train, _ = solver_settings.net_texts(upgrade_solver(read_solver("there/solver.prototxt")))
     assert train[0].file == "there/net.prototxt"
 
 

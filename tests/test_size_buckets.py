@@ -121,6 +121,7 @@ def apart() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "settings"),
     [(IGNORING, ""), ("loss_param { ignore_label: 255 normalization: FULL }", "iter_size: 2")],
@@ -199,6 +200,7 @@ def evaluated() -> Evaluation:
         return evaluate(build.compile_net(graph, feed.tops), feed, len(SIZES))
 
 
+@pytest.mark.slow
 def test_metrics_are_the_same() -> None:
     with apart():
         exact = evaluated()

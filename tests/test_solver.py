@@ -15,7 +15,7 @@ from netspec import caffe
 from netspec.errors import LayerError, NetSpecError, SolverError, SourceError
 from netspec.frontend.prototxt import read_solver
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.solving import settings
+from netspec.solving import settings as solver_settings
 from netspec.solving.snapshots.solverstate import read_state
 from netspec.solving.solver import Solver
 
@@ -256,7 +256,7 @@ def test_max_iter_counts_all_updates() -> None:
 def test_what_hardly_anybody_means(folder: Path, settings: str, doubts: list[str]) -> None:
     path = folder / "odd.prototxt"
     path.write_text(f"# Mine.\n{settings}")
-    assert settings.doubts(read_solver(path)) == [f"{path}:{doubt}" for doubt in doubts]
+    assert solver_settings.doubts(read_solver(path)) == [f"{path}:{doubt}" for doubt in doubts]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_a_net_that_cannot_learn_is_not_trained(before: str, after: str, message
 )
 def test_whether_a_test_is_due(start: int, limit: int, initialization: bool, due: bool) -> None:
     param = SolverParameter(test_iter=[1], test_interval=10, test_initialization=initialization)
-    assert settings.tests_before(param, start, limit) is due
+    assert solver_settings.tests_before(param, start, limit) is due
 
 
 def test_missing_test_data_is_found_before_the_first_update() -> None:

@@ -60,7 +60,7 @@ def test_of_damaged_snapshots_the_one_before_is_taken(
         assert found.path == Path(f"snap/run_iter_4.solverstate{hdf5}")
         (warning,) = warnings
         assert warning.endswith(f"; going on from {found.path}")
-        with pytest.raises(WeightsError):
+        with pytest.raises(WeightsError, match=r"^snap/run_iter_6\."):
             solver(settings).restore(newest)
     found = store.latest("snap/run", lambda _: None)
     assert found is not None

@@ -1,5 +1,6 @@
 """Tiles of an image have the scores of the whole one, of every kind of window."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -99,12 +100,12 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Net]:
 @pytest.mark.parametrize(
     ("name", "size", "tile", "least"),
     [
-        ("fcn32s", (611, 97), (416, 97), 3),
-        ("fcn16s", (97, 633), (200, 416), 3),
-        ("fcn8s", (519, 607), (448, 431), 6),
-        ("fcn8s", (33, 129), (448, 431), 1),
+        pytest.param("fcn32s", (611, 97), (416, 97), 3, marks=pytest.mark.slow),
+        pytest.param("fcn16s", (97, 633), (200, 416), 3, marks=pytest.mark.slow),
+        pytest.param("fcn8s", (519, 607), (448, 431), 6, marks=pytest.mark.slow),
+        pytest.param("fcn8s", (33, 129), (448, 431), 1, marks=pytest.mark.slow),
         ("windows", (131, 77), (80, 69), 6),
-        ("windows", (64, 203), (64, 79), 5),
+        pytest.param("windows", (64, 203), (64, 79), 5, marks=pytest.mark.slow),
     ],
 )
 def test_tiles_equal_the_whole(
@@ -133,6 +134,7 @@ def test_labels_are_of_all_tiles(nets: dict[str, Net]) -> None:
     np.testing.assert_array_equal(tiled, Segmenter(nets["windows"]).labels(image))
 
 
+@pytest.mark.slow
 def test_memory_decides_on_tiles(nets: dict[str, Net]) -> None:
     net, image = nets["windows"], picture(150, 230)
     whole = Segmenter(net).plan(image.shape[:2])
@@ -158,7 +160,8 @@ def test_an_image_that_has_no_shape_as_a_whole(nets: dict[str, Net]) -> None:
     plan = Segmenter(nets["fcn8s"], memory=1 << 28).plan((40_000, 50_001))
     assert plan.rows[-1].high == 40_000
     assert plan.columns[-1].high == 50_001
-    pairs = zip(plan.columns, plan.columns[1:], strict=False)
+    pairs = list(pairwise(plan.columns))
+    assert pairs
     assert all(one.high == other.low and other.start % 32 == 0 for one, other in pairs)
 
 
