@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from netspec.cli.main import main
+from netspec.cli import main
 
 NET = """layer { name: "data" type: "HDF5Data" top: "data" top: "label"
   hdf5_data_param { source: "h5.txt" batch_size: 4 } }

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.segmentation.shapes_set import write_dataset
 
 DATA = """layer {{ name: "data" type: "Python" top: "data" top: "label" include {{ phase: {phase} }}

@@ -202,7 +202,7 @@ def test_what_starts_fast_imports_no_jax(module: str) -> None:
 
 def test_help_imports_no_jax() -> None:
     script = (
-        "import sys\nfrom netspec.cli.main import main\n"
+        "import sys\nfrom netspec.cli import main\n"
         "try:\n    main(['--help'])\nfinally:\n    print('jax' in sys.modules)"
     )
     done = subprocess.run(
@@ -223,7 +223,7 @@ def test_help_imports_no_jax() -> None:
 def test_verbs_that_compute_nothing_import_no_jax(command: str, tmp_path: Path) -> None:
     (tmp_path / "old.prototxt").write_text('layers { type: RELU name: "a" bottom: "x" top: "x" }')
     script = (
-        "import sys\nfrom netspec.cli.main import main\n"
+        "import sys\nfrom netspec.cli import main\n"
         f"try:\n    main({command.split()})\nfinally:\n    print('jax' in sys.modules)"
     )
     done = subprocess.run(

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 from sweeps import first_of_each
 
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.weights.caffemodel import read_weights
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from caffe_command_line import trained as trained
 from click.testing import CliRunner
 
 from netspec.build import load
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.frontend.prototxt import read_net
 from netspec.proto.layers_pb2 import DataParameter, Datum
 from netspec.proto.net_pb2 import NetParameter

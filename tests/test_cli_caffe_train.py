@@ -14,7 +14,7 @@ from caffe_command_line import settings as settings
 from caffe_command_line import trained as trained
 from click.testing import CliRunner
 
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.reporting.console import Report
 from netspec.runtime import devices
 from netspec.weights.caffemodel import read_weights

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from rich.console import Console
 
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.cli.progress_bar import with_progress
 from netspec.proto.layers_pb2 import DataParameter, Datum
 from netspec.segmentation.shapes_set import write_dataset

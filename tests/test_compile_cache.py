@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 from click.testing import CliRunner
 
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.cli.train import _Compiled
 from netspec.runtime import compile_cache
 from netspec.runtime.compile_cache import Compiles, keep_programs

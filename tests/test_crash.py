@@ -36,7 +36,7 @@ LAST = 2000
 # Imports what a run needs once; each run is a process of its own that is forked off and killed.
 NURSERY = """
 import os, random, signal, sys, time
-from netspec.cli.main import main
+from netspec.cli import main
 import netspec.cli.train
 
 def born():

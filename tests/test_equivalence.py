@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.errors import NetSpecError, SolverError
 from netspec.frontend.prototxt import read_solver
 from netspec.proto.solver_pb2 import SolverParameter

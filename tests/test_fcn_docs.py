@@ -16,7 +16,7 @@ import tiny_sets
 from click.testing import CliRunner
 
 from netspec import build
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.cli.surgery import surgery
 from netspec.frontend.prototxt import write
 from netspec.frontend.shapes import ParamKey

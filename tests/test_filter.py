@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 import netspec
 from netspec import caffe
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.errors import LayerError
 
 X = np.array([[1, -2], [3, 4], [5, -6], [7, 8], [-9, 0]], np.float32)

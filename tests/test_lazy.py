@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
+from netspec.cli import main
 from netspec.cli.lazy import LazyCommand, add_lazily
-from netspec.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 CLI = ROOT / "netspec" / "cli"
@@ -84,7 +84,7 @@ def test_a_command_is_imported_when_it_runs(
 def test_help_of_a_group_imports_no_verb(arguments: list[str]) -> None:
     """Nor a library but click: that is what keeps it under 0.2 s."""
     done = run(
-        "import sys\nbefore = set(sys.modules)\nfrom netspec.cli.main import main\n"
+        "import sys\nbefore = set(sys.modules)\nfrom netspec.cli import main\n"
         f"try:\n    main({arguments})\n"
         "finally:\n    print(*sorted(set(sys.modules) - before))"
     )
@@ -94,7 +94,7 @@ def test_help_of_a_group_imports_no_verb(arguments: list[str]) -> None:
     assert ours <= {
         "netspec", "netspec.version", "netspec.errors", "netspec.reporting",
         "netspec.reporting.glog", "netspec.cli",
-        *(f"netspec.cli.{part}" for part in ("main", "lazy", "data", "caffe", "caffe_flags")),
+        *(f"netspec.cli.{part}" for part in ("verbs", "lazy", "data", "caffe", "caffe_flags")),
     }  # fmt: skip
     libraries = {name.split(".")[0] for name in loaded - ours} - set(sys.stdlib_module_names)
     assert libraries <= {"click"}
@@ -111,7 +111,7 @@ def test_help_of_a_group_imports_no_verb(arguments: list[str]) -> None:
 def test_verbs_that_compute_nothing_import_no_jax(command: str, tmp_path: Path) -> None:
     (tmp_path / "old.prototxt").write_text('layers { type: RELU name: "a" bottom: "x" top: "x" }')
     done = run(
-        "import sys\nfrom netspec.cli.main import main\n"
+        "import sys\nfrom netspec.cli import main\n"
         f"try:\n    main({command.split()})\nfinally:\n    print('jax' in sys.modules)",
         tmp_path,
     )

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 from narrow_nets import fed, narrow, shapes_of
 
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.formats import manifest
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.reporting import console

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from logs_of_runs import CAFFE, curves_of, evaluated, step
 from PIL import Image
 
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.inspect.plot_logs import figure, plot, render
 from netspec.inspect.read_logs import Curves
 

@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_sets import SIZE, write_sbd, write_voc
 
 from netspec import caffe
-from netspec.cli.main import main
+from netspec.cli import main
 
 CLASSES = 21
 

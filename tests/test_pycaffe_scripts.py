@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from netspec import caffe
-from netspec.cli.main import main
+from netspec.cli import main
 
 SUBMODULES = """
     caffe caffe.io caffe.proto caffe.proto.caffe_pb2 caffe.net_spec caffe.coord_map caffe.draw

@@ -12,7 +12,7 @@ from user_layers import folder as folder
 
 import netspec
 from netspec import caffe
-from netspec.cli.main import main
+from netspec.cli import main
 
 # Learned blobs
 

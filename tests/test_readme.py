@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.segmentation.shapes_set import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,5 +86,5 @@ def test_shell_is_well_formed(shell: str) -> None:
 
 
 def test_help_needs_no_jax() -> None:
-    code = "import sys; from netspec.cli.main import main; assert 'jax' not in sys.modules"
+    code = "import sys; from netspec.cli import main; assert 'jax' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.build import graph, load
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.errors import SourceError
 from netspec.segmentation.score import Tally
 from netspec.segmentation.submission import Results

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from netspec import build
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.errors import NetSpecError
 from netspec.proto.net_pb2 import NetParameter
 from netspec.runtime.module import Net

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from netspec.build import graph, load
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.errors import GraphError, SourceError
 from netspec.segmentation.stage_timing import stage_times, stages
 from netspec.segmentation.write import Picture, gather, named

@@ -13,7 +13,7 @@ from command_line import trained as trained
 
 from netspec import __version__
 from netspec.build import graph
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.frontend.prototxt import read_net
 from netspec.inspect.layer_catalogue import entries
 from netspec.proto.layers_pb2 import LayerParameter
