@@ -18,4 +18,6 @@ from netspec.sources.readers import (  # noqa: F401 (each registers its readers)
     segmentation_list,
     windows,
 )
-from netspec.sources.sets import base, nyud, pascal_context, siftflow  # noqa: F401
+
+# In the order in which messages name them.
+from netspec.sources.sets import base, pascal_context, nyud, siftflow  # noqa: F401  # isort: skip

@@ -77,6 +77,17 @@ class Source(ABC):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state`` was taken; raises SourceError if it is another source's."""
 
+    def pixels(self, state: Mapping[str, Any], batch: Batch) -> Batch:
+        """The images (N, C, H, W) of a batch as they were before mean subtraction and scaling.
+
+        state: that of the source before the batch. Tops whose mean is not known are left out.
+        """
+        return {}
+
+    def label_tops(self) -> dict[str, int]:
+        """The tops that the source itself knows to hold class indices -> the index for no class."""
+        return {}
+
     @property
     @abstractmethod
     def batches(self) -> int:
@@ -166,7 +177,7 @@ def open_source(
     that cannot be read is to be found now. Raises SourceError.
     """
     with blame(place, who(spec)):
-        known = [name for name in REGISTRY if "." not in name]
+        known = sorted(name for name in REGISTRY if "." not in name)
         if spec.type not in known:
             fail(f"no source feeds this type (those that are fed: {', '.join(known)})", SourceError)
         source = REGISTRY[spec.type](spec, phase, seed, place)

@@ -5,13 +5,12 @@ Caffe: ``convert_imageset.cpp``, ``compute_image_mean.cpp``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +24,9 @@ from netspec.sources.base import locate
 from netspec.sources.images.batches import Sample
 from netspec.sources.images.databases import BACKENDS, Record, open_database, write_database
 from netspec.sources.images.datum import read_datum, write_datum, write_encoded
+from netspec.sources.progress import Watch, unwatched
 from netspec.sources.readers.image_list import find_listed, read_list, read_listed
 from netspec.sources.sampling import Passes
-
-# Passes items on, and may show how many of how many are done.
-Watch = Callable[[Iterable[Any], int], Iterable[Any]]
 
 # What OpenCV writes where nothing else is said.
 _JPEG_QUALITY = 95
@@ -83,11 +80,6 @@ class Listed:
     def read(self, path: Path) -> NDArray[np.uint8]:
         """One of the images, (H, W, C)."""
         return read_listed(path, self.color, self.height, self.width)
-
-
-def unwatched(items: Iterable[Any], total: int) -> Iterable[Any]:
-    """The items; nothing is shown."""
-    return items
 
 
 def list_to_database(

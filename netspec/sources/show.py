@@ -15,7 +15,6 @@ from netspec.frontend.graph import Node
 from netspec.frontend.shapes import KnownShapes
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Batch, Source, open_source
-from netspec.sources.images.untransform import labels_of, pixels
 
 
 class Piece(NamedTuple):
@@ -80,10 +79,10 @@ def _read(node: Node, seed: int, labels: Mapping[str, int | None]) -> Generator[
         source = opened.enter_context(open_source(node.layer.spec, phase, seed, place))
         names = _Names(_one_by_one(node), phase, seed, place)
         opened.callback(names.close)
-        sure = labels_of(source)
+        sure = source.label_tops()
         while True:
             state, batch = source.state(), source.next()
-            plain = pixels(source, state, batch) if batch else {}
+            plain = source.pixels(state, batch) if batch else {}
             rows = _rows(batch)
             for i in range(rows):
                 pieces = [

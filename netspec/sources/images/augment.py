@@ -15,6 +15,7 @@ from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import TRAIN, LayerParameter
 from netspec.sources.images.decode import subtract_mean
 from netspec.sources.images.transform import read_mean
+from netspec.sources.images.untransform import add_mean
 from netspec.sources.sampling import generator
 
 # In the order in which they are applied, and in which their factors are drawn.
@@ -122,6 +123,10 @@ class Augment:
         if self._param.scale != 1:
             shown *= np.float32(self._param.scale)
         classes[down.inside, across.inside] = labels
+
+    def undo(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The pixels (N, 3, H, W) of images that `apply` made; their mean added, scale undone."""
+        return add_mean(images, self._mean, self._param.scale)
 
     def _draw(
         self, height: int, width: int, rows: int, columns: int, seed: int, position: int

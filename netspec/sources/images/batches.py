@@ -103,6 +103,10 @@ class SampleSource(ParallelSource):
         self._position = state["position"]
         self._head = None
 
+    def pixels(self, state: Mapping[str, Any], batch: Batch) -> Batch:
+        top, *_ = self.spec.top
+        return {top: self._transform.undo(batch[top], state["seed"], state["position"])}
+
     def _take_head(self) -> Unread:
         """The sample that the next batch begins with; it is read once, whoever asks for it."""
         if self._head is None:

@@ -107,6 +107,19 @@ class Transform:
         if self._scale != 1:
             out *= self._scale
 
+    def undo(self, images: NDArray[np.float32], seed: int, position: int) -> NDArray[np.float32]:
+        """The pixels (N, C, H, W) of images that `apply` made; they stay cropped and mirrored.
+
+        seed, position: those that the first was made with. What `apply` makes of a black image is
+        the mean that it has subtracted, cropped and mirrored alike.
+        """
+        size = self._mean.shape if self._mean_file and self._mean is not None else images.shape[1:]
+        black, made = np.zeros(size, np.float32), np.zeros_like(images)
+        for i, out in enumerate(made):
+            self.apply(black, out, seed, position + i)
+        pixels: NDArray[np.float32] = (images - made) / (self._scale or 1)
+        return pixels
+
     def _draw(self, down: int, right: int, seed: int, position: int) -> tuple[int, int, bool]:
         """Where the crop begins, at most ``down`` and ``right``, and whether it is mirrored."""
         if not (self._roams or self._mirror):

@@ -41,6 +41,7 @@ from netspec.layers.base import Shape
 from netspec.layers.python_class import HostBlob, User
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import REGISTRY, Batch, LayerSource, register, require_keys
+from netspec.sources.images.untransform import add_mean, fits, mean_setting
 from netspec.sources.sampling import settle_seed
 
 _LOG = logging.getLogger(__name__)
@@ -156,6 +157,12 @@ class PythonData(LayerSource):
                 for _ in range(state["position"]):
                     self._make()
             self._position = state["position"]
+
+    def pixels(self, state: Mapping[str, Any], batch: Batch) -> Batch:
+        """Of the first top, if ``param_str`` has a setting "mean" as published layers have it."""
+        top, *_ = self.spec.top
+        means = mean_setting(self.spec.python_param.param_str)
+        return {top: add_mean(batch[top], means)} if fits(batch[top], means) else {}
 
     @property
     def batches(self) -> int:

@@ -118,6 +118,15 @@ class SegmentationData(ParallelSource):
         self._order = self._passes()
         self._head = None
 
+    def pixels(self, state: Mapping[str, Any], batch: Batch) -> Batch:
+        top, _ = self.spec.top
+        known = self._param.mean_value or self._param.mean_file
+        return {top: self._augment.undo(batch[top])} if known else {}
+
+    def label_tops(self) -> dict[str, int]:
+        _, top = self.spec.top
+        return {top: self._param.ignore_label}
+
     @property
     def batches(self) -> int:
         return math.ceil(len(self._pairs) / self._param.batch_size)

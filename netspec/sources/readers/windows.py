@@ -23,6 +23,7 @@ from netspec.sources.images.batches import MOVED, refuse_moved
 from netspec.sources.images.decode import read_channels
 from netspec.sources.images.resize import resize
 from netspec.sources.images.transform import read_mean
+from netspec.sources.images.untransform import add_mean
 from netspec.sources.readers.window_file import CHANNELS, Window, read_windows
 from netspec.sources.sampling import generator, settle_seed
 
@@ -108,6 +109,10 @@ class WindowData(ParallelSource):
             )
         self._seed, self._position = state["seed"], state["position"]
         self._pending = None
+
+    def pixels(self, state: Mapping[str, Any], batch: Batch) -> Batch:
+        top, *_ = self.spec.top
+        return {top: add_mean(batch[top], self._mean, float(self._scale))}
 
     @property
     def batches(self) -> int:

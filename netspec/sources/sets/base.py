@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from netspec.errors import Place, SourceError, counted, fail, nearest, require, unreadable
 from netspec.layers.base import Shape
@@ -22,9 +22,10 @@ from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import About, Batch, Job, ParallelSource, register
 from netspec.sources.checks import require_files
 from netspec.sources.images.decode import preprocess, read_image, read_labels
+from netspec.sources.images.untransform import add_mean
 from netspec.sources.sampling import Order, settle_seed
 from netspec.sources.sets.class_names import VOC
-from netspec.sources.sets.matlab import as_indices, read_matrix
+from netspec.sources.sets.matlab import VOID, as_indices, read_matrix
 
 
 class Setting(NamedTuple):
@@ -40,7 +41,9 @@ class Part(NamedTuple):
 
     noun: what it holds. folder, prefix, suffixes: the file is PREFIX NAME SUFFIX; the first one
     that exists counts. read: the file as (H, W), (C, H, W) or (1, C, H, W). labels: whether it
-    holds class indices. classes: what these are called, if that is known.
+    holds class indices. classes: what these are called, if that is known. mean: what ``read``
+    subtracts from pixels, one number or one for each channel. red_first: whether channels are red,
+    green, blue, not blue, green, red.
     """
 
     noun: str
@@ -50,6 +53,8 @@ class Part(NamedTuple):
     labels: bool = False
     prefix: str = ""
     classes: tuple[str, ...] = ()
+    mean: ArrayLike | None = None
+    red_first: bool = False
 
     def find(self, name: str) -> Path:
         """The file of a sample; where there is none, the one that should be there."""
@@ -148,6 +153,19 @@ class SegmentationSource(ParallelSource):
         with self.blamed():
             self._order.restore(state)
         self._pending = None
+
+    def pixels(self, state: Mapping[str, Any], batch: Batch) -> Batch:
+        """Of each top whose `Part` says which mean it subtracts."""
+        return {
+            top: add_mean(batch[top], part.mean)[:, :: -1 if part.red_first else 1]
+            for top, part in zip(self.spec.top, self._parts, strict=True)
+            if part.mean is not None
+        }
+
+    def label_tops(self) -> dict[str, int]:
+        return {
+            top: VOID for top, part in zip(self.spec.top, self._parts, strict=True) if part.labels
+        }
 
     @property
     def batches(self) -> int:
@@ -261,7 +279,8 @@ class VOCSegData(PascalSource):
 
     def parts(self, voc: Path) -> Sequence[Part]:  # type: ignore[override]
         """JPEGImages, as JPEG or else PNG, and SegmentationClass."""
-        images = Part("image", voc / "JPEGImages", (".jpg", ".png"), self.image)
+        mean = self.settings["mean"]
+        images = Part("image", voc / "JPEGImages", (".jpg", ".png"), self.image, mean=mean)
         folder, classes = voc / "SegmentationClass", _classes_in(voc)
         labels = Part("labels", folder, (".png",), read_labels, labels=True, classes=classes)
         return (images, labels)[: len(self.nouns)]
@@ -284,8 +303,9 @@ class SBDDSegData(PascalSource):
 
     def parts(self, sbd: Path) -> Sequence[Part]:  # type: ignore[override]
         """Folders img and cls."""
+        mean = self.settings["mean"]
         return (
-            Part("image", sbd / "img", (".jpg", ".png"), self.image),
+            Part("image", sbd / "img", (".jpg", ".png"), self.image, mean=mean),
             Part("labels", sbd / "cls", (".mat",), read_sbd_labels, labels=True, classes=VOC),
         )
 

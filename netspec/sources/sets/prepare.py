@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from netspec.errors import Place, SourceError, counted, fail, nearest, require, unreadable
 from netspec.formats.atomic import whole
+from netspec.formats.palette import save_indexed
 from netspec.layers.base import Labels
 from netspec.proto.layers_pb2 import TEST, LayerParameter, PythonParameter
 from netspec.sources.base import REGISTRY, Source
 from netspec.sources.checks import check_labels
-from netspec.sources.convert import Watch, unwatched
 from netspec.sources.images.decode import MEAN
+from netspec.sources.progress import Watch, unwatched
 from netspec.sources.sets.base import (
     SBDDSegData,
     SegmentationSource,
@@ -154,9 +155,6 @@ def _describe(array: NDArray[np.float32], classes: int | None) -> str:
 
 def _convert(root: Path, watch: Watch) -> Iterator[str]:
     """Write SBD's labels as palette PNGs beside the MATLAB files."""
-    # Imported here: that room reads images through this one.
-    from netspec.formats.palette import save_indexed
-
     paths = sorted((root / "cls").glob("*.mat"))
     for path in watch(paths, len(paths)):
         save_indexed(path.with_suffix(".png"), read_sbd_labels(path))
@@ -219,7 +217,7 @@ def _derive_nothing(root: Path, sbd: Path) -> Iterator[str]:
 
 def _nyud_settings(root: Path) -> Settings:
     """The tops whose folders are there; labels in any case."""
-    tops = [kind for kind, (folder, *_) in KINDS.items() if (root / folder).is_dir()]
+    tops = [kind for kind, found in KINDS.items() if (root / found.folder).is_dir()]
     return {"nyud_dir": str(root), "tops": list(dict.fromkeys([*tops, "label"]))}
 
 
