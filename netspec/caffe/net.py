@@ -25,7 +25,7 @@ from netspec.layers.base import text
 from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.runtime.module import Net as Module
 from netspec.sources.feed import Feed
-from netspec.sources.readers.memory_data import MemoryData
+from netspec.sources.readers.memory_data import MemoryReader
 from netspec.weights.caffemodel import copy_into, put_weights, read_weights, write_weights
 
 
@@ -194,7 +194,7 @@ class Net(Core):
         source = self.feed.sources.get(first.name) if self.feed is not None else None
         with blame(first.place, first.who):
             require(
-                isinstance(source, MemoryData),
+                isinstance(source, MemoryReader),
                 "set_input_arrays feeds a net whose first layer is a MemoryData",
                 SourceError,
             )

@@ -20,4 +20,4 @@ from netspec.sources.readers import (  # noqa: F401 (each registers its readers)
 )
 
 # In the order in which messages name them.
-from netspec.sources.sets import base, pascal_context, nyud, siftflow  # noqa: F401  # isort: skip
+from netspec.sources.sets import pascal_voc, pascal_context, nyud, siftflow  # noqa: F401  # isort: skip

@@ -18,7 +18,7 @@ from netspec.sources.images.datum import read_datum
 
 
 @register("Data")
-class Data(SampleSource):
+class DatabaseReader(SampleSource):
     """Feeds ``batch_size`` records a batch, in the order of their keys, again and again.
 
     Records hold bytes, floats or image files; ``force_color`` and ``force_gray`` concern the last

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from netspec.errors import Place, counted
 from netspec.layers.base import Shape
-from netspec.layers.data import DummyData as Layer
+from netspec.layers.data import DummyData
 from netspec.layers.fillers import fill
 from netspec.proto.layers_pb2 import FillerParameter, LayerParameter
 from netspec.sources.base import Batch, LayerSource, register, require_keys
@@ -23,7 +23,7 @@ from netspec.sources.sampling import settle_seed
 
 
 @register("DummyData")
-class DummyData(LayerSource):
+class DummyReader(LayerSource):
     """Feeds each top from its filler, or zeros if there is none: constants once, others anew.
 
     What a top holds follows from the seed, its name and the batch's number.
@@ -33,7 +33,7 @@ class DummyData(LayerSource):
 
     def __init__(self, spec: LayerParameter, phase: int, seed: int | None, place: Place) -> None:
         super().__init__(spec, phase, seed, place)
-        layer = Layer(spec, phase)
+        layer = DummyData(spec, phase)
         self._shapes = dict(zip(spec.top, layer.shape(), strict=True))
         fillers = layer.each("data_filler", optional=True) or [FillerParameter()] * layer.num_tops
         self._fillers: list[FillerParameter] = fillers

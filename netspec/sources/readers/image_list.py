@@ -28,7 +28,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 @register("ImageData")
-class ImageData(SampleSource):
+class ImageListReader(SampleSource):
     """Feeds ``batch_size`` images a batch, in blue, green, red or grey, and their labels.
 
     The file ``source`` has a line ``path label`` for each; ``root_folder`` is put before every

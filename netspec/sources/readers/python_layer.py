@@ -66,7 +66,7 @@ def open_python(spec: LayerParameter, phase: int, seed: int | None, place: Place
         _LOG.warning("%s; netspec's own %s is used instead", error.message, user.name)
         return built_in(spec, phase, seed, place)
     try:
-        return PythonData(user, spec, phase, seed, place)
+        return PythonReader(user, spec, phase, seed, place)
     except SourceError as error:
         if built_in is not None:
             error.message += f"; without {file}, netspec's own {user.name} would be used"
@@ -78,7 +78,7 @@ def _refuse(user: User) -> NoReturn:
     fail(f"{user.missing}; built in are {', '.join(known)}{nearest(user.name, known)}", SourceError)
 
 
-class PythonData(LayerSource):
+class PythonReader(LayerSource):
     """Feeds what a user's object writes into its tops: ``reshape``, then ``forward``, each time.
 
     The random numbers of ``random`` and ``numpy.random`` that it draws are its own: they start

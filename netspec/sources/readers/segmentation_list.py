@@ -54,7 +54,7 @@ class Scene(NamedTuple):
 
 
 @register("SegmentationData")
-class SegmentationData(ParallelSource):
+class SegmentationListReader(ParallelSource):
     """Feeds images less a mean (N, 3, H, W), in blue, green, red, and their labels (N, 1, H, W).
 
     The files are those that ``source`` lists, two paths on a line with a tab between them (or a

@@ -40,7 +40,7 @@ class Cut(NamedTuple):
 
 
 @register("WindowData")
-class WindowData(ParallelSource):
+class WindowReader(ParallelSource):
     """Feeds windows (N, 3, S, S) in blue, green and red, S the ``crop_size``, and classes (N).
 
     Of a batch, the share ``fg_fraction`` are objects and stand last; all are drawn at random.

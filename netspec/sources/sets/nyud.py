@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from netspec.errors import SourceError, fail
 from netspec.sources.base import register
 from netspec.sources.images.decode import preprocess, read_grey, read_image
-from netspec.sources.sets.base import Part, SegmentationSource, Setting
+from netspec.sources.sets.base import Part, SegmentationSource
 from netspec.sources.sets.class_names import NYUD
 from netspec.sources.sets.matlab import counted_from_one, read_matrix
+from netspec.sources.sets.settings import Setting
 
 # Means of the published layer, in single precision as there: of blue, green and red; of
 # disparity, height and angle; of the logarithm of depth.

@@ -22,16 +22,11 @@ from netspec.sources.base import REGISTRY, Source
 from netspec.sources.checks import check_labels
 from netspec.sources.images.decode import MEAN
 from netspec.sources.progress import Watch, unwatched
-from netspec.sources.sets.base import (
-    SBDDSegData,
-    SegmentationSource,
-    VOCSegData,
-    read_names,
-    read_sbd_labels,
-)
+from netspec.sources.sets.base import SegmentationSource, read_names
 from netspec.sources.sets.matlab import VOID
 from netspec.sources.sets.nyud import KINDS, NYUDSegData
 from netspec.sources.sets.pascal_context import PASCALContextSegData
+from netspec.sources.sets.pascal_voc import SBDDSegData, VOCSegData, read_sbd_labels
 from netspec.sources.sets.siftflow import SCENES, SIFTFlowSegData
 
 Settings = Mapping[str, Any]
