@@ -17,7 +17,7 @@ from netspec.caffe.layer import LayerView
 from netspec.caffe.passes import Nodes
 from netspec.caffe.runtime import next_seed
 from netspec.errors import GraphError, SourceError, blame, nearest, require
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.frontend.graph import AUTOMATIC, Node
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import read_net
@@ -215,7 +215,7 @@ class Net(Core):
 
     def save_hdf5(self, filename: str) -> None:
         """Write HDF5, whatever the path ends in."""
-        with whole(filename) as part:
+        with atomic_write(filename) as part:
             put_weights(part, self._shapes, self.sync(), None, hdf5=True)
 
     def _names(self, choose: Callable[[Node], Sequence[int]]) -> OrderedDict[str, list[str]]:

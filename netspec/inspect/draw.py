@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from netspec.errors import NetSpecError, fail, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import KnownShapes
 from netspec.inspect import canvas
@@ -58,7 +58,7 @@ def draw(net: Graph | KnownShapes, out: str | Path, title: str = "") -> None:
             NetSpecError,
         )
     try:
-        with whole(out) as part:
+        with atomic_write(out) as part:
             part.write_bytes(write(net, title))
     except OSError as error:
         raise NetSpecError(unreadable(out, error)) from None

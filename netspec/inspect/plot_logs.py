@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import NetSpecError, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.inspect.read_logs import Curve, Curves, read, same
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def plot(logs: Sequence[str | Path], out: str | Path) -> None:
     )
     picture = render(dict(zip(_labels(logs), map(read, logs), strict=True)), kind)
     try:
-        with whole(out) as part:
+        with atomic_write(out) as part:
             part.write_bytes(picture)
     except OSError as error:
         raise NetSpecError(unreadable(out, error)) from None

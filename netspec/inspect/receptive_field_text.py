@@ -8,7 +8,7 @@ from fractions import Fraction
 from netspec.frontend.shapes import KnownShapes
 from netspec.geometry.min_padding import Alignment, alignment
 from netspec.geometry.receptive_field import ReceptiveField, receptive_field, receptive_fields
-from netspec.inspect.tabular import columns
+from netspec.inspect.summary_text import columns
 
 HEADER = ("blob", "stride", "field", "offset")
 

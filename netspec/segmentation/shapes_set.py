@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.errors import SourceError, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.formats.palette import save, save_indexed
 
 Field = NDArray[np.float64]
@@ -148,7 +148,7 @@ def _claim(folder: Path) -> None:
 
 def _write(path: Path, lines: Iterable[str]) -> None:
     try:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     except OSError as error:
         raise SourceError(unreadable(path, error)) from None

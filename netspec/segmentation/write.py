@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from netspec.errors import LayerError, NetSpecError, SourceError, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.formats.palette import overlay, save, save_indexed
 from netspec.runtime.module import Net
 from netspec.segmentation.predict import MEAN, Plan, Segmenter
@@ -218,7 +218,7 @@ def _store_probabilities(
     labels = np.empty(size, np.int32)
     stored: NDArray[np.float16] | None = None
     try:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             for piece in segmenter.pieces(image):
                 scores = np.asarray(piece.scores)[:, *piece.inside]
                 if stored is None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.errors import SourceError, counted, fail, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import BlobProto, DataParameter
 from netspec.sources.base import locate
@@ -211,7 +211,7 @@ def write_mean(path: Path, mean: NDArray[np.float32]) -> None:
     blob = BlobProto(num=1, channels=channels, height=height, width=width)
     blob.data.extend(mean.ravel().tolist())
     try:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(blob.SerializeToString())
     except OSError as error:
         fail(unreadable(path, error), SourceError)

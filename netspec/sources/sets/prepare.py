@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import Place, SourceError, counted, fail, nearest, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.formats.palette import save_indexed
 from netspec.layers.base import Labels
 from netspec.proto.layers_pb2 import TEST, LayerParameter, PythonParameter
@@ -161,7 +161,7 @@ def _write_list(path: Path, names: Sequence[str], how: str) -> Iterator[str]:
     if path.exists() or not names:
         return
     try:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     except OSError as error:
         fail(unreadable(path, error), SourceError)
