@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 
 from PIL import Image, ImageDraw, ImageFont
 
-from netspec.inspect.layout import Point, Size
+from netspec.inspect.placement import Point, Size
 
 SCALE = 2
 MOST_PIXELS = 24_000_000

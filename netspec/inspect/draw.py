@@ -12,8 +12,9 @@ from netspec.frontend.shapes import KnownShapes
 from netspec.inspect import canvas
 from netspec.inspect.canvas import Box, Line, Scene, Text, text_width
 from netspec.inspect.columns import fold
-from netspec.inspect.layout import Point, Size, Wire, arrange
+from netspec.inspect.layout import arrange
 from netspec.inspect.net_diagram import Diagram, Entry, Kind, blob_text, diagram, printable
+from netspec.inspect.placement import Point, Size, Wire
 from netspec.proto.layers_pb2 import TRAIN
 
 # Fill and edge of the boxes.
