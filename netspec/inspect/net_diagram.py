@@ -190,13 +190,13 @@ def _kind(nodes: Sequence[Node]) -> Kind:
         return Kind.UNKNOWN
     if host.is_source:
         return Kind.SOURCE
-    if host.family == "loss" or any(host.loss_weights()):
+    if host.drawn_as == "loss" or any(host.loss_weights()):
         return Kind.LOSS
     if any(node.layer.learns for node in nodes):
         return Kind.LEARNED
     if len(set(nodes[0].bottoms)) > 1:
         return Kind.JOIN
-    return Kind.POOLING if host.family in ("pooling", "vision") else Kind.OTHER
+    return Kind.POOLING if host.drawn_as == "pooling" else Kind.OTHER
 
 
 def _frozen(nodes: Sequence[Node], rows: Sequence[Row]) -> bool:

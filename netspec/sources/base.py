@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,10 +39,11 @@ class Source(ABC):
     """A stream of batches for one data layer.
 
     current: the file behind the batch last handed out, for messages; empty before the first.
-    sample: what its one sample is called in the set; empty if it has several, or no name. files:
-    the file behind each of its samples; empty where they are not known.
-    read_ahead: how many batches a thread may read before they are asked for; None: as
-    many as the feed says. user: the object behind it, where somebody wrote its class in Python.
+    sample: the name of the batch's only sample; empty if it has several, or no name. files: the
+    file behind each of its samples; empty where they are not known. about: what is known of the
+    set. read_ahead: how many batches threads may read in advance; None: the feed decides. user: an
+    object of a class that a user wrote, which makes the batches. parallel: whether `job` only
+    steps, so that threads may make several batches at once and one that fails can be skipped.
     """
 
     current: str = ""
@@ -51,6 +52,7 @@ class Source(ABC):
     about: About = About()
     read_ahead: int | None = None
     user: Any = None
+    parallel: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -141,6 +143,8 @@ class ParallelSource(LayerSource):
 
     A batch that cannot be made is stepped over all the same.
     """
+
+    parallel = True
 
     @abstractmethod
     def job(self) -> Job:

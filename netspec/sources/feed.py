@@ -14,7 +14,6 @@ from netspec.sources.base import (
     About,
     Batch,
     LayerSource,
-    ParallelSource,
     Source,
     open_source,
     require_keys,
@@ -65,7 +64,7 @@ class Feed:
                 source = open_source(
                     node.layer.spec, node.layer.phase, seed, node.place, read=not skip_corrupt
                 )
-                if skip_corrupt and isinstance(source, ParallelSource):
+                if skip_corrupt and source.parallel:
                     source = self._skipping[node.name] = Skipping(source)
                 source = share(source)
                 default = max(2, min(_MOST_AHEAD, cores())) if depth is None else depth

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from netspec.errors import SourceError, require
 from netspec.layers.base import Shape
-from netspec.sources.base import Batch, Job, ParallelSource, Source
+from netspec.sources.base import Batch, Job, Source
 
 
 class _Read(NamedTuple):
@@ -108,7 +108,7 @@ class Prefetch(Source):
         self._depth = depth
         # More than there are places would only wait.
         most = min(depth, workers or cores())
-        self._workers = most if isinstance(source, ParallelSource) else 1
+        self._workers = most if source.parallel else 1
         self._start()
 
     def _start(self) -> None:

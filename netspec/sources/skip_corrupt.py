@@ -8,7 +8,7 @@ from typing import Any
 
 from netspec.errors import SourceError, require
 from netspec.layers.base import Shape
-from netspec.sources.base import Batch, Job, ParallelSource, Source
+from netspec.sources.base import Batch, Job, LayerSource, ParallelSource, Source
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ class Skipping(ParallelSource):
     good ones are left out with the bad one. skipped: message -> how often it was the reason.
     """
 
-    def __init__(self, source: ParallelSource) -> None:
+    def __init__(self, source: LayerSource) -> None:
         super().__init__(source.spec, source.phase, source.seed, source.place)
         self._source = source
         self.current, self.sample, self.about = source.current, source.sample, source.about
