@@ -78,7 +78,7 @@ def png(net: Graph | KnownShapes, title: str = "") -> bytes:
 def scene(net: Graph | KnownShapes, title: str = "") -> Scene:
     """A net as boxes, lines and texts."""
     shown = diagram(net)
-    cards = [_Card(stack) for stack in shown.stacks]
+    cards = [_StackTable(stack) for stack in shown.stacks]
     sizes = [card.size for card in cards]
     layout = fold(arrange(sizes, _wires(shown, cards)), sizes)
     header = _header(shown, title or _name(shown.graph))
@@ -97,7 +97,7 @@ def scene(net: Graph | KnownShapes, title: str = "") -> Scene:
     return Scene(size, tuple(lines), tuple(boxes), tuple(texts))
 
 
-class _Card:
+class _StackTable:
     """A stack of entries laid out as a table: name, settings, shape, arrays."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
@@ -173,7 +173,7 @@ def _height(entry: Entry) -> float:
     return _ROW + (_STRIP if entry.labels else 0)
 
 
-def _wires(shown: Diagram, cards: Sequence[_Card]) -> list[Wire]:
+def _wires(shown: Diagram, cards: Sequence[_StackTable]) -> list[Wire]:
     makers = {
         value: (i, exit) for i, card in enumerate(cards) for value, exit in card.exits().items()
     }

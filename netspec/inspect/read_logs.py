@@ -90,7 +90,7 @@ def read(path: str | Path) -> Curves:
 
     Raises NetSpecError for a file that cannot be read or tells of no training.
     """
-    reader = _Reader()
+    reader = _LogReader()
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -107,7 +107,7 @@ def read(path: str | Path) -> Curves:
     return reader.curves
 
 
-class _Reader:
+class _LogReader:
     """Takes the lines of a log, one after the other."""
 
     def __init__(self) -> None:

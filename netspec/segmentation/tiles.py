@@ -25,7 +25,7 @@ RANK = 2
 FLOAT_BYTES = 4
 
 
-class Tile(NamedTuple):
+class TileSpan(NamedTuple):
     """Along one axis: the pixels ``start`` to ``stop`` are run, scores ``low`` to ``high`` kept."""
 
     start: int
@@ -118,7 +118,7 @@ class Tiling:
                 why = f'hang on "{name}", which does not grow with the image'
                 _refuse(self.graph, self.scores, why)
 
-    def cover(self, shapes: Shapes, axis: int, length: int) -> list[Tile]:
+    def cover(self, shapes: Shapes, axis: int, length: int) -> list[TileSpan]:
         """Tiles of the size that ``shapes`` are for, over ``length`` pixels of an image.
 
         They keep each score once, in order. Raises SourceError if they are too small for that.
@@ -129,7 +129,7 @@ class Tiling:
         def sound(first: bool, last: bool) -> Sound:
             return self.sound(shapes, axis, first, last)
 
-        tiles: list[Tile] = []
+        tiles: list[TileSpan] = []
         start, done = 0, 0
         while done < length:
             low, high = sound(start == 0, start + size == length)
@@ -142,7 +142,7 @@ class Tiling:
                 f"{lost + 2 * period} or more",
                 SourceError,
             )
-            tiles.append(Tile(start, start + size, done, end))
+            tiles.append(TileSpan(start, start + size, done, end))
             done = end
             inner = sound(False, False).low or 0
             start = min(length - size, (done - inner) // period * period)

@@ -20,7 +20,7 @@ from netspec.errors import LayerError, NetSpecError, SourceError, require, unrea
 from netspec.formats.atomic import atomic_write
 from netspec.formats.palette import overlay, save, save_indexed
 from netspec.runtime.module import Net
-from netspec.segmentation.predict import MEAN, Plan, Segmenter
+from netspec.segmentation.predict import MEAN, Segmenter, TilePlan
 from netspec.sources.base import locate
 from netspec.sources.images.decode import read_photo
 from netspec.sources.sets.base import read_names
@@ -162,7 +162,7 @@ def segment_each(
     return _segment(segmenter, pictures, Path(out_dir), wanted, failed, say)
 
 
-def plan_of_first(segmenter: Segmenter, pictures: Iterable[Picture]) -> Plan | None:
+def plan_of_first(segmenter: Segmenter, pictures: Iterable[Picture]) -> TilePlan | None:
     """What is run for the first picture that can be; None if none can."""
     for picture in pictures:
         with suppress(SourceError, LayerError):

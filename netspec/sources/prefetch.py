@@ -15,7 +15,7 @@ from netspec.layers.base import Shape
 from netspec.sources.base import Batch, Job, Source
 
 
-class _Read(NamedTuple):
+class _BegunBatch(NamedTuple):
     """A batch, made or in the making, with what its source said when it was begun."""
 
     batch: Future[Batch]
@@ -25,7 +25,7 @@ class _Read(NamedTuple):
     files: tuple[str, ...]
 
 
-class _Reader:
+class _ReadAhead:
     """Threads that read a source, at most ``depth`` batches ahead of who takes them.
 
     They begin the batches in turn and make them side by side. What cannot be made has its error in
@@ -36,7 +36,7 @@ class _Reader:
         self._source = source
         self._slots = threading.Semaphore(depth)
         self._turn = threading.Lock()
-        self._queue: SimpleQueue[_Read] = SimpleQueue()
+        self._queue: SimpleQueue[_BegunBatch] = SimpleQueue()
         self._stopped = False
         self._threads = [
             threading.Thread(target=self._run, name="prefetch", daemon=True) for _ in range(workers)
@@ -44,7 +44,7 @@ class _Reader:
         for thread in self._threads:
             thread.start()
 
-    def take(self) -> _Read:
+    def take(self) -> _BegunBatch:
         """The oldest batch begun, waited for; its place is free again."""
         read = self._queue.get()
         self._slots.release()
@@ -85,7 +85,7 @@ class _Reader:
             finally:
                 source = self._source
                 self._queue.put(
-                    _Read(batch, source.state(), source.current, source.sample, source.files)
+                    _BegunBatch(batch, source.state(), source.current, source.sample, source.files)
                 )
 
 
@@ -115,14 +115,14 @@ class Prefetch(Source):
         self.current, self.sample = self._source.current, self._source.sample
         self.files = self._source.files
         self._state = self._source.state()
-        self._head: _Read | None = None
+        self._head: _BegunBatch | None = None
         self._closed = False
-        self._reader: _Reader | None = None
+        self._reader: _ReadAhead | None = None
         if self.user is None:
             self._read()
 
-    def _read(self) -> _Reader:
-        self._reader = _Reader(self._source, self._depth, self._workers)
+    def _read(self) -> _ReadAhead:
+        self._reader = _ReadAhead(self._source, self._depth, self._workers)
         # Who drops a net without closing it leaves no threads behind.
         self._dropped = weakref.finalize(self, self._reader.leave)
         return self._reader
@@ -166,7 +166,7 @@ class Prefetch(Source):
         self._closed = True
         self._source.close()
 
-    def _peek(self) -> _Read:
+    def _peek(self) -> _BegunBatch:
         if self._head is None:
             if self._closed:
                 raise RuntimeError("the source is closed")

@@ -17,7 +17,7 @@ from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Batch, Source, open_source
 
 
-class Piece(NamedTuple):
+class ShownTop(NamedTuple):
     """One top of one sample.
 
     values: as the net gets it, (C, H, W) for an image. pixels: an image's, with the mean added
@@ -32,14 +32,14 @@ class Piece(NamedTuple):
     ignore: int | None
 
 
-class Sample(NamedTuple):
+class ShownSample(NamedTuple):
     """What one data layer feeds for one sample. name: the file behind it, as far as is known."""
 
     name: str
-    pieces: list[Piece]
+    tops: list[ShownTop]
 
 
-def samples(known: KnownShapes, count: int, seed: int) -> Iterator[tuple[Sample, ...]]:
+def samples(known: KnownShapes, count: int, seed: int) -> Iterator[tuple[ShownSample, ...]]:
     """The first samples that a net gets, each from all its data layers; raises SourceError.
 
     seed: the solver's.
@@ -72,7 +72,9 @@ def _labels(known: KnownShapes) -> dict[str, int | None]:
     return found
 
 
-def _read(node: Node, seed: int, labels: Mapping[str, int | None]) -> Generator[Sample, None, None]:
+def _read(
+    node: Node, seed: int, labels: Mapping[str, int | None]
+) -> Generator[ShownSample, None, None]:
     """The samples of a data layer, without end."""
     with ExitStack() as opened:
         phase, place = node.layer.phase, node.place
@@ -85,8 +87,8 @@ def _read(node: Node, seed: int, labels: Mapping[str, int | None]) -> Generator[
             plain = source.pixels(state, batch) if batch else {}
             rows = _rows(batch)
             for i in range(rows):
-                pieces = [
-                    Piece(
+                tops = [
+                    ShownTop(
                         top,
                         _row(array, i, rows),
                         _row(plain[top], i, rows) if top in plain else None,
@@ -95,7 +97,7 @@ def _read(node: Node, seed: int, labels: Mapping[str, int | None]) -> Generator[
                     )
                     for top, array in batch.items()
                 ]
-                yield Sample(names.next() or source.current, pieces)
+                yield ShownSample(names.next() or source.current, tops)
 
 
 def _rows(batch: Batch) -> int:

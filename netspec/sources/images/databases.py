@@ -23,11 +23,11 @@ import lmdb
 from netspec.errors import SourceError, fail, require, unreadable
 from netspec.proto.layers_pb2 import DataParameter
 
-Record = tuple[bytes, bytes]
+KeyValue = tuple[bytes, bytes]
 # A key, and what reads its value, in any thread.
-Found = tuple[bytes, Callable[[], bytes]]
+UnreadValue = tuple[bytes, Callable[[], bytes]]
 # Puts some records into a database at once.
-Put = Callable[[Iterable[Record]], None]
+Put = Callable[[Iterable[KeyValue]], None]
 
 
 class Database(ABC):
@@ -43,10 +43,10 @@ class Database(ABC):
         self.path = path
 
     @abstractmethod
-    def records(self, start: bytes = b"") -> Generator[Record, None, None]:
+    def records(self, start: bytes = b"") -> Generator[KeyValue, None, None]:
         """(key, value) of each record in the order of keys, from ``start`` on; SourceError."""
 
-    def unread(self, start: bytes = b"") -> Generator[Found, None, None]:
+    def unread(self, start: bytes = b"") -> Generator[UnreadValue, None, None]:
         """As `records`, but values are read when they are asked for, if that is as fast."""
         for key, value in self.records(start):
             yield key, partial(bytes, value)
@@ -115,7 +115,7 @@ class LMDB(Database):
                 SourceError,
             )
 
-    def records(self, start: bytes = b"") -> Generator[Record, None, None]:
+    def records(self, start: bytes = b"") -> Generator[KeyValue, None, None]:
         with (
             self._blamed(lmdb.Error),
             self._environment.begin() as transaction,
@@ -124,7 +124,7 @@ class LMDB(Database):
             if cursor.set_range(start):
                 yield from cursor
 
-    def unread(self, start: bytes = b"") -> Generator[Found, None, None]:
+    def unread(self, start: bytes = b"") -> Generator[UnreadValue, None, None]:
         with (
             self._blamed(lmdb.Error),
             self._environment.begin() as transaction,
@@ -156,7 +156,7 @@ class LMDB(Database):
         # Room to grow, not to fill: the file is as long as what is in it.
         with lmdb.open(str(folder), map_size=1 << 40) as environment:
 
-            def put(records: Iterable[Record]) -> None:
+            def put(records: Iterable[KeyValue]) -> None:
                 with environment.begin(write=True) as transaction:
                     for key, value in records:
                         transaction.put(key, value)
@@ -186,7 +186,7 @@ class LevelDB(Database):
         with self._blamed(self._library.Error):
             self._database = self._library.DB(str(links), create_if_missing=False)
 
-    def records(self, start: bytes = b"") -> Generator[Record, None, None]:
+    def records(self, start: bytes = b"") -> Generator[KeyValue, None, None]:
         # Plyvel's other iterator ends at a damaged block as if it were the last.
         with (
             self._blamed(self._library.Error),
@@ -212,7 +212,7 @@ class LevelDB(Database):
         try:
             with closing(library.DB(str(folder), create_if_missing=True)) as database:
 
-                def put(records: Iterable[Record]) -> None:
+                def put(records: Iterable[KeyValue]) -> None:
                     with database.write_batch(sync=True) as batch:
                         for key, value in records:
                             batch.put(key, value)
@@ -254,7 +254,7 @@ def open_database(path: Path, backend: int) -> Database:
     return named(path)
 
 
-def write_database(path: Path, backend: int, records: Iterable[Record]) -> int:
+def write_database(path: Path, backend: int, records: Iterable[KeyValue]) -> int:
     """Write a new database, which appears whole or not at all; returns the number of records.
 
     path: its folder, which must not exist. Raises SourceError.
@@ -288,7 +288,7 @@ def new_database(path: Path, backend: int) -> Iterator[Put]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _batches(records: Iterable[Record], size: int = 1000) -> Iterator[list[Record]]:
+def _batches(records: Iterable[KeyValue], size: int = 1000) -> Iterator[list[KeyValue]]:
     """Records in lists of ``size``, as many as one transaction writes."""
     left = iter(records)
     while some := list(islice(left, size)):

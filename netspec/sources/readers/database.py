@@ -12,13 +12,13 @@ from typing import Any
 from netspec.errors import Place, SourceError, fail, require
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Job, register
-from netspec.sources.images.batches import MOVED, SampleSource, Unread, refuse_moved
-from netspec.sources.images.databases import Found, open_database
+from netspec.sources.images.batches import MOVED, ImageSource, UnreadImage, refuse_moved
+from netspec.sources.images.databases import UnreadValue, open_database
 from netspec.sources.images.datum import read_datum
 
 
 @register("Data")
-class DatabaseReader(SampleSource):
+class DatabaseReader(ImageSource):
     """Feeds ``batch_size`` records a batch, in the order of their keys, again and again.
 
     Records hold bytes, floats or image files; ``force_color`` and ``force_gray`` concern the last
@@ -70,12 +70,12 @@ class DatabaseReader(SampleSource):
         self._records.close()
         self._database.close()
 
-    def _take(self, position: int) -> Unread:
+    def _take(self, position: int) -> UnreadImage:
         key, value = next(self._records, None) or self._rewind()
         self._read, name = key, self._name(key)
-        return Unread(name, lambda: read_datum(value(), self._transform.color, name))
+        return UnreadImage(name, lambda: read_datum(value(), self._transform.color, name))
 
-    def _rewind(self) -> Found:
+    def _rewind(self) -> UnreadValue:
         """The first record."""
         self._records = self._database.unread()
         first = next(self._records, None)

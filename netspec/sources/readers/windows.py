@@ -24,7 +24,7 @@ from netspec.sources.images.decode import read_channels
 from netspec.sources.images.resize import resize
 from netspec.sources.images.transform import read_mean
 from netspec.sources.images.untransform import add_mean
-from netspec.sources.readers.window_file import CHANNELS, Window, read_windows
+from netspec.sources.readers.window_file import CHANNELS, WindowBox, read_windows
 from netspec.sources.sampling import generator, settle_seed
 
 MODES = ("warp", "square")
@@ -145,7 +145,7 @@ class WindowReader(ParallelSource):
                     i += 1
         return dict(zip(self.spec.top, (images, labels), strict=True))
 
-    def _show(self, window: Window, flips: bool, out: NDArray[np.float32]) -> None:
+    def _show(self, window: WindowBox, flips: bool, out: NDArray[np.float32]) -> None:
         """Put a window into its square, which is zero."""
         path = self._paths[window.image]
         file = BytesIO(self._cache[path]) if path in self._cache else path
@@ -164,7 +164,7 @@ class WindowReader(ParallelSource):
 
 
 def place(
-    window: Window, size: tuple[int, int], crop: int, pad: int, square: bool, flips: bool
+    window: WindowBox, size: tuple[int, int], crop: int, pad: int, square: bool, flips: bool
 ) -> Cut | None:
     """Where a window with its context is cut out of an image, and where that goes.
 

@@ -34,7 +34,7 @@ Settings = Mapping[str, Any]
 UNLABELLED = ("highway_bost181", "street_urb506")
 
 
-class Report(NamedTuple):
+class Readiness(NamedTuple):
     """What to tell, a line each, and whether a net can be trained or scored on what is there."""
 
     lines: list[str]
@@ -71,7 +71,7 @@ def prepare(
     convert: bool = False,
     sbd: str | Path = "data/sbdd/dataset",
     watch: Watch = unwatched,
-) -> Report:
+) -> Readiness:
     """Look at a set, ``voc``, ``sbd``, ``nyud``, ``siftflow`` or ``context``, in its folder.
 
     folder: by default where the published nets look for it. convert: write SBD's labels as PNGs
@@ -89,7 +89,7 @@ def prepare(
     root = Path(data_set.default if folder is None else folder)
     lines = [f"{data_set.title} in {root}"]
     if not root.is_dir():
-        return Report([*lines, f"  not there: {data_set.source.origin}"], False)
+        return Readiness([*lines, f"  not there: {data_set.source.origin}"], False)
     lines += data_set.derive(root, Path(sbd))
     checked = [_check(data_set, root, split) for split in data_set.splits]
     lines += [
@@ -100,7 +100,7 @@ def prepare(
         lines.append(f"  how to come by it: {data_set.source.origin}")
     elif convert:
         lines += _convert(root, watch)
-    return Report(lines, ready)
+    return Readiness(lines, ready)
 
 
 def _check(data_set: DataSet, root: Path, split: str) -> tuple[str, bool | None]:
