@@ -7,15 +7,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import SourceError, counted, fail
-
-if TYPE_CHECKING:
-    from netspec.layers.base import Labels
+from netspec.layers.base import Labels
 
 # A number -> the file of that number, if it is not there.
 Lacks = Callable[[int], str | os.PathLike[str] | None]
