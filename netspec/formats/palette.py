@@ -1,4 +1,4 @@
-"""Label images in PASCAL VOC's colours."""
+"""Write label images as palette PNGs in PASCAL VOC's colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture made of boxes, lines and texts, and its two backends: SVG and PNG.
+"""Draw boxes, lines and texts as SVG or PNG.
 
 Texts are measured with the font that comes with Pillow, so no font of the system is needed. SVG
 viewers set them in a font of their own, which they stretch to the width measured here.

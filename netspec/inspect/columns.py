@@ -1,6 +1,6 @@
-"""A tall drawing folded into columns, as a newspaper is, where few lines pass from one to the next.
+"""Fold a tall drawing into columns, as in a newspaper, where few lines pass from one to the next.
 
-A line that goes on in the next column turns up through the gutter between them; lines keep their
+A line that continues in the next column runs up through the gutter between them; lines keep their
 order and do not cross there.
 """
 

@@ -1,4 +1,4 @@
-"""A contact sheet: pictures of samples, side by side, with what there is to say about each."""
+"""Draw a contact sheet: thumbnails of samples, with lines of text about each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FONT, _LINE, _HEADING = 13, 18, 17
 _MARGIN, _GAP, _SWATCH = 16, 8, 14
 # A card is never so narrow that there is no room for a name.
 _LEAST_CARD, _MOST_WIDTH = 200, 1600
-# What a JPEG holds, and what memory should.
+# The limits of a JPEG, and of reasonable memory.
 _MOST_HEIGHT, _MOST_PIXELS = 65_000, 150_000_000
 # The longer side of a picture: larger ones are reduced, smaller ones enlarged by whole numbers.
 _LARGEST, _SMALLEST = 320, 256
@@ -74,7 +74,7 @@ def thumbnail(
     classes: bool = False,
     ignore: int | None = None,
 ) -> Thumbnail | None:
-    """What a net gets for one sample as a picture; None if it is none.
+    """One top of one sample as a picture; None if it is none.
 
     values: (C, H, W), of blue, green, red or grey, or class indices (1, H, W) or (H, W). pixels:
     the image before its mean was subtracted, where one is known. classes: whether they are class
@@ -94,7 +94,7 @@ def thumbnail(
 
 
 def words(top: str, values: NDArray[np.float32]) -> str:
-    """What a net gets for one sample in words: the numbers, or their range if they are many."""
+    """One top of one sample in words: the numbers, or their range if they are many."""
     if values.size <= _FEW:
         return f"{top} {' '.join(f'{value:g}' for value in values.ravel())}"
     return f"{top} {text(values.shape)}: {values.min():.4g} to {values.max():.4g}"
@@ -164,7 +164,7 @@ def write(path: str | Path, heading: str, cards: Iterable[Card]) -> None:
 
 
 def sheet(heading: str, cards: Sequence[Card]) -> Image.Image:
-    """Cards in rows as wide as the widest card allows, and below them what colours mean."""
+    """Cards in rows as wide as the widest card allows, and a legend of colours below them."""
     require(cards, "no samples to show", NetSpecError)
     wide = max(map(_card_width, cards))
     columns = max(1, min(len(cards), (_MOST_WIDTH - _MARGIN) // (wide + _MARGIN)))

@@ -1,4 +1,4 @@
-"""A net as a picture: a box a layer, chains of layers stacked, lines from producers to readers."""
+"""Draw a net: a box for each layer, chains of layers stacked, lines from producers to readers."""
 
 from __future__ import annotations
 

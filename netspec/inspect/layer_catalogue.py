@@ -1,4 +1,4 @@
-"""Every layer type that netspec knows, as a table: what the registry says of them."""
+"""A table of all layer types in the registry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from netspec.layers import FAMILIES, REGISTRY, Layer
 
 
 class CatalogueRow(NamedTuple):
-    """What stands in a row: how many bottoms and tops, the learned blobs, what is computed."""
+    """One layer type: how many bottoms and tops, the learned blobs, what is computed."""
 
     type: str
     family: str

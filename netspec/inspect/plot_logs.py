@@ -1,4 +1,4 @@
-"""Training logs as a picture: loss, learning rate and tests over iterations."""
+"""Plot training logs: loss, learning rate and tests over iterations."""
 
 from __future__ import annotations
 

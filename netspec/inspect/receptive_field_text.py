@@ -1,4 +1,4 @@
-"""What the pixels of each blob see of the input, and how little padding aligns them: as text."""
+"""Receptive fields of blobs, and the least padding that aligns a net, as text."""
 
 from __future__ import annotations
 

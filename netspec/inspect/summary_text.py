@@ -1,4 +1,4 @@
-"""A net's summary as text: a table to read, or CSV and JSON for other programs."""
+"""Format a net's summary: a table to read, or CSV and JSON for other programs."""
 
 from __future__ import annotations
 

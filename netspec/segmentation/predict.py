@@ -1,4 +1,4 @@
-"""Images to the classes of their pixels, with any net that scores them."""
+"""Predict the class of each pixel of an image, with any net that scores pixels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from netspec.sources.images.decode import preprocess as preprocess
 MEMORY = 4 << 30
 """How many bytes one run may take, by an estimate, before an image is cut into tiles."""
 
-# So large an image is enough to see what a net makes of any.
+# An image of this size shows what a net makes of any.
 _PROBE = 1024
 
 
@@ -48,7 +48,7 @@ class Segmenter:
     loss or Accuracy layer compares with labels, or else the net's only output of the image's size.
     tile: the most (height, width) that is run at once; by default as much as ``memory`` bytes hold
     by `live_bytes`. Whatever it is, the scores are the same: see `netspec.segmentation.tiles`.
-    frames: of the net, for images that are run whole, where they are not to be new ones.
+    buckets: the net's size buckets for images that are run whole; by default new ones.
 
     The net must be in phase TEST, fed by one image blob of an Input or a data layer.
     """
@@ -146,7 +146,7 @@ class Segmenter:
         try:
             tiles = self._tiling(name, scores)
         except GraphError:
-            # What tiles cannot do may yet be possible: the bound is an estimate.
+            # The whole image may be possible where tiles are not: the bound is an estimate.
             return size
         least = max(tiles.least(size, probe))
         side = largest(fits, least, max(size))
@@ -167,7 +167,7 @@ class Segmenter:
 
 
 class TilePlan(NamedTuple):
-    """What is run for an image: the tiles, each row with each column, and what they are fed.
+    """The tiles to run for an image, each row with each column, and the shapes that they are fed.
 
     image, scores: blobs. feeds: every fed blob's shape for one tile.
     """
@@ -185,7 +185,7 @@ class TilePlan(NamedTuple):
 
     @property
     def told(self) -> str:
-        """In how many tiles it is run, and of which size."""
+        """The number and the size of the tiles, in words."""
         height, width = self.feeds[self.image][2:]
         down, across = len(self.rows), len(self.columns)
         return f"run in {down * across} tiles ({down}x{across}) of {height}x{width} pixels"

@@ -1,4 +1,4 @@
-"""Image files to label images and whatever else one wants to see of a net's scores."""
+"""Segment image files and write label images, overlays and probabilities."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from netspec.sources.sets.base import read_names
 LISTS = (".txt", ".lst")
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-# What is done about a picture that cannot be segmented.
+# Called with the error where a picture cannot be segmented.
 Failed = Callable[[NetSpecError], None]
 
 
@@ -36,16 +36,16 @@ Say = Callable[[str], None]
 
 
 def say_nothing(line: str) -> None:
-    """Keep it to oneself."""
+    """Say nothing."""
 
 
 def fail_with(error: NetSpecError) -> None:
-    """Raise it."""
+    """Raise the error."""
     raise error
 
 
 class Picture(NamedTuple):
-    """An image file, and how its outputs are called: a path without suffix, below their folder."""
+    """An image file, and the name of its outputs: a path without suffix, below their folder."""
 
     path: Path
     name: Path

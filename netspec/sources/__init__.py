@@ -1,4 +1,4 @@
-"""What feeds a net from the host, a batch at a time.
+"""Sources: read data on the host and feed it to a net, a batch at a time.
 
 Imports `frontend` and what is below it; never `runtime`, `solving`, `segmentation` or `cli`.
 """

@@ -1,4 +1,4 @@
-"""Lists of images to databases, and either to their mean.
+"""Convert lists of images to databases, and compute the mean image of either.
 
 Caffe: ``convert_imageset.cpp``, ``compute_image_mean.cpp``.
 """

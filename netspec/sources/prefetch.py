@@ -1,4 +1,4 @@
-"""Reading ahead: threads fill a short queue while the net computes."""
+"""Prefetching: threads read batches ahead into a short queue while the net computes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from netspec.sources.base import Batch, Job, Source
 
 
 class _BegunBatch(NamedTuple):
-    """A batch, made or in the making, with what its source said when it was begun."""
+    """A batch, made or being made, with the state of its source when it was begun."""
 
     batch: Future[Batch]
     state: dict[str, Any]
@@ -26,10 +26,10 @@ class _BegunBatch(NamedTuple):
 
 
 class _ReadAhead:
-    """Threads that read a source, at most ``depth`` batches ahead of who takes them.
+    """Threads that read a source at most ``depth`` batches ahead of the consumer.
 
-    They begin the batches in turn and make them side by side. What cannot be made has its error in
-    its place, and no batch is begun after it was found.
+    They begin the batches in turn and make them in parallel. An error takes the place of its batch,
+    and no batch is begun after it.
     """
 
     def __init__(self, source: Source, depth: int, workers: int) -> None:
@@ -45,18 +45,18 @@ class _ReadAhead:
             thread.start()
 
     def take(self) -> _BegunBatch:
-        """The oldest batch begun, waited for; its place is free again."""
+        """Wait for the oldest batch begun, and free its slot."""
         read = self._queue.get()
         self._slots.release()
         return read
 
     def leave(self) -> None:
-        """Let the threads end, once the batches that they are making are made."""
+        """Tell the threads to end after the batches that they are making."""
         self._stopped = True
         self._slots.release(len(self._threads))
 
     def stop(self) -> None:
-        """The same, and wait for it."""
+        """Tell the threads to end, and wait for them."""
         self.leave()
         for thread in self._threads:
             thread.join()
@@ -64,7 +64,7 @@ class _ReadAhead:
     def _run(self) -> None:
         while True:
             batch: Future[Batch] = Future()
-            # Whatever goes wrong belongs to the thread that takes the batch.
+            # An error is raised in the thread that takes the batch.
             try:
                 job = self._begin(batch)
                 if job is None:
@@ -75,7 +75,7 @@ class _ReadAhead:
                 batch.set_exception(error)
 
     def _begin(self, batch: Future[Batch]) -> Job | None:
-        """What makes the next batch, when there is room for it; None when all is to end."""
+        """Step the source when a slot is free; returns its job, or None if threads are to end."""
         self._slots.acquire()
         with self._turn:
             if self._stopped:
@@ -94,11 +94,11 @@ class Prefetch(Source):
 
     The batches, their order and the states are the source's own, however many threads there are:
     one, or for a `ParallelSource` ``workers``, by default one a core. An error is raised by the
-    `next` whose batch it spoils, and by all after it. Until `close`, the source belongs to the
-    threads.
+    `next` whose batch it concerns, and by all after it. Until `close`, only the threads may use the
+    source.
 
-    An object that somebody wrote is asked for nothing before the first `next`: a script may set it
-    up until then.
+    Nothing is read from a source of a user's own class before the first `next`: a script may
+    configure the object until then.
     """
 
     def __init__(self, source: Source, depth: int = 2, workers: int | None = None) -> None:
@@ -106,7 +106,7 @@ class Prefetch(Source):
         self._source = source
         self.about = source.about
         self._depth = depth
-        # More than there are places would only wait.
+        # More threads than slots would only wait.
         most = min(depth, workers or cores())
         self._workers = most if source.parallel else 1
         self._start()
@@ -123,7 +123,7 @@ class Prefetch(Source):
 
     def _read(self) -> _ReadAhead:
         self._reader = _ReadAhead(self._source, self._depth, self._workers)
-        # Who drops a net without closing it leaves no threads behind.
+        # A net that is dropped without being closed leaves no threads behind.
         self._dropped = weakref.finalize(self, self._reader.leave)
         return self._reader
 

@@ -1,4 +1,4 @@
-"""What data layers feed a net, sample by sample, to be looked at."""
+"""Sample by sample, what data layers feed a net, to be looked at."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ShownTop(NamedTuple):
 
     values: as the net gets it, (C, H, W) for an image. pixels: an image's, with the mean added
     back, if one is known. classes: whether it holds class indices. ignore: the class index that
-    the loss passes over, if one does.
+    the loss ignores, if there is one.
     """
 
     top: str
@@ -33,7 +33,7 @@ class ShownTop(NamedTuple):
 
 
 class ShownSample(NamedTuple):
-    """What one data layer feeds for one sample. name: the file behind it, as far as is known."""
+    """The tops of one data layer for one sample. name: the file behind it, if it is known."""
 
     name: str
     tops: list[ShownTop]
@@ -124,16 +124,16 @@ def _one_by_one(node: Node) -> LayerParameter | None:
 
 
 class _Names:
-    """The files behind single samples, which a source of larger batches does not tell.
+    """The files behind single samples, which a source of larger batches does not name.
 
-    A second source hands out the same samples one by one. Where the size of a batch decides what
-    is drawn, as it does for windows, sources tell no more than where all samples are listed.
+    A second source hands out the same samples one by one. For windows the batch size changes what
+    is drawn, and so their source names only the list.
     """
 
     def __init__(self, spec: LayerParameter | None, phase: int, seed: int, place: Place) -> None:
         self._source: Source | None = None
         if spec is not None:
-            # Without a name, then.
+            # Without it, samples have no names.
             with suppress(SourceError):
                 self._source = open_source(spec, phase, seed, place)
 
@@ -145,6 +145,6 @@ class _Names:
         return self._source.current
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close files."""
         if self._source is not None:
             self._source.close()

@@ -1,4 +1,4 @@
-"""What sources of single images share: batches of transformed images, and their labels.
+"""The base of sources of single images: batches of transformed images, and their labels.
 
 Caffe: ``base_data_layer.cpp``.
 """
@@ -21,12 +21,12 @@ from netspec.sources.base import Batch, Job, ParallelSource, require_keys
 from netspec.sources.images.transform import Transform
 from netspec.sources.sampling import settle_seed
 
-# Settings that layers once had of their own, and their names in transform_param.
+# Settings that old layers had in their own message -> their names in transform_param.
 MOVED = {"scale": "scale", "mean_file": "mean_file", "crop_size": "crop_size", "mirror": "mirror"}
 
 
 def refuse_moved(param: Any, moved: Mapping[str, str]) -> None:
-    """Raise SourceError if a layer's own message has a setting that Caffe passes over there."""
+    """Raise SourceError if a layer's own message has a setting that Caffe ignores there."""
     for old, new in moved.items():
         require(
             not param.HasField(old),
@@ -36,7 +36,7 @@ def refuse_moved(param: Any, moved: Mapping[str, str]) -> None:
 
 
 class LabelledImage(NamedTuple):
-    """An image (C, H, W) of bytes or floats, its label if it has one, and what it is called."""
+    """An image (C, H, W) of bytes or floats, its label if it has one, and its name."""
 
     image: NDArray[Any]
     label: int | None
@@ -44,7 +44,7 @@ class LabelledImage(NamedTuple):
 
 
 class UnreadImage(NamedTuple):
-    """What a sample is called, and what reads it, in any thread."""
+    """An image that is not read yet: its name, and a function that reads it, in any thread."""
 
     name: str
     read: Callable[[], LabelledImage]
@@ -108,7 +108,7 @@ class ImageSource(ParallelSource):
         return {top: self._transform.undo(batch[top], state["seed"], state["position"])}
 
     def _take_head(self) -> UnreadImage:
-        """The sample that the next batch begins with; it is read once, whoever asks for it."""
+        """The first sample of the next batch; however often it is asked for, it is read once."""
         if self._head is None:
             head = self._take(self._position)
             self._head = head._replace(read=cache(head.read))

@@ -1,4 +1,4 @@
-"""Databases of records, in the order of their keys: LMDB and LevelDB.
+"""Databases of key-value records, LMDB and LevelDB, read and written in the order of keys.
 
 Caffe: ``db_lmdb.cpp``, ``db_leveldb.cpp``.
 """
@@ -24,9 +24,9 @@ from netspec.errors import SourceError, fail, require, unreadable
 from netspec.proto.layers_pb2 import DataParameter
 
 KeyValue = tuple[bytes, bytes]
-# A key, and what reads its value, in any thread.
+# A key, and a function that reads its value, in any thread.
 UnreadValue = tuple[bytes, Callable[[], bytes]]
-# Puts some records into a database at once.
+# A function that puts some records into a database in one transaction.
 Put = Callable[[Iterable[KeyValue]], None]
 
 
@@ -58,12 +58,12 @@ class Database(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files."""
+        """Close files."""
 
     @classmethod
     @abstractmethod
     def created(cls, folder: Path) -> AbstractContextManager[Put]:
-        """Make a database of an empty folder, and give what puts records into it."""
+        """Create a database in an empty folder; gives a function that puts records into it."""
 
     @contextmanager
     def _blamed(self, error: type[Exception]) -> Iterator[None]:
@@ -86,7 +86,7 @@ _ENVIRONMENTS: weakref.WeakValueDictionary[tuple[int, int], lmdb.Environment] = 
 class LMDB(Database):
     """An LMDB, opened without its lock file, so that it may lie where nothing can be written.
 
-    A process may open an LMDB only once, so those who read it share it.
+    A process may open an LMDB only once, so all its readers share one environment.
     """
 
     kind = "LMDB"
@@ -147,7 +147,7 @@ class LMDB(Database):
             return int(self._environment.stat()["entries"])
 
     def close(self) -> None:
-        # Closed when the last who shares it lets go.
+        # Closed when the last object that shares it is gone.
         del self._environment
 
     @classmethod
@@ -167,8 +167,8 @@ class LMDB(Database):
 class LevelDB(Database):
     """A LevelDB, read through a temporary folder of links to its files.
 
-    To open one is to write into its folder and to lock out all others; here it is the links'
-    folder that changes. Needs plyvel.
+    LevelDB writes into the folder that it opens and locks it; here that is the folder of links.
+    Needs plyvel.
     """
 
     kind = "LEVELDB"
@@ -269,7 +269,7 @@ def write_database(path: Path, backend: int, records: Iterable[KeyValue]) -> int
 
 @contextmanager
 def new_database(path: Path, backend: int) -> Iterator[Put]:
-    """What puts records into a new database; it appears at the end, and vanishes if that fails.
+    """Give a function that puts records into a new database, which appears whole or not at all.
 
     path: its folder, which must not exist. Raises SourceError.
     """

@@ -1,4 +1,4 @@
-"""Records of databases, each a Datum, to images.
+"""Decode database records, each a Datum, to images, and encode them.
 
 Caffe: ``data_transformer.cpp``, ``io.cpp``.
 """

@@ -19,7 +19,7 @@ from netspec.sources.images.datum import read_datum
 
 @register("Data")
 class DatabaseReader(ImageSource):
-    """Feeds ``batch_size`` records a batch, in the order of their keys, again and again.
+    """Feeds ``batch_size`` records a batch in the order of their keys, repeating the database.
 
     Records hold bytes, floats or image files; ``force_color`` and ``force_gray`` concern the last
     alone. ``rand_skip`` does nothing.
@@ -84,7 +84,7 @@ class DatabaseReader(ImageSource):
         )
 
     def _seek(self, key: bytes) -> None:
-        """Go on behind the record of a key; from the first record if it is empty."""
+        """Continue after the record of a key; from the first record if the key is empty."""
         self._records = self._database.unread(key)
         if key:
             found, _ = next(self._records, (b"", bytes))

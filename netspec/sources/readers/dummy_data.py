@@ -1,4 +1,4 @@
-"""DummyData: what fillers make.
+"""DummyData: blobs filled by fillers.
 
 Caffe: ``dummy_data_layer.cpp``.
 """
@@ -24,9 +24,9 @@ from netspec.sources.sampling import settle_seed
 
 @register("DummyData")
 class DummyReader(LayerSource):
-    """Feeds each top from its filler, or zeros if there is none: constants once, others anew.
+    """Feeds each top from its filler, or zeros if there is none; random ones differ each batch.
 
-    What a top holds follows from the seed, its name and the batch's number.
+    The seed, the name of the top and the number of the batch determine its values.
 
     Caffe: ``dummy_data_layer.cpp``.
     """
@@ -41,7 +41,7 @@ class DummyReader(LayerSource):
         self._constants = {
             i: self._fill(i) for i, filler in enumerate(fillers) if filler.type == "constant"
         }
-        # A filler that cannot work is better known now than when the first batch is asked for.
+        # A filler that cannot work is reported now, not at the first batch.
         self._read()
 
     @property

@@ -17,10 +17,10 @@ batch, and tops may take other shapes at every step::
             pass
 
 Its module is looked for in the folder of the script that runs, in the current one, beside the
-prototxt and on Python's path. One that is there goes before netspec's own layer of that name
-(``voc_layers.VOCSegDataLayer`` and others): who edits a published layer means the edited one. Where
-that file cannot be imported, written for Python 2 or for packages that are not here, a warning says
-so and netspec's own is used.
+prototxt and on Python's path. If it is found, it takes precedence over netspec's own layer
+(``voc_layers.VOCSegDataLayer`` and others), so that an edited copy of a published layer is used.
+Where that file cannot be imported, as one for Python 2, a warning says so and netspec's own is
+used.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class PythonReader(LayerSource):
         return f"{self._user.name} of {self._user.file}, seed {self._seed}"
 
     def _now(self) -> dict[str, Any]:
-        """Where the user's object stands."""
+        """The state of the user's object."""
         state = {"seed": self._seed, "position": self._position}
         if not hasattr(self._object, "state"):
             return state
@@ -247,7 +247,7 @@ class Generators:
         return [[*self._python], [kind, keys.tolist(), *rest]]
 
     def restore(self, state: list[Any]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from ``state``."""
         (version, words, gauss), (kind, keys, *rest) = state
         self._python = (version, tuple(words), gauss)
         self._numpy = (kind, np.array(keys, np.uint32), *rest)
@@ -255,7 +255,7 @@ class Generators:
 
 @contextmanager
 def _seeded_by_numbers(module: Any) -> Iterator[None]:
-    """Let ``module.seed(None)`` do nothing: what nobody foresees, nobody can repeat."""
+    """Let ``module.seed(None)`` do nothing: a seed from the clock could not be repeated."""
     original = module.seed
 
     def seed(a: Any = None, *more: Any, **named: Any) -> None:

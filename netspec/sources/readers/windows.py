@@ -31,7 +31,7 @@ MODES = ("warp", "square")
 
 
 class Cut(NamedTuple):
-    """What is cut out of an image, and where it goes: slices of the image and of the square."""
+    """A cut of an image, and where it goes: slices of the image and of the square."""
 
     rows: slice
     columns: slice
@@ -45,7 +45,7 @@ class WindowReader(ParallelSource):
 
     Of a batch, the share ``fg_fraction`` are objects and stand last; all are drawn at random.
     ``crop_mode: "warp"`` stretches a window, ``"square"`` takes the square around it;
-    ``context_pad`` pixels around it are shown too. Where those lie outside of the image is zero.
+    ``context_pad`` pixels around it are shown too. Pixels outside the image are zero.
 
     Caffe: ``window_data_layer.cpp``. Differs: what is random follows from seed and position alone;
     ``scale`` counts in transform_param too, where Caffe puts an old net's and does not read it;

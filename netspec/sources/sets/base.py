@@ -1,7 +1,7 @@
 """Segmentation sets: an image and its label image, one sample a batch, in their own sizes.
 
-What is common to the Python layers that the published FCN nets name (Shelhamer, Long and Darrell,
-2016). Each set has a module of its own; settings and samples are those of the published layers.
+The base of the Python layers that the published FCN nets name (Shelhamer, Long and Darrell, 2016).
+Each set has a module of its own; settings and samples are those of the published layers.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class SegmentationSource(ParallelSource):
         )
 
     def _require_files(self) -> None:
-        """Missing files are better known now than an hour into training."""
+        """Raise SourceError if files are missing, now and not an hour into training."""
         kinds = len(self._parts)
 
         def lacks(i: int) -> Path | None:

@@ -1,4 +1,4 @@
-"""Label images in MATLAB files."""
+"""Read label images from MATLAB files."""
 
 from __future__ import annotations
 

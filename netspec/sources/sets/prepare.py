@@ -1,4 +1,4 @@
-"""The sets of the published FCNs: where they come from, and whether what is there is right.
+"""Check that the sets of the published FCNs are there and right, or say where to get them.
 
 Nothing is downloaded. Lists that follow from others are written, and labels converted if asked.
 """
@@ -35,7 +35,7 @@ UNLABELLED = ("highway_bost181", "street_urb506")
 
 
 class Readiness(NamedTuple):
-    """What to tell, a line each, and whether a net can be trained or scored on what is there."""
+    """Lines of text for the user, and whether a net can be trained or scored on the set."""
 
     lines: list[str]
     ready: bool
@@ -72,12 +72,12 @@ def prepare(
     sbd: str | Path = "data/sbdd/dataset",
     watch: Watch = unwatched,
 ) -> Readiness:
-    """Look at a set, ``voc``, ``sbd``, ``nyud``, ``siftflow`` or ``context``, in its folder.
+    """Check a set, ``voc``, ``sbd``, ``nyud``, ``siftflow`` or ``context``, in its folder.
 
     folder: by default where the published nets look for it. convert: write SBD's labels as PNGs
-    too. sbd: where that set is, for VOC's list of those that are not in it. watch: sees files pass
-    that are converted. Raises SourceError for a set that is not known, or where lists and labels
-    cannot be written.
+    too. sbd: where that set is, for VOC's list of those that are not in it. watch: sees the files
+    pass that are converted. Raises SourceError for a set that is not known, or where lists and
+    labels cannot be written.
     """
     if name not in DATA_SETS:
         fail(
@@ -104,7 +104,7 @@ def prepare(
 
 
 def _check(data_set: DataSet, root: Path, split: str) -> tuple[str, bool | None]:
-    """What a split is like, and whether it is right; None if there is no list of it."""
+    """A description of a split, and whether it is right; None if there is no list of it."""
     settings = {**data_set.settings(root), "split": split}
     listed = data_set.list_of(root, split)
     if not listed.is_file():
