@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linprog
 
-from netspec.inspect.placement import Placement, Point, Route, Size, Wire
-from netspec.inspect.ranks import RankedNet, Segment, matrix, rank_boxes
+from netspec.inspect.placement import DrawingLayout, Point, Route, Size, Wire
+from netspec.inspect.ranks import LinePiece, RankedNet, matrix, rank_boxes
 
 BOX_GAP = 30.0
 LINE_GAP = 22.0
@@ -30,10 +30,10 @@ _FAINT = 0.2
 _MIDDLE = 2.5
 
 
-def arrange(sizes: Sequence[Size], wires: Sequence[Wire]) -> Placement:
+def arrange(sizes: Sequence[Size], wires: Sequence[Wire]) -> DrawingLayout:
     """Place boxes so that wires run downwards; every wire's tail must come before its head."""
     if not sizes:
-        return Placement((), (), Size(0, 0), ())
+        return DrawingLayout((), (), Size(0, 0), ())
     net = rank_boxes(sizes, wires)
     across = _across(net)
     tops, heights = _down(net, across)
@@ -49,7 +49,7 @@ def arrange(sizes: Sequence[Size], wires: Sequence[Wire]) -> Placement:
         tops[-1] + heights[-1],
     )
     feet = tuple(top + height for top, height in zip(tops, heights, strict=True))
-    return Placement(corners, tuple(_routes(net, corners, across, tops, feet)), extent, feet)
+    return DrawingLayout(corners, tuple(_routes(net, corners, across, tops, feet)), extent, feet)
 
 
 class _Wish(NamedTuple):
@@ -103,8 +103,8 @@ def _middles(net: RankedNet) -> Iterator[_Wish]:
 
     Of two that leave, one had better be straight: the other is a branch.
     """
-    heads: dict[int, list[Segment]] = {}
-    values: dict[tuple[int, float], list[Segment]] = {}
+    heads: dict[int, list[LinePiece]] = {}
+    values: dict[tuple[int, float], list[LinePiece]] = {}
     for segment in net.segments:
         heads.setdefault(segment.lower, []).append(segment)
         values.setdefault((segment.upper, segment.exit), []).append(segment)

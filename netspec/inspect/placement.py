@@ -45,7 +45,7 @@ class Route(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Placement:
+class DrawingLayout:
     """Where everything goes: the top left corner of every box, the lines, the whole extent.
 
     feet: how far down each rank reaches; there, every line that goes further is upright.

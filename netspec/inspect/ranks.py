@@ -27,7 +27,7 @@ _EARLY = 1e-3
 _Ends = list[list[tuple[int, float]]]
 
 
-class Segment(NamedTuple):
+class LinePiece(NamedTuple):
     """A piece of line from an item of one rank to an item of the next."""
 
     upper: int
@@ -50,7 +50,7 @@ class RankedNet:
     rows: list[list[int]]
     trunks: dict[tuple[int, float], list[int]]
     wires: tuple[Wire, ...]
-    segments: list[Segment] = field(default_factory=list)
+    segments: list[LinePiece] = field(default_factory=list)
 
     def above(self, wire: Wire) -> tuple[int, float]:
         """The item that a wire comes from in the rank above its head, and its exit there."""
@@ -59,7 +59,7 @@ class RankedNet:
             return wire.tail, wire.exit
         return self.trunks[wire.tail, wire.exit][passed - 1], 0.0
 
-    def bends(self, segment: Segment) -> int:
+    def bends(self, segment: LinePiece) -> int:
         """How many of a segment's two ends are bends."""
         return sum(item >= self.boxes for item in (segment.upper, segment.lower))
 
@@ -106,8 +106,8 @@ def _with_bends(sizes: Sequence[Size], wires: Sequence[Wire], rank: list[int]) -
         starts = [(tail, exit), *((bend, 0.0) for bend in trunk)]
         for start, bend in zip(starts, trunk, strict=False):
             passing = (w for w in wires if w[:2] == (tail, exit) and rank[w.head] > net.rank[bend])
-            net.segments.append(Segment(*start, bend, all(wire.faint for wire in passing)))
-    net.segments.extend(Segment(*net.above(wire), wire.head, wire.faint) for wire in net.wires)
+            net.segments.append(LinePiece(*start, bend, all(wire.faint for wire in passing)))
+    net.segments.extend(LinePiece(*net.above(wire), wire.head, wire.faint) for wire in net.wires)
     for item in _walk(net):
         net.rows[net.rank[item]].append(item)
     return net

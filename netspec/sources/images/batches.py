@@ -43,7 +43,7 @@ class LabelledImage(NamedTuple):
     name: str
 
 
-class UnreadImage(NamedTuple):
+class LazyImage(NamedTuple):
     """An image that is not read yet: its name, and a function that reads it, in any thread."""
 
     name: str
@@ -69,10 +69,10 @@ class ImageSource(ParallelSource):
         self._transform = Transform(spec.transform_param, phase, self.locate)
         self._seed = settle_seed(seed)
         self._position = 0
-        self._head: UnreadImage | None = None
+        self._head: LazyImage | None = None
 
     @abstractmethod
-    def _take(self, position: int) -> UnreadImage:
+    def _take(self, position: int) -> LazyImage:
         """The sample at a position of the stream; they are asked for in turn."""
 
     @property
@@ -107,7 +107,7 @@ class ImageSource(ParallelSource):
         top, *_ = self.spec.top
         return {top: self._transform.undo(batch[top], state["seed"], state["position"])}
 
-    def _take_head(self) -> UnreadImage:
+    def _take_head(self) -> LazyImage:
         """The first sample of the next batch; however often it is asked for, it is read once."""
         if self._head is None:
             head = self._take(self._position)
@@ -117,7 +117,7 @@ class ImageSource(ParallelSource):
     def _peek(self) -> LabelledImage:
         return self._take_head().read()
 
-    def _batch(self, samples: list[UnreadImage], seed: int, position: int) -> Batch:
+    def _batch(self, samples: list[LazyImage], seed: int, position: int) -> Batch:
         with self.blamed():
             shape = self._output(samples[0].read())
             images = np.empty((self._size, *shape), np.float32)

@@ -12,7 +12,7 @@ from typing import Any
 from netspec.errors import Place, SourceError, fail, require
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Job, register
-from netspec.sources.images.batches import MOVED, ImageSource, UnreadImage, refuse_moved
+from netspec.sources.images.batches import MOVED, ImageSource, LazyImage, refuse_moved
 from netspec.sources.images.databases import UnreadValue, open_database
 from netspec.sources.images.datum import read_datum
 
@@ -70,10 +70,10 @@ class DatabaseReader(ImageSource):
         self._records.close()
         self._database.close()
 
-    def _take(self, position: int) -> UnreadImage:
+    def _take(self, position: int) -> LazyImage:
         key, value = next(self._records, None) or self._rewind()
         self._read, name = key, self._name(key)
-        return UnreadImage(name, lambda: read_datum(value(), self._transform.color, name))
+        return LazyImage(name, lambda: read_datum(value(), self._transform.color, name))
 
     def _rewind(self) -> UnreadValue:
         """The first record."""

@@ -23,7 +23,7 @@ from netspec.sources.images.batches import (
     MOVED,
     ImageSource,
     LabelledImage,
-    UnreadImage,
+    LazyImage,
     refuse_moved,
 )
 from netspec.sources.images.decode import read_channels
@@ -114,9 +114,9 @@ class ImageListReader(ImageSource):
         path = find_listed(folder, listed, self.locate)
         return None if path.exists() else path
 
-    def _take(self, position: int) -> UnreadImage:
+    def _take(self, position: int) -> LazyImage:
         index = self._order.index(position)
-        return UnreadImage(self._paths[index], lambda: self._read(index))
+        return LazyImage(self._paths[index], lambda: self._read(index))
 
     def _read(self, index: int) -> LabelledImage:
         listed, param = self._paths[index], self._param

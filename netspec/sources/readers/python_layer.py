@@ -17,7 +17,7 @@ batch, and tops may take other shapes at every step::
             pass
 
 Its module is looked for in the folder of the script that runs, in the current one, beside the
-prototxt and on Python's path. If it is found, it takes precedence over netspec's own layer
+prototxt and on Python's path. If it is found, it takes precedence over netspec's own
 (``voc_layers.VOCSegDataLayer`` and others), so that an edited copy of a published layer is used.
 Where that file cannot be imported, as one for Python 2, a warning says so and netspec's own is
 used.
