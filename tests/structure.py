@@ -98,8 +98,9 @@ def _levels(a: str, b: str, rows: Mapping[str, set[str]]) -> dict[str, tuple[str
 
 
 def _inner(name: str, rows: Mapping[str, set[str]]) -> str:
+    # A package's own ``__init__`` stands in none of the packages within it.
     inner = ".".join(name.split(".")[:2])
-    return inner if inner in rows else ""
+    return inner if "." in inner and inner in rows else ""
 
 
 def too_long(path: Path, most_lines: int, most_in_function: int) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from weight_files import net as net
 
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.runtime.module import Net
 from netspec.weights.caffemodel import write_weights
 
@@ -15,7 +15,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_bytes(b"old")
 
     def fail() -> None:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(b"half")
             raise OSError("the disk is full")
 
@@ -27,7 +27,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_file_appears_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "x"
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(b"new")
         assert not path.exists()
     assert path.read_bytes() == b"new"

@@ -13,8 +13,17 @@ from PIL import Image
 from netspec.build import look_at
 from netspec.errors import NetSpecError
 from netspec.formats.palette import colour_map
-from netspec.inspect.contact_sheet import Card, Tile, card, sheet, tile, visible, words, write
-from netspec.sources.show import Sample, samples
+from netspec.inspect.contact_sheet import (
+    Card,
+    Thumbnail,
+    card,
+    sheet,
+    thumbnail,
+    visible,
+    words,
+    write,
+)
+from netspec.sources.show import ShownSample, samples
 
 FILES = Path(__file__).parent / "golden" / "data" / "files"
 HEIGHT, WIDTH = 20, 26
@@ -56,12 +65,12 @@ def test_images_are_shown_in_their_colours() -> None:
     """Blue, green, red; the mean is not seen."""
     image = np.arange(4 * 2 * 3, dtype=np.float32).reshape(4, 2, 3)
     for channels, order in ((1, [0, 0, 0]), (3, [2, 1, 0]), (4, [2, 1, 0])):
-        made = tile("data", image[:channels])
+        made = thumbnail("data", image[:channels])
         assert made is not None
         np.testing.assert_array_equal(made.pixels, image[order].transpose(1, 2, 0))
         assert made.lines == ("data 3x2, grey" if channels == 1 else "data 3x2",)
         assert made.classes == ()
-    made = tile("data", image[:3] - 100, pixels=image[:3])
+    made = thumbnail("data", image[:3] - 100, pixels=image[:3])
     assert made is not None
     np.testing.assert_array_equal(made.pixels, image[[2, 1, 0]].transpose(1, 2, 0))
 
@@ -81,7 +90,7 @@ def test_labels_are_shown_in_the_palette(
     values: Any, ignore: int | None, shown: Any, said: str, classes: list[tuple[int, bool]]
 ) -> None:
     for image in (numbers(*values), numbers(*values)[0]):
-        made = tile("label", image, classes=True, ignore=ignore)
+        made = thumbnail("label", image, classes=True, ignore=ignore)
         assert made is not None
         np.testing.assert_array_equal(made.pixels, COLOURS[[list(shown)] * 2])
         assert made.lines == (f"label {len(values)}x2", said)
@@ -90,7 +99,7 @@ def test_labels_are_shown_in_the_palette(
 
 @pytest.mark.parametrize("values", [(0, 0.5), (0, 256), (-1, 3), (0, np.nan)])
 def test_labels_that_are_none(values: tuple[float, ...]) -> None:
-    made = tile("label", numbers(*values), classes=True, ignore=255)
+    made = thumbnail("label", numbers(*values), classes=True, ignore=255)
     assert made is not None
     assert made.lines[-1] == "not all are class indices in 0..255"
     assert made.classes == ()
@@ -98,7 +107,7 @@ def test_labels_that_are_none(values: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize("shape", [(), (3,), (3, 4), (2, 5, 7), (3, 1, 7), (3, 7, 1), (1, 3, 5, 7)])
 def test_what_is_no_image(shape: tuple[int, ...]) -> None:
-    assert tile("feature", np.zeros(shape, np.float32)) is None
+    assert thumbnail("feature", np.zeros(shape, np.float32)) is None
 
 
 def test_words() -> None:
@@ -115,13 +124,13 @@ def test_a_card_has_pictures_and_words() -> None:
         [("data", image, None, False, None), ("label", np.array(3, np.float32), None, True, None)],
     )
     assert made.names == ("a.png", "b.png")
-    assert [each.lines[0] for each in made.tiles] == ["data 2x2, grey"]
+    assert [each.lines[0] for each in made.thumbnails] == ["data 2x2, grey"]
     assert made.lines == ("label 3",)
 
 
-def plain(colour: tuple[int, int, int], height: int, width: int) -> Tile:
+def plain(colour: tuple[int, int, int], height: int, width: int) -> Thumbnail:
     pixels = np.broadcast_to(np.array(colour, np.uint8), (height, width, 3))
-    return Tile(np.ascontiguousarray(pixels), (f"{width}x{height}",))
+    return Thumbnail(np.ascontiguousarray(pixels), (f"{width}x{height}",))
 
 
 def area(canvas: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int]:
@@ -141,7 +150,7 @@ def test_small_pictures_are_enlarged_by_whole_numbers_and_large_ones_reduced() -
 
 def test_classes_are_not_mixed_when_reduced() -> None:
     labels = np.random.default_rng(0).integers(0, 2, (1, 700, 900)).astype(np.float32) * 3
-    made = tile("label", labels, classes=True)
+    made = thumbnail("label", labels, classes=True)
     assert made is not None
     canvas = np.asarray(sheet("", [Card((), (made,))]))
     green_only = (canvas[:, :, 1] == 128) & (canvas[:, :, 0] == 0) & (canvas[:, :, 2] == 0)
@@ -152,7 +161,7 @@ def test_classes_are_not_mixed_when_reduced() -> None:
 
 def test_all_cards_and_colours_are_on_the_sheet() -> None:
     cards = [Card((f"{i}",), (plain((100 + i, 5, 6), 40, 30),)) for i in range(13)]
-    label = tile("label", numbers(1, 2, 255), classes=True, ignore=255)
+    label = thumbnail("label", numbers(1, 2, 255), classes=True, ignore=255)
     assert label is not None
     canvas = sheet("heading", [*cards, Card(("labels",), (label,), ("words",))])
     for i in range(13):
@@ -196,13 +205,15 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
 # What a net gets
 
 
-def shown(folder: Path, text: str, count: int, phase: str = "train") -> list[tuple[Sample, ...]]:
+def shown(
+    folder: Path, text: str, count: int, phase: str = "train"
+) -> list[tuple[ShownSample, ...]]:
     (folder / "net.prototxt").write_text(text)
     return list(samples(look_at(folder / "net.prototxt", phase), count, seed=5))
 
 
-def pixels_of(sample: tuple[Sample, ...], top: str) -> NDArray[np.float32]:
-    (piece,) = (piece for layer in sample for piece in layer.pieces if piece.top == top)
+def pixels_of(sample: tuple[ShownSample, ...], top: str) -> NDArray[np.float32]:
+    (piece,) = (piece for layer in sample for piece in layer.tops if piece.top == top)
     assert piece.pixels is not None
     return piece.pixels
 
@@ -239,7 +250,7 @@ def test_images_less_a_mean(
     for sample in found:
         (layer,) = sample
         name = layer.name.removesuffix('"')[-7:]
-        assert int(layer.pieces[1].values) == int(labels[name])
+        assert int(layer.tops[1].values) == int(labels[name])
         made, file = pixels_of(sample, "data"), stored(FILES / "imgs" / name)
         np.testing.assert_allclose(made, np.rint(made), atol=2e-3)
         cuts = [
@@ -266,7 +277,7 @@ def test_windows(mean: str, tmp_path: Path) -> None:
       transform_param {{ {mean} crop_size: 15 scale: 0.5 }}
       window_data_param {{ source: "{tmp_path}/windows.txt" batch_size: 2 fg_fraction: 1 }} }}"""
     for sample in shown(tmp_path, net, 4):
-        label = int(sample[0].pieces[1].values)
+        label = int(sample[0].tops[1].values)
         file = stored(FILES / "imgs" / f"im{label - 1}.png")
         np.testing.assert_allclose(pixels_of(sample, "data"), file[:, :15, :15], atol=1e-3)
 
@@ -325,14 +336,14 @@ def test_sets(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (sample,) = shown(tmp_path, net, 1)
     (layer,) = sample
     assert layer.name.startswith(f"{name}/")
-    for piece, file in zip(layer.pieces, files, strict=True):
+    for piece, file in zip(layer.tops, files, strict=True):
         if piece.classes:
             assert piece.ignore == 255
             np.testing.assert_array_equal(piece.values[0] + (name != "voc"), labels)
         else:
             made = pixels_of(sample, piece.top)
             np.testing.assert_allclose(made, stored(Path(name) / file), atol=1e-4)
-    assert [piece.classes for piece in layer.pieces] == [
+    assert [piece.classes for piece in layer.tops] == [
         top in ("label", "sem", "geo") for top in tops
     ]
 
@@ -350,9 +361,9 @@ def test_rows_of_hdf5(tmp_path: Path) -> None:
     layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "data" bottom: "label" top: "loss"
       loss_param {{ ignore_label: -7 }} }}"""
     found = shown(tmp_path, net, 4)
-    assert [int(layer.pieces[2].values) for (layer,) in found] == [0, 1, 2, 0]
+    assert [int(layer.tops[2].values) for (layer,) in found] == [0, 1, 2, 0]
     for (layer,) in found:
-        data, label, other = layer.pieces
+        data, label, other = layer.tops
         assert layer.name == f"{tmp_path}/a.h5"
         assert (data.pixels, label.pixels, other.pixels) == (None, None, None)
         assert (data.classes, label.classes, other.classes) == (False, True, False)
@@ -372,7 +383,7 @@ def test_pairs_of_files(tmp_path: Path) -> None:
     (sample,) = shown(tmp_path, net, 1)
     (layer,) = sample
     np.testing.assert_allclose(pixels_of(sample, "data"), stored(tmp_path / "a.png"), atol=1e-4)
-    assert layer.pieces[1][3:] == (True, 34)
+    assert layer.tops[1][3:] == (True, 34)
     assert layer.name.endswith("labels.png")
 
 
@@ -389,7 +400,7 @@ def test_layers_side_by_side(tmp_path: Path) -> None:
         assert images.replace("db_lmdb", "db_gray") == labels
     (*_, sample) = shown(tmp_path, net, 2, "test")
     assert [layer.name != "" for layer in sample] == [True, False]
-    assert sample[1].pieces[0].values == 0
+    assert sample[1].tops[0].values == 0
 
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 3 } } }'

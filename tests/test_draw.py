@@ -249,6 +249,22 @@ def test_kinds() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        ('type: "Accuracy" bottom: "x" bottom: "y"', Kind.LOSS),
+        ('type: "HingeLoss" bottom: "x" bottom: "y" loss_weight: 0', Kind.LOSS),
+        ('type: "MultinomialLogisticLoss" bottom: "x" bottom: "y" loss_weight: 0', Kind.LOSS),
+        ('type: "SPP" bottom: "x" spp_param { pyramid_height: 1 }', Kind.POOLING),
+        ('type: "Im2col" bottom: "x" convolution_param { kernel_size: 3 }', Kind.OTHER),
+    ],
+)
+def test_layers_say_what_kind_they_are(layer: str, kind: Kind) -> None:
+    inputs = 'layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape {} } }'
+    net = graph(f'{inputs} layer {{ name: "a" top: "a" {layer} }}')
+    assert entries(net)["a"].kind is kind
+
+
 def test_labels_and_sizes_are_beside_the_stream() -> None:
     net = graph(SMALL)
     shown = diagram(net)

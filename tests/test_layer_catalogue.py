@@ -1,11 +1,11 @@
 import pytest
 from cases import CASES
 
-from netspec.inspect.layer_catalogue import Entry, blob_names, entries, table
+from netspec.inspect.layer_catalogue import CatalogueRow, blob_names, entries, table
 from netspec.layers import FAMILIES, REGISTRY
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> CatalogueRow:
     (found,) = (each for each in entries() if each.type == name)
     return found
 
@@ -53,10 +53,10 @@ def test_docstrings_list_the_blobs_that_there_are(name: str) -> None:
 
 def test_the_table_is_in_columns() -> None:
     head, rule, *rows = table().splitlines()
-    assert head.split() == list(Entry._fields)
+    assert head.split() == list(CatalogueRow._fields)
     assert len(rows) == len(REGISTRY)
     starts = [i for i in range(len(rule)) if rule[i] == "-" and rule[i - 1 : i] != "-"]
-    assert [head[i] for i in starts] == [name[0] for name in Entry._fields]
+    assert [head[i] for i in starts] == [name[0] for name in CatalogueRow._fields]
     (row,) = (row for row in rows if row.startswith("LSTM "))
     cells = [row[i:j].strip() for i, j in zip(starts, [*starts[1:], None], strict=True)]
     assert cells == list(entry("LSTM"))

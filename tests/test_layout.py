@@ -5,12 +5,13 @@ import pytest
 
 from netspec.inspect.canvas import Line, trace
 from netspec.inspect.columns import fold
-from netspec.inspect.layout import Layout, Point, Size, Wire, arrange
+from netspec.inspect.layout import arrange
+from netspec.inspect.placement import DrawingLayout, Point, Size, Wire
 
 BOX = Size(90, 24)
 
 
-def paths(layout: Layout) -> list[list[Point]]:
+def paths(layout: DrawingLayout) -> list[list[Point]]:
     return [trace(Line(route.points, "")) for route in layout.routes]
 
 
@@ -24,7 +25,7 @@ def samples(path: list[Point]) -> list[Point]:
     return points
 
 
-def check(layout: Layout, sizes: list[Size]) -> None:
+def check(layout: DrawingLayout, sizes: list[Size]) -> None:
     """No two boxes overlap, no line enters a box, and nothing lies outside the picture."""
     frames = [
         (corner.x, corner.y, corner.x + size.width, corner.y + size.height)
@@ -46,7 +47,7 @@ def check(layout: Layout, sizes: list[Size]) -> None:
     assert all(-1e-6 <= p.y <= layout.size.height + 1e-6 for p in points)
 
 
-def check_ends(layout: Layout, sizes: list[Size]) -> None:
+def check_ends(layout: DrawingLayout, sizes: list[Size]) -> None:
     """A line starts at the foot of its tail, a branch on a line of the same value."""
     for route in layout.routes:
         tail, head = (layout.corners[i] for i in (route.wire.tail, route.wire.head))

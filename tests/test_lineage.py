@@ -30,7 +30,7 @@ def put(iteration: int, end: str = "", ours: bool = True) -> Path:
         sequence, seen = successor(PREFIX, state)
         files = {state.name: ""}
         manifest.write(
-            manifest.beside(state),
+            manifest.path_beside(state),
             Manifest(iteration, 1, "SGD", files=files, sequence=sequence, seen=seen),
         )
     state.write_text("")
@@ -83,13 +83,13 @@ def test_of_one_iteration_the_state_whose_manifest_it_is_comes_first() -> None:
 def test_a_damaged_manifest_stands_by_its_iteration() -> None:
     for iteration in (100, 200, 300):
         put(iteration)
-    manifest.beside(Path(f"{PREFIX}_iter_200.solverstate")).write_text("torn")
+    manifest.path_beside(Path(f"{PREFIX}_iter_200.solverstate")).write_text("torn")
     assert order() == [300, 200, 100]
 
 
 def test_manifests_of_the_version_before_are_read() -> None:
     state = put(100)
-    beside = manifest.beside(state)
+    beside = manifest.path_beside(state)
     values = json.loads(beside.read_text().split("\n")[1])
     values |= {"netspec": 2, "written": 1.5}
     del values["sequence"], values["seen"]

@@ -11,7 +11,7 @@ from open_sources import SINK, goes_on, opened, raised
 
 from netspec import caffe
 from netspec.sources import Source
-from netspec.sources.readers.memory_data import MemoryData
+from netspec.sources.readers.memory_data import MemoryReader
 
 
 def memory(param: str = "batch_size: 2 channels: 3 height: 4 width: 5", more: str = "") -> Source:
@@ -26,9 +26,9 @@ def rows(count: int, shape: tuple[int, ...] = (3, 4, 5)) -> NDArray[np.float32]:
     return np.arange(count, dtype=np.float32).reshape(size) * np.ones(shape, np.float32)
 
 
-def with_arrays(data: Any, labels: Any) -> MemoryData:
+def with_arrays(data: Any, labels: Any) -> MemoryReader:
     source = memory()
-    assert isinstance(source, MemoryData)
+    assert isinstance(source, MemoryReader)
     source.set_arrays(data, labels)
     return source
 

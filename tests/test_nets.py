@@ -10,7 +10,7 @@ from netspec.geometry.receptive_field import receptive_field
 from netspec.layers.base import Shape, count
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import REGISTRY
-from netspec.sources.sets.base import read_settings
+from netspec.sources.sets.settings import read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT.parent / "shared" / "golden" / "nets"

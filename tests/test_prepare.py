@@ -11,7 +11,7 @@ from set_folders import nyud as nyud
 from set_folders import siftflow as siftflow
 
 from netspec.errors import SourceError
-from netspec.sources.sets.prepare import DATA_SETS, Report, prepare
+from netspec.sources.sets.prepare import DATA_SETS, Readiness, prepare
 
 
 @pytest.fixture
@@ -41,11 +41,11 @@ def test_prepare_voc(voc: Path) -> None:
         f"  val: 3 samples (1111 or 1449 when whole); {labels / 'c.png'}: {shown}",
         f"  seg11valid: 2 samples (736 when whole); {labels / 'a.png'}: {shown}",
     ]
-    assert prepare("voc", voc / "voc", sbd=voc / "sbd") == Report(expected, True)
+    assert prepare("voc", voc / "voc", sbd=voc / "sbd") == Readiness(expected, True)
     assert (lists / "seg11valid.txt").read_text() == "a\nc\n"
     # What is there is left as it is.
     del expected[1]
-    assert prepare("voc", voc / "voc", sbd=voc / "sbd") == Report(expected, True)
+    assert prepare("voc", voc / "voc", sbd=voc / "sbd") == Readiness(expected, True)
 
 
 def test_prepare_voc_without_what_a_list_follows_from(voc: Path) -> None:
@@ -120,7 +120,7 @@ def test_prepare_context(context: Path) -> None:
     assert lines[1] == f"  train: 2 samples (4998 when whole); {sample}"
     assert ready
     (context / "pascal").rename(root / "VOCdevkit")
-    assert prepare("context", root) == Report(lines, True)
+    assert prepare("context", root) == Readiness(lines, True)
 
 
 @pytest.mark.parametrize("name", DATA_SETS)

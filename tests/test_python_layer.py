@@ -17,8 +17,8 @@ from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST
 from netspec.sources import Source, open_source
 from netspec.sources.feed import Feed
-from netspec.sources.readers.python_layer import PythonData
-from netspec.sources.sets.base import VOCSegData
+from netspec.sources.readers.python_layer import PythonReader
+from netspec.sources.sets.pascal_voc import VOCSegData
 
 MODULE = '''
 import caffe
@@ -216,7 +216,7 @@ def test_reshape_comes_before_each_forward() -> None:
     source = opened(layer("Drawn"))
     source.next()
     source.next()
-    assert isinstance(source, PythonData)
+    assert isinstance(source, PythonReader)
     # Once more when the net is built.
     assert source._object.calls == ["reshape", *["reshape", "forward"] * 2]
 
@@ -267,7 +267,7 @@ def test_a_class_with_a_state_goes_on_at_once() -> None:
     other = opened(layer("Resumable"))
     other.restore(source.state())
     assert other.next()["x"][0] == 21
-    assert isinstance(other, PythonData)
+    assert isinstance(other, PythonReader)
     assert other._object.made == 1
     with pytest.raises(SourceError, match=r'"d" \(Python\): the state is another source\'s: it ha'):
         other.restore(opened(layer("Drawn")).state())

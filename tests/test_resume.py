@@ -174,7 +174,7 @@ def test_without_its_record_a_snapshot_is_like_caffes() -> None:
     first = solver("random_seed: 1 average_loss: 3")
     first.step(2)
     _, state = first.snapshot()
-    manifest.beside(state).unlink()
+    manifest.path_beside(state).unlink()
     second = solver("random_seed: 1 average_loss: 3")
     at_start = second.data
     second.restore(state)

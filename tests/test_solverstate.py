@@ -20,7 +20,7 @@ from solver_nets import (
 from solver_nets import folder as folder
 
 from netspec.errors import SolverError, WeightsError
-from netspec.formats.atomic import is_hdf5
+from netspec.formats.hdf5 import is_hdf5
 from netspec.proto.net_pb2 import NetParameter
 from netspec.proto.solver_pb2 import SolverState
 from netspec.solving.snapshots.solverstate import (

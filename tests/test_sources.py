@@ -33,7 +33,7 @@ def test_sources_that_are_not_known() -> None:
         'did you mean "voc_layers.VOCSegDataLayer"?'
     )
     with pytest.raises(
-        SourceError, match=r"no source feeds this type \(those that are fed: DummyData, HDF5Dat"
+        SourceError, match=r"no source feeds this type \(those that are fed: Data, DummyData, "
     ):
         opened('layer { name: "d" type: "Input" top: "a" }')
 

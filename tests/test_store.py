@@ -90,15 +90,15 @@ def test_messages_of_damage() -> None:
     with pytest.raises(WeightsError) as raised:
         read_weights(weights)
     assert str(raised.value) == f"{weights}: {changed} delete run_iter_1.resume.json"
-    flipped(manifest.beside(state))
+    flipped(manifest.path_beside(state))
     with pytest.raises(WeightsError) as raised:
         read_weights(weights)
     assert str(raised.value) == (
-        f"{weights}: {manifest.beside(state)}: is damaged: its checksum does not fit; "
+        f"{weights}: {manifest.path_beside(state)}: is damaged: its checksum does not fit; "
         "run_iter_1.caffemodel cannot be checked. Delete run_iter_1.resume.json to use it all "
         "the same"
     )
-    manifest.beside(state).unlink()
+    manifest.path_beside(state).unlink()
     read_weights(weights)
     with pytest.raises(WeightsError, match=r"^nowhere.solverstate: cannot read: no such file$"):
         store.newest(Path("nowhere.solverstate"), lambda _: None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from netspec import build
 from netspec.errors import NetSpecError, Place, fail
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.frontend.graph import Graph
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import NetText
@@ -45,7 +45,7 @@ def draw_net_to_file(
 ) -> None:
     """As `draw_net`, to a file whose ending names the format."""
     picture = draw_net(caffe_net, rankdir, Path(filename).suffix[1:], phase, display_lrm)
-    with whole(filename) as part:
+    with atomic_write(filename) as part:
         part.write_bytes(picture)
 
 

@@ -17,7 +17,7 @@ from netspec.caffe.layer import LayerView
 from netspec.caffe.passes import Nodes
 from netspec.caffe.runtime import next_seed
 from netspec.errors import GraphError, SourceError, blame, nearest, require
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.frontend.graph import AUTOMATIC, Node
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import read_net
@@ -25,7 +25,7 @@ from netspec.layers.base import text
 from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.runtime.module import Net as Module
 from netspec.sources.feed import Feed
-from netspec.sources.readers.memory_data import MemoryData
+from netspec.sources.readers.memory_data import MemoryReader
 from netspec.weights.caffemodel import copy_into, put_weights, read_weights, write_weights
 
 
@@ -194,7 +194,7 @@ class Net(Core):
         source = self.feed.sources.get(first.name) if self.feed is not None else None
         with blame(first.place, first.who):
             require(
-                isinstance(source, MemoryData),
+                isinstance(source, MemoryReader),
                 "set_input_arrays feeds a net whose first layer is a MemoryData",
                 SourceError,
             )
@@ -215,7 +215,7 @@ class Net(Core):
 
     def save_hdf5(self, filename: str) -> None:
         """Write HDF5, whatever the path ends in."""
-        with whole(filename) as part:
+        with atomic_write(filename) as part:
             put_weights(part, self._shapes, self.sync(), None, hdf5=True)
 
     def _names(self, choose: Callable[[Node], Sequence[int]]) -> OrderedDict[str, list[str]]:

@@ -15,7 +15,7 @@ from netspec.errors import SourceError, require
 from netspec.layers.base import text
 from netspec.runtime.module import Net
 from netspec.sources.feed import Feed
-from netspec.sources.images.databases import Record, new_database
+from netspec.sources.images.databases import KeyValue, new_database
 from netspec.sources.images.datum import write_floats
 
 _MOST_AXES = 4
@@ -59,7 +59,7 @@ def extract(
                 tell(name, done[name])
 
 
-def _records(samples: np.ndarray, first: int) -> list[Record]:
+def _records(samples: np.ndarray, first: int) -> list[KeyValue]:
     return [
         (f"{first + i:010d}".encode(), write_floats(sample)) for i, sample in enumerate(samples)
     ]

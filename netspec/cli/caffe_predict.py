@@ -19,7 +19,7 @@ from netspec.caffe import Classifier, Detector
 from netspec.caffe.io import load_image
 from netspec.cli.caffe_windows import read_windows, write_detections
 from netspec.errors import NetSpecError, counted, fail, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.runtime import devices
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -106,7 +106,7 @@ def classify(source: str, out: str, center_only: bool, images_dim: str, **option
     path = Path(out if out.endswith(".npy") else f"{out}.npy")
     click.echo(f"Saving results into {path}")
     try:
-        with whole(path) as part, open(part, "wb") as file:
+        with atomic_write(path) as part, open(part, "wb") as file:
             np.save(file, predictions)
     except OSError as error:
         fail(unreadable(path, error), NetSpecError)

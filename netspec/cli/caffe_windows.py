@@ -15,7 +15,7 @@ import numpy as np
 
 from netspec.errors import NetSpecError, Place, SourceError, blame, fail, require, unreadable
 from netspec.formats import hdf5
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 
 # In the order in which a detector takes them.
 _EDGES = ("ymin", "xmin", "ymax", "xmax")
@@ -67,7 +67,7 @@ def write_detections(path: Path, found: Sequence[Mapping[str, Any]]) -> None:
     Differs: Caffe's HDF5 file is a pandas DataFrame.
     """
     try:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             (_write_csv if path.suffix.lower() == ".csv" else _write_hdf5)(part, found)
     except OSError as error:
         fail(unreadable(path, error), NetSpecError)

@@ -19,7 +19,7 @@ def show(net: str, count: int, out: str, phase: str, seed: int) -> None:
     """Draw what NET really gets: images, their mean added back, and labels."""
     shown = samples(look_at(net, phase), count, seed)
     cards = (
-        card((layer.name for layer in sample), (p for layer in sample for p in layer.pieces))
+        card((layer.name for layer in sample), (p for layer in sample for p in layer.tops))
         for sample in shown
     )
     write(out, f"{net}, phase {phase}: what the net gets, any mean added back", cards)

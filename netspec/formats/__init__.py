@@ -1,4 +1,4 @@
-"""Files that other programs read and write, and writing them whole or not at all.
+"""File formats that other programs read and write, and atomic writing of files.
 
 Imports nothing of netspec but `errors` and `proto`.
 """

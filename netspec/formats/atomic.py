@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all, and files of one kind or another."""
+"""Write files atomically: whole or not at all, one (a weight file) or several (a snapshot).
+
+Bytes go to a hidden file ``.NAME.PID.part`` beside the target, are synced to disk, and only then
+take the name. `exclusive_lock` keeps two processes from writing the same files.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +22,23 @@ except ImportError:  # Windows has none.
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
-    """A path to write to; it becomes ``path`` at the end, and vanishes if writing fails.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path to write to; rename it to ``path`` at the end, or remove it on error.
 
-    The bytes are on disk before the name is: a crash leaves the old file or the new one.
+    The bytes are on disk before the name is: a crash leaves the old file or the new one. Raises
+    OSError.
     """
-    with whole_set([path]) as (part,):
+    with atomic_write_all([path]) as (part,):
         yield part
 
 
 @contextmanager
-def whole_set(paths: Sequence[str | Path]) -> Iterator[list[Path]]:
-    """Paths to write to, in one folder; at the end they get their names, one after the other.
+def atomic_write_all(paths: Sequence[str | Path]) -> Iterator[list[Path]]:
+    """Give temporary paths, in one folder, for files that belong together; rename them at the end.
 
-    All bytes are on disk before the first name is, and the last name is not there before all
-    others are: a crash leaves nothing that looks like a set and is none.
+    All bytes are on disk before the first name is, and the last name appears after all others: if
+    a reader asks for the last one, a crash leaves nothing that looks like a whole set and is not.
+    Raises OSError.
     """
     targets = [Path(path) for path in paths]
     folder = targets[0].parent
@@ -61,10 +67,11 @@ def whole_set(paths: Sequence[str | Path]) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def alone(path: str | Path) -> Iterator[str | None]:
+def exclusive_lock(path: str | Path) -> Iterator[str | None]:
     """Hold a lock file; gives None, or who holds it if another process does.
 
-    The system lets go of it whatever ends this process. Where it has no locks, nobody is kept out.
+    The system releases the lock however this process ends. On a system or a file system without
+    locks, nobody is kept out.
     """
     try:
         file = _locked(Path(path))
@@ -84,9 +91,9 @@ def alone(path: str | Path) -> Iterator[str | None]:
 
 
 def _locked(path: Path) -> IO[str]:
-    """The lock file, locked and empty; raises BlockingIOError where another holds it."""
+    """Open and lock the file, and empty it; raises BlockingIOError where another holds it."""
     while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed by who lets go of it)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed by the caller)
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,15 +107,16 @@ def _locked(path: Path) -> IO[str]:
         file.close()
 
 
-def sweep(folder: str | Path, start: str) -> None:
-    """Remove what processes that are gone began to write under names that begin with ``start``."""
-    for part in Path(folder).glob(f".{glob.escape(start)}*.part"):
+def remove_leftovers(folder: str | Path, prefix: str) -> None:
+    """Remove the temporary files of ended processes whose targets' names begin with ``prefix``."""
+    for part in Path(folder).glob(f".{glob.escape(prefix)}*.part"):
         pid = part.name.split(".")[-2]
         if pid.isdecimal() and not _alive(int(pid)):
             part.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:
+    """Whether a process of this number runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -118,14 +126,8 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def is_hdf5(path: str | Path) -> bool:
-    """Whether a file is HDF5, by the bytes that it begins with; raises OSError."""
-    with open(path, "rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
-
-
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a crash, where the system can."""
+    """Sync a folder to disk, so that a rename survives a crash, where the system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

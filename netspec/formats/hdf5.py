@@ -1,4 +1,4 @@
-"""HDF5, as far as weight files and solver states need it: big arrays without copies.
+"""HDF5: read big arrays without copies, and append rows to data sets.
 
 A file may state any sizes; nothing is allocated that it does not hold.
 """
@@ -6,15 +6,19 @@ A file may state any sizes; nothing is allocated that it does not hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
-from netspec.errors import NetSpecError, WeightsError, fail, require
+from netspec.errors import NetSpecError, WeightsError, fail, require, unreadable
 from netspec.formats import protobuf_wire
+from netspec.formats.atomic import atomic_write
+
+Rows = Mapping[str, NDArray[np.float32]]
 
 # What h5py raises for files that are damaged, depending on where.
 _DAMAGED = (
@@ -30,6 +34,12 @@ _DAMAGED = (
 
 # What deflate makes of zeros: no filter of HDF5's own packs more tightly.
 _MOST_PACKED = 1032
+
+
+def is_hdf5(path: str | Path) -> bool:
+    """Whether a file is HDF5, by the bytes that it begins with; raises OSError."""
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 @contextmanager
@@ -91,3 +101,48 @@ def _require_stored(item: h5py.Dataset, what: str) -> None:
         f"is damaged: a {what} of {size} bytes is stored in {stored}",
         WeightsError,
     )
+
+
+def add_rows(path: Path, rows: Rows, afresh: bool) -> None:
+    """Append each array's rows to the data set of its name; the file is closed when this returns.
+
+    rows: data set -> array (n, ...). afresh: begin a new file; the old one stays until the new one
+    is whole. Raises LayerError where the file cannot be written, or where rows have another shape
+    than those in it.
+    """
+    try:
+        if afresh:
+            with atomic_write(path) as part, h5py.File(part, "w") as file:
+                _add_empty(file, rows)
+                _extend(file, rows, path)
+        else:
+            with h5py.File(path, "r+") as file:
+                _extend(file, rows, path)
+    except OSError as error:
+        fail(unreadable(path, error))
+
+
+def _add_empty(file: h5py.File, rows: Rows) -> None:
+    """Create data sets without rows that can grow."""
+    for name, array in rows.items():
+        row = array.shape[1:]
+        file.create_dataset(name, (0, *row), np.float32, maxshape=(None, *row))
+
+
+def _extend(file: h5py.File, rows: Rows, path: Path) -> None:
+    """Append rows to data sets; all are checked first, so that they stay of one length."""
+    for name, array in rows.items():
+        require(name in file, f'{path}: no data set "{name}": another program wrote this file')
+        row = file[name].shape[1:]
+        require(
+            row == array.shape[1:],
+            f'{path}: a row of "{name}" is {_text(row)}, but now it is {_text(array.shape[1:])}',
+        )
+    for name, array in rows.items():
+        stored = file[name]
+        stored.resize(len(stored) + len(array), axis=0)
+        stored[len(stored) - len(array) :] = array
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

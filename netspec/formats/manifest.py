@@ -1,4 +1,4 @@
-"""What stands beside a snapshot: its checksums, and all that Caffe's files have no place for.
+"""A snapshot's manifest: checksums of its files, and all that Caffe's files have no place for.
 
 ``PREFIX_iter_N.resume.json`` belongs to ``PREFIX_iter_N.caffemodel`` and ``.solverstate``, binary
 or HDF5.
@@ -16,9 +16,9 @@ from typing import Any
 from netspec.errors import Place, WeightsError, blame, require, unreadable
 
 _FORMAT = 3
-# What older versions wrote, and newer ones read.
+# The formats that can be read: that of older versions too.
 _READABLE = (2, 3)
-END = ".resume.json"
+SUFFIX = ".resume.json"
 _TYPES = {
     "iteration": int,
     "seed": int,
@@ -34,17 +34,17 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a run needs to go on as if it had never stopped.
+    """What a run needs, besides weights and solver state, to go on as if it had never stopped.
 
-    files: name -> SHA-256 of the snapshot's other files. seed: the run's. losses: the last ones,
-    which the smoothed loss is the mean of. data: where the data of the train net stands. memory:
-    what layers keep from run to run and no weight file holds: layer -> name -> array, nested lists.
-    home: the shapes of the train data that have a program of their own, by blob: see
-    `SizeBuckets`.
-    tests: ``data``, ``memory`` and ``home`` of each test net, if they were run. solver: its type.
-    dtype: what it computed in, see `ComputePolicy`. sequence: one more than those of the snapshots
-    that stood there when it was written. seen: the names of the states that stood there without a
-    manifest, as Caffe writes them.
+    Its fields are those of the file. files: name -> SHA-256 of the snapshot's other files. seed:
+    the run's. losses: the last ones, whose mean is the smoothed loss. data: the state of the train
+    net's sources. memory: the carried state of layers, which no weight file holds: layer -> name
+    -> array, as nested lists. home: by blob, the shape of the train data that is compiled exactly,
+    without a size bucket: see `SizeBuckets`. tests: ``data``, ``memory`` and ``home`` of each test
+    net that was run. solver: its type. dtype: the floating-point type of the arithmetic, see
+    `ComputePolicy`. sequence: one more than those of the snapshots that stood there when it was
+    written. seen: the names of the states that stood there without a manifest, as Caffe writes
+    them.
     """
 
     iteration: int
@@ -61,11 +61,11 @@ class Manifest:
     seen: tuple[str, ...] = ()
 
 
-def beside(path: str | Path) -> Path:
-    """The record that belongs to a snapshot's file."""
+def path_beside(path: str | Path) -> Path:
+    """Where the manifest of a snapshot stands, given one of its other files."""
     path = Path(path)
     name = path.name.removesuffix(".h5")
-    return path.with_name(name.rpartition(".")[0] + END)
+    return path.with_name(name.rpartition(".")[0] + SUFFIX)
 
 
 def digest(path: str | Path) -> str:
@@ -74,9 +74,9 @@ def digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write(path: Path, record: Manifest) -> None:
+def write(path: Path, manifest: Manifest) -> None:
     """Write a manifest, with a checksum of its own; raises OSError."""
-    content = json.dumps({"netspec": _FORMAT, **asdict(record)}, separators=(",", ":"))
+    content = json.dumps({"netspec": _FORMAT, **asdict(manifest)}, separators=(",", ":"))
     path.write_text(f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}\n", "utf-8")
 
 
@@ -101,6 +101,7 @@ def read(path: Path) -> Manifest:
 
 
 def _parsed(values: dict[str, Any]) -> Manifest:
+    """Build a manifest from JSON values; raises TypeError or KeyError for what is none."""
     version = values.pop("netspec")
     require(
         version in _READABLE,
@@ -120,22 +121,22 @@ def _parsed(values: dict[str, Any]) -> Manifest:
 
 
 def verify(path: Path) -> None:
-    """Raise WeightsError if the record beside a snapshot's file says that its bytes were others.
+    """Raise WeightsError unless a file has the checksum that the manifest beside it states.
 
-    Files without a record, as Caffe writes them, are taken as they are.
+    Files without a manifest, as Caffe writes them, are accepted as they are.
     """
-    record = beside(path)
-    if not record.exists():
+    manifest = path_beside(path)
+    if not manifest.exists():
         return
     try:
-        written = read(record).files.get(path.name)
+        written = read(manifest).files.get(path.name)
     except WeightsError as error:
         raise WeightsError(
-            f"{error}; {path.name} cannot be checked. Delete {record.name} to use it all the same"
+            f"{error}; {path.name} cannot be checked. Delete {manifest.name} to use it all the same"
         ) from None
     require(
         written is None or written == digest(path),
         f"is damaged: its bytes are not those that were written. If it was changed on purpose, "
-        f"delete {record.name}",
+        f"delete {manifest.name}",
         WeightsError,
     )

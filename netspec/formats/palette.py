@@ -1,4 +1,4 @@
-"""Label images in PASCAL VOC's colours."""
+"""Write label images as palette PNGs in PASCAL VOC's colours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.errors import SourceError, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 
 
 def colour_map() -> NDArray[np.uint8]:
@@ -47,7 +47,7 @@ def save(path: str | Path, image: Image.Image, kind: str = "PNG", **settings: in
     kind, settings: Pillow's name of the format, and what its writer may be told.
     """
     try:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             image.save(part, kind, **settings)
     except OSError as error:
         raise SourceError(unreadable(path, error)) from None

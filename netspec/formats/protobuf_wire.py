@@ -1,15 +1,15 @@
-"""Protobuf's wire format, as far as weight files need it: big arrays without copies.
+"""Read and write protobuf's wire format without copying big arrays, for weight files.
 
 A .caffemodel is half a gigabyte of floats in messages whose other fields differ from fork to
-fork. Reading only the fields that are the same everywhere, straight from a mapped file, takes no
-memory and cannot trip over the rest. https://protobuf.dev/programming-guides/encoding
+fork. Reading only the fields that all forks share, straight from a mapped file, takes no memory
+and cannot fail on the rest. https://protobuf.dev/programming-guides/encoding
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from netspec.errors import WeightsError, require
 
-# A leaf: layers read a blob too, so nothing of theirs is known here.
+# Layers import this module, so it cannot take the name from them.
 Shape = tuple[int, ...]
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -109,36 +109,67 @@ def string(value: int | memoryview) -> str:
         raise WeightsError("is damaged: a name is no text") from None
 
 
+@dataclass
+class _BlobFields:
+    """The fields of a BlobProto that matter, as they are met; arrays are views of its bytes."""
+
+    legacy: dict[int, int] = field(default_factory=dict)
+    shape: list[int] | None = None
+    floats: list[np.ndarray] = field(default_factory=list)
+    doubles: list[np.ndarray] = field(default_factory=list)
+    raw_type: int = 0
+    raw: memoryview | None = None
+
+    def take_number(self, number: int, value: int) -> None:
+        """Note a field that is a number."""
+        if number in _LEGACY:
+            self.legacy[number] = value
+        elif number == _RAW_TYPE:
+            self.raw_type = value
+
+    def take_bytes(self, number: int, value: memoryview) -> None:
+        """Note a field that is a message or packed numbers."""
+        if number == _SHAPE:
+            self.shape = _dims(value)
+        elif number == _DATA:
+            self.floats.append(_floats(value, "<f4"))
+        elif number == _DOUBLES:
+            self.doubles.append(_floats(value, "<f8"))
+        elif number == _RAW:
+            self.raw = value
+
+    def flat(self) -> np.ndarray:
+        """All numbers in a row; of floats and doubles, Caffe takes the doubles."""
+        parts = self.doubles or self.floats
+        if self.raw is not None and not parts:
+            require(
+                self.raw_type in _RAW_TYPES,
+                f"has raw_data of unknown type {self.raw_type}",
+                WeightsError,
+            )
+            parts = [_floats(self.raw, _RAW_TYPES[self.raw_type])]
+        return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, "<f4")])
+
+    def dims(self) -> Shape:
+        """The stated shape."""
+        if self.legacy:
+            return tuple(self.legacy.get(i, 0) for i in _LEGACY)
+        return tuple(self.shape or ())
+
+
 def blob(message: memoryview) -> StoredBlob:
     """The array of a BlobProto, as a view of its bytes where its floats stand packed.
 
-    Reads floats, doubles, and the ``raw_data`` of NVCaffe and OpenCV (fp16 and others).
+    Reads floats, doubles, and the ``raw_data`` of NVCaffe and OpenCV (fp16 and others). Raises
+    WeightsError.
     """
-    legacy: dict[int, int] = {}
-    shape: list[int] | None = None
-    floats: list[np.ndarray] = []
-    doubles: list[np.ndarray] = []
-    raw_type, raw = 0, None
+    found = _BlobFields()
     for number, _, value in fields(message):
-        if number in _LEGACY and isinstance(value, int):
-            legacy[number] = value
-        elif number == _SHAPE and isinstance(value, memoryview):
-            shape = _dims(value)
-        elif number == _DATA and isinstance(value, memoryview):
-            floats.append(_floats(value, "<f4"))
-        elif number == _DOUBLES and isinstance(value, memoryview):
-            doubles.append(_floats(value, "<f8"))
-        elif number == _RAW_TYPE and isinstance(value, int):
-            raw_type = value
-        elif number == _RAW and isinstance(value, memoryview):
-            raw = value
-    # Of floats and doubles Caffe takes the doubles.
-    parts = doubles or floats
-    if raw is not None and not parts:
-        require(raw_type in _RAW_TYPES, f"has raw_data of unknown type {raw_type}", WeightsError)
-        parts = [_floats(raw, _RAW_TYPES[raw_type])]
-    flat = parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty(0, "<f4")])
-    dims = tuple(legacy.get(i, 0) for i in _LEGACY) if legacy else tuple(shape or ())
+        if isinstance(value, int):
+            found.take_number(number, value)
+        else:
+            found.take_bytes(number, value)
+    flat, dims = found.flat(), found.dims()
     require(
         len(dims) <= _MOST_AXES and all(dim <= _MOST_SIZE for dim in dims),
         f"is damaged: a blob has {len(dims)} axes, the largest of size {max(dims, default=0)}",
@@ -152,7 +183,7 @@ def blob(message: memoryview) -> StoredBlob:
         f"is damaged: a blob of shape {shaped} holds {flat.size} numbers",
         WeightsError,
     )
-    return StoredBlob(flat.reshape(dims), bool(legacy))
+    return StoredBlob(flat.reshape(dims), bool(found.legacy))
 
 
 def _floats(data: memoryview, kind: str) -> np.ndarray:
@@ -177,24 +208,24 @@ def _dims(message: memoryview) -> list[int]:
     return dims
 
 
-def number(field: int, value: int) -> bytes:
+def number(field_number: int, value: int) -> bytes:
     """An encoded integer field."""
-    return _encode(field << 3 | VARINT) + _encode(value)
+    return _encode(field_number << 3 | VARINT) + _encode(value)
 
 
-def header(field: int, size: int) -> bytes:
-    """What stands before a field of ``size`` bytes."""
-    return _encode(field << 3 | BYTES) + _encode(size)
+def header(field_number: int, size: int) -> bytes:
+    """The tag and the length before a field of ``size`` bytes."""
+    return _encode(field_number << 3 | BYTES) + _encode(size)
 
 
 def write_fetched(
-    file: BinaryIO, field: int, shape: Shape, *fetch: Callable[[], np.ndarray]
+    file: BinaryIO, field_number: int, shape: Shape, *fetch: Callable[[], np.ndarray]
 ) -> None:
     """Write a BlobProto field of arrays that lie elsewhere: its data and, if given, its diff.
 
-    Each is fetched when its turn comes and let go before the next.
+    Each is fetched when its turn comes and released before the next.
     """
-    file.write(header(field, blob_size(shape, len(fetch))))
+    file.write(header(field_number, blob_size(shape, len(fetch))))
     file.write(_shape_field(shape))
     # The diff's field follows the data's.
     for number, array in enumerate(fetch, _DATA):

@@ -1,4 +1,8 @@
-"""What people give for a weight file or a solver state that is something else, and says so."""
+"""Tell what a file is by its first bytes, and refuse one that is no weight file or solver state.
+
+People name an archive, a web page, a PyTorch pickle or the wrong file of a snapshot; the error says
+which of these it is.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,8 @@ import h5py
 
 from netspec.errors import WeightsError, fail, require
 from netspec.formats import hdf5, protobuf_wire
-from netspec.formats.atomic import is_hdf5
 
-# What a file begins with, and what it is then.
+# First bytes -> what such a file is.
 _BEGINNINGS = {
     b"\x1f\x8b": "is a gzip archive; unpack it first",
     b"BZh": "is a bzip2 archive; unpack it first",
@@ -26,7 +29,7 @@ _BEGINNINGS = {
     b"\xff\xd8\xff": "is a JPEG image; only Caffe's files can be read",
     b"\x89PNG": "is a PNG image; only Caffe's files can be read",
 }
-# The same for text, in lower case.
+# First characters of a text, in lower case -> what it is.
 _TEXTS = {
     "version https://git-lfs": 'is a pointer of git LFS, not the file itself; "git lfs pull" '
     "fetches it",
@@ -40,8 +43,8 @@ _ZIPPED = {
 }
 _ZIP, _ZIP_NAME = b"PK\x03\x04", 30
 _TAR, _TAR_AT = b"ustar", 257
-# A snapshot's own record begins with a digest in hexadecimal.
-_RECORD, _RECORD_AT = b'\n{"netspec":', 64
+# A manifest begins with a digest in hexadecimal.
+_MANIFEST, _MANIFEST_AT = b'\n{"netspec":', 64
 
 # The fields of a net that weights stand in, and those of a solver state with their wire types.
 _NAME, _V1_LAYERS, _LAYERS = 1, 2, 100
@@ -54,8 +57,8 @@ _STATE = {
 }
 
 
-def refuse(path: Path) -> None:
-    """Raise WeightsError for a file that begins as no weight file nor solver state does.
+def refuse_other_formats(path: Path) -> None:
+    """Raise WeightsError for a file that begins like neither a weight file nor a solver state.
 
     Raises OSError where it cannot be read.
     """
@@ -70,7 +73,7 @@ def refuse(path: Path) -> None:
         fail(next(named, "is a zip archive; unpack it first"), WeightsError)
     require(not head[_TAR_AT:].startswith(_TAR), "is a tar archive; unpack it first", WeightsError)
     require(
-        not head[_RECORD_AT:].startswith(_RECORD),
+        not head[_MANIFEST_AT:].startswith(_MANIFEST),
         "is the record of a snapshot; name the .solverstate or the .caffemodel beside it",
         WeightsError,
     )
@@ -89,7 +92,7 @@ def refuse(path: Path) -> None:
 
 
 def _text(head: bytes) -> str:
-    """What a file begins with if that is text; tags and lengths of messages are no characters."""
+    """The text that a file begins with; empty for bytes, such as the tags of a message."""
     if any(byte < 32 and byte not in b"\t\n\r" for byte in head):
         return ""
     # The last character may be cut.
@@ -97,11 +100,11 @@ def _text(head: bytes) -> str:
     return "" if "\ufffd" in words else words.strip()
 
 
-def refuse_state(path: Path) -> None:
-    """Raise WeightsError, with the weight file that it names, for a file that is a solver state."""
+def refuse_solver_state(path: Path) -> None:
+    """Raise WeightsError for a solver state; the message names its weight file."""
     named = (
         _hdf5_learned_net(path)
-        if is_hdf5(path)
+        if hdf5.is_hdf5(path)
         else _binary_learned_net(protobuf_wire.mapped(path))
     )
     if named is not None:
@@ -112,7 +115,9 @@ def refuse_state(path: Path) -> None:
 def refuse_weights(path: Path) -> None:
     """Raise WeightsError for a file that holds a net's weights."""
     require(
-        not (_is_hdf5_net(path) if is_hdf5(path) else _is_binary_net(protobuf_wire.mapped(path))),
+        not (
+            _is_hdf5_net(path) if hdf5.is_hdf5(path) else _is_binary_net(protobuf_wire.mapped(path))
+        ),
         "holds a net's weights, not a solver state; name the .solverstate written with them",
         WeightsError,
     )

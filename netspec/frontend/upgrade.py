@@ -25,7 +25,7 @@ from netspec.errors import (
     require,
     unreadable,
 )
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.frontend.prototxt import (
     AnyMessage,
     NetText,
@@ -212,7 +212,7 @@ def _write_upgraded(
 ) -> bool:
     content = message.SerializeToString() if binary else write(message).encode()
     try:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(content)
     except OSError as error:
         raise NetSpecError(unreadable(path, error)) from None

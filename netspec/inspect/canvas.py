@@ -1,4 +1,4 @@
-"""A picture made of boxes, lines and texts, and its two backends: SVG and PNG.
+"""Draw boxes, lines and texts as SVG or PNG.
 
 Texts are measured with the font that comes with Pillow, so no font of the system is needed. SVG
 viewers set them in a font of their own, which they stretch to the width measured here.
@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 
 from PIL import Image, ImageDraw, ImageFont
 
-from netspec.inspect.layout import Point, Size
+from netspec.inspect.placement import Point, Size
 
 SCALE = 2
 MOST_PIXELS = 24_000_000

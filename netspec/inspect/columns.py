@@ -1,6 +1,6 @@
-"""A tall drawing folded into columns, as a newspaper is, where few lines pass from one to the next.
+"""Fold a tall drawing into columns, as in a newspaper, where few lines pass from one to the next.
 
-A line that goes on in the next column turns up through the gutter between them; lines keep their
+A line that continues in the next column runs up through the gutter between them; lines keep their
 order and do not cross there.
 """
 
@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from netspec.inspect.layout import Layout, Point, Route, Size
+from netspec.inspect.placement import DrawingLayout, Point, Route, Size
 
 GUTTER = 36.0
 LANE = 12.0
@@ -22,7 +22,7 @@ MOST_LINES = 3
 _LINE_COST = 0.2
 
 
-def fold(layout: Layout, sizes: Sequence[Size]) -> Layout:
+def fold(layout: DrawingLayout, sizes: Sequence[Size]) -> DrawingLayout:
     """The layout in as many columns as make it about as wide as tall; ``sizes`` are the boxes'."""
     cuts = _cuts(layout)
     if not cuts:
@@ -36,7 +36,7 @@ def fold(layout: Layout, sizes: Sequence[Size]) -> Layout:
     placed = [Point(c.x + s.width, c.y + s.height) for c, s in zip(corners, sizes, strict=True)]
     placed += itertools.chain.from_iterable(route.points for route in routes)
     size = Size(max(point.x for point in placed), max(point.y for point in placed))
-    return Layout(corners, routes, size, ())
+    return DrawingLayout(corners, routes, size, ())
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _Column:
     down: float
 
 
-def _cuts(layout: Layout) -> list[float]:
+def _cuts(layout: DrawingLayout) -> list[float]:
     """The feet of ranks after which new columns begin."""
     wanted = round(math.sqrt(layout.size.height / max(layout.size.width, 1)))
     lines = {foot: len(_passing(layout, foot)) for foot in layout.feet[:-1]}
@@ -69,7 +69,7 @@ def _cuts(layout: Layout) -> list[float]:
     return sorted({min(allowed, key=lambda foot: cost(foot, mark)) for mark in marks})
 
 
-def _passing(layout: Layout, foot: float) -> tuple[float, ...]:
+def _passing(layout: DrawingLayout, foot: float) -> tuple[float, ...]:
     """Where lines pass the foot of a rank."""
     return tuple(
         sorted(
@@ -83,7 +83,7 @@ def _passing(layout: Layout, foot: float) -> tuple[float, ...]:
     )
 
 
-def _columns(layout: Layout, sizes: Sequence[Size], cuts: Sequence[float]) -> list[_Column]:
+def _columns(layout: DrawingLayout, sizes: Sequence[Size], cuts: Sequence[float]) -> list[_Column]:
     columns: list[_Column] = []
     for top, foot in itertools.pairwise([-math.inf, *cuts, math.inf]):
         spans = [

@@ -1,4 +1,4 @@
-"""A contact sheet: pictures of samples, side by side, with what there is to say about each."""
+"""Draw a contact sheet: thumbnails of samples, with lines of text about each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FONT, _LINE, _HEADING = 13, 18, 17
 _MARGIN, _GAP, _SWATCH = 16, 8, 14
 # A card is never so narrow that there is no room for a name.
 _LEAST_CARD, _MOST_WIDTH = 200, 1600
-# What a JPEG holds, and what memory should.
+# The limits of a JPEG, and of reasonable memory.
 _MOST_HEIGHT, _MOST_PIXELS = 65_000, 150_000_000
 # The longer side of a picture: larger ones are reduced, smaller ones enlarged by whole numbers.
 _LARGEST, _SMALLEST = 320, 256
@@ -37,7 +37,7 @@ _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 @dataclass(frozen=True)
-class Tile:
+class Thumbnail:
     """A picture (H, W, 3) of red, green, blue, and the lines below it.
 
     classes: the class indices in it, and whether each is ignored.
@@ -50,16 +50,16 @@ class Tile:
 
 @dataclass(frozen=True)
 class Card:
-    """A sample: the lines above its tiles, the tiles side by side, and the lines below them."""
+    """A sample: thumbnails side by side, with lines of text above and below them."""
 
     names: tuple[str, ...]
-    tiles: tuple[Tile, ...]
+    thumbnails: tuple[Thumbnail, ...]
     lines: tuple[str, ...] = ()
 
 
 def card(names: Iterable[str], pieces: Iterable[tuple[Any, ...]]) -> Card:
-    """A sample from the names of its files and its tops, each as `tile` takes it."""
-    shown = [(piece, tile(*piece)) for piece in pieces]
+    """A sample from the names of its files and its tops, each as `thumbnail` takes it."""
+    shown = [(piece, thumbnail(*piece)) for piece in pieces]
     return Card(
         tuple(dict.fromkeys(filter(None, names))),
         tuple(picture for _, picture in shown if picture),
@@ -67,14 +67,14 @@ def card(names: Iterable[str], pieces: Iterable[tuple[Any, ...]]) -> Card:
     )
 
 
-def tile(
+def thumbnail(
     top: str,
     values: NDArray[np.float32],
     pixels: NDArray[np.float32] | None = None,
     classes: bool = False,
     ignore: int | None = None,
-) -> Tile | None:
-    """What a net gets for one sample as a picture; None if it is none.
+) -> Thumbnail | None:
+    """One top of one sample as a picture; None if it is none.
 
     values: (C, H, W), of blue, green, red or grey, or class indices (1, H, W) or (H, W). pixels:
     the image before its mean was subtracted, where one is known. classes: whether they are class
@@ -84,17 +84,17 @@ def tile(
     if image.ndim != 3 or image.shape[0] not in _IMAGE_CHANNELS or min(image.shape[1:]) < 2:
         return None
     if classes and len(image) == 1 and _are_classes(image[0], ignore):
-        return _label_tile(top, image[0].astype(np.int64), ignore)
+        return _label_thumbnail(top, image[0].astype(np.int64), ignore)
     shown, note = visible(image if pixels is None else pixels)
     notes = [note] if note else []
     if classes:
         notes.append("not all are class indices in 0..255")
     grey = ", grey" if len(image) == 1 else ""
-    return Tile(_red_green_blue(shown), (f"{_called(top, image)}{grey}", *notes))
+    return Thumbnail(_red_green_blue(shown), (f"{_called(top, image)}{grey}", *notes))
 
 
 def words(top: str, values: NDArray[np.float32]) -> str:
-    """What a net gets for one sample in words: the numbers, or their range if they are many."""
+    """One top of one sample in words: the numbers, or their range if they are many."""
     if values.size <= _FEW:
         return f"{top} {' '.join(f'{value:g}' for value in values.ravel())}"
     return f"{top} {text(values.shape)}: {values.min():.4g} to {values.max():.4g}"
@@ -128,13 +128,13 @@ def _are_classes(labels: NDArray[np.float32], ignore: int | None) -> bool:
     return bool((valid | (labels == ignore if ignore is not None else False)).all())
 
 
-def _label_tile(top: str, labels: NDArray[np.int64], ignore: int | None) -> Tile:
+def _label_thumbnail(top: str, labels: NDArray[np.int64], ignore: int | None) -> Thumbnail:
     found = [int(value) for value in np.unique(labels) if value != ignore]
     void = ignore is not None and bool((labels == ignore).any())
     said = ", ".join([_spans(found)] * bool(found) + [f"{ignore} ignored"] * void)
     shown = colour_map()[np.where(labels == ignore, _VOID, labels) if void else labels]
     classes = [*((value, False) for value in found), *[(ignore or 0, True)] * void]
-    return Tile(shown, (_called(top, labels[None]), said), tuple(classes))
+    return Thumbnail(shown, (_called(top, labels[None]), said), tuple(classes))
 
 
 def _spans(values: Sequence[int]) -> str:
@@ -164,7 +164,7 @@ def write(path: str | Path, heading: str, cards: Iterable[Card]) -> None:
 
 
 def sheet(heading: str, cards: Sequence[Card]) -> Image.Image:
-    """Cards in rows as wide as the widest card allows, and below them what colours mean."""
+    """Cards in rows as wide as the widest card allows, and a legend of colours below them."""
     require(cards, "no samples to show", NetSpecError)
     wide = max(map(_card_width, cards))
     columns = max(1, min(len(cards), (_MOST_WIDTH - _MARGIN) // (wide + _MARGIN)))
@@ -200,20 +200,20 @@ def _paint(
         _write(draw, (left, y), name, wide, _INK)
         y += _LINE
     x = left
-    for each in card.tiles:
+    for each in card.thumbnails:
         picture = _scaled(each)
         canvas.paste(picture, (x + 1, y + 1))
         draw.rectangle((x, y, x + picture.width + 1, y + picture.height + 1), outline=_EDGE)
         for i, line in enumerate(each.lines):
             below = y + picture.height + 4 + i * _LINE
-            _write(draw, (x, below), line, _tile_width(each), _SOFT)
-        x += _tile_width(each) + _GAP
-    y += max(map(_tile_height, card.tiles), default=0)
+            _write(draw, (x, below), line, _thumbnail_width(each), _SOFT)
+        x += _thumbnail_width(each) + _GAP
+    y += max(map(_thumbnail_height, card.thumbnails), default=0)
     for i, line in enumerate(card.lines):
         _write(draw, (left, y + i * _LINE), line, wide, _INK)
 
 
-def _size(each: Tile) -> tuple[int, int]:
+def _size(each: Thumbnail) -> tuple[int, int]:
     """Width and height as shown."""
     height, width, _ = each.pixels.shape
     longest = max(height, width)
@@ -224,30 +224,30 @@ def _size(each: Tile) -> tuple[int, int]:
     return width * factor, height * factor
 
 
-def _scaled(each: Tile) -> Image.Image:
+def _scaled(each: Thumbnail) -> Image.Image:
     # Class indices have no colours between them, and enlarged pixels are to be seen as such.
     smaller = max(each.pixels.shape) > _LARGEST and not each.classes
     way = Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST
     return Image.fromarray(each.pixels).resize(_size(each), way)
 
 
-def _tile_width(each: Tile) -> int:
+def _thumbnail_width(each: Thumbnail) -> int:
     """At least what the first line below needs."""
     return max(_size(each)[0] + 2, *(int(_font(_FONT).getlength(line)) for line in each.lines))
 
 
-def _tile_height(each: Tile) -> int:
+def _thumbnail_height(each: Thumbnail) -> int:
     return _size(each)[1] + 4 + len(each.lines) * _LINE
 
 
 def _card_width(card: Card) -> int:
-    tiles = sum(_tile_width(each) + _GAP for each in card.tiles) - _GAP
-    return max(_LEAST_CARD, tiles)
+    thumbnails = sum(_thumbnail_width(each) + _GAP for each in card.thumbnails) - _GAP
+    return max(_LEAST_CARD, thumbnails)
 
 
 def _card_height(card: Card) -> int:
     lines = len(card.names) + len(card.lines)
-    return lines * _LINE + max(map(_tile_height, card.tiles), default=0)
+    return lines * _LINE + max(map(_thumbnail_height, card.thumbnails), default=0)
 
 
 @functools.cache
@@ -277,7 +277,9 @@ Key = list[tuple[int, Pixels, str]]
 
 def _key(cards: Iterable[Card], width: int) -> list[Key]:
     """The classes on a sheet in lines of (x, colour, what it says)."""
-    found = sorted({each for card in cards for tile in card.tiles for each in tile.classes})
+    found = sorted(
+        {each for card in cards for thumbnail in card.thumbnails for each in thumbnail.classes}
+    )
     lines: list[Key] = []
     x = width
     for value, ignored in sorted(found, key=lambda each: (each[1], each[0])):

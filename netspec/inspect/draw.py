@@ -1,4 +1,4 @@
-"""A net as a picture: a box a layer, chains of layers stacked, lines from producers to readers."""
+"""Draw a net: a box for each layer, chains of layers stacked, lines from producers to readers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from netspec.errors import NetSpecError, fail, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import KnownShapes
 from netspec.inspect import canvas
 from netspec.inspect.canvas import Box, Line, Scene, Text, text_width
 from netspec.inspect.columns import fold
-from netspec.inspect.layout import Point, Size, Wire, arrange
+from netspec.inspect.layout import arrange
 from netspec.inspect.net_diagram import Diagram, Entry, Kind, blob_text, diagram, printable
+from netspec.inspect.placement import Point, Size, Wire
 from netspec.proto.layers_pb2 import TRAIN
 
 # Fill and edge of the boxes.
@@ -58,7 +59,7 @@ def draw(net: Graph | KnownShapes, out: str | Path, title: str = "") -> None:
             NetSpecError,
         )
     try:
-        with whole(out) as part:
+        with atomic_write(out) as part:
             part.write_bytes(write(net, title))
     except OSError as error:
         raise NetSpecError(unreadable(out, error)) from None
@@ -77,7 +78,7 @@ def png(net: Graph | KnownShapes, title: str = "") -> bytes:
 def scene(net: Graph | KnownShapes, title: str = "") -> Scene:
     """A net as boxes, lines and texts."""
     shown = diagram(net)
-    cards = [_Card(stack) for stack in shown.stacks]
+    cards = [_StackTable(stack) for stack in shown.stacks]
     sizes = [card.size for card in cards]
     layout = fold(arrange(sizes, _wires(shown, cards)), sizes)
     header = _header(shown, title or _name(shown.graph))
@@ -96,7 +97,7 @@ def scene(net: Graph | KnownShapes, title: str = "") -> Scene:
     return Scene(size, tuple(lines), tuple(boxes), tuple(texts))
 
 
-class _Card:
+class _StackTable:
     """A stack of entries laid out as a table: name, settings, shape, arrays."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
@@ -172,7 +173,7 @@ def _height(entry: Entry) -> float:
     return _ROW + (_STRIP if entry.labels else 0)
 
 
-def _wires(shown: Diagram, cards: Sequence[_Card]) -> list[Wire]:
+def _wires(shown: Diagram, cards: Sequence[_StackTable]) -> list[Wire]:
     makers = {
         value: (i, exit) for i, card in enumerate(cards) for value, exit in card.exits().items()
     }

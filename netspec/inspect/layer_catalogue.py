@@ -1,4 +1,4 @@
-"""Every layer type that netspec knows, as a table: what the registry says of them."""
+"""A table of all layer types in the registry."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import NamedTuple
 from netspec.layers import FAMILIES, REGISTRY, Layer
 
 
-class Entry(NamedTuple):
-    """What stands in a row: how many bottoms and tops, the learned blobs, what is computed."""
+class CatalogueRow(NamedTuple):
+    """One layer type: how many bottoms and tops, the learned blobs, what is computed."""
 
     type: str
     family: str
@@ -20,29 +20,29 @@ class Entry(NamedTuple):
     formula: str
 
 
-def entries() -> Iterator[Entry]:
+def entries() -> Iterator[CatalogueRow]:
     """A row a layer type, family by family."""
     for family in FAMILIES:
         name = family.__name__.rsplit(".", 1)[-1]
         for layer in sorted(REGISTRY.values(), key=lambda layer: layer.__name__):
             if layer.family == name:
-                yield _entry(layer)
+                yield _row(layer)
 
 
 def table() -> str:
     """All rows as text, in columns."""
-    rows: list[tuple[str, ...]] = [Entry._fields, *entries()]
+    rows: list[tuple[str, ...]] = [CatalogueRow._fields, *entries()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, tuple("-" * width for width in widths))
     padded = ([c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in rows)
     return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
-def _entry(layer: type[Layer]) -> Entry:
+def _row(layer: type[Layer]) -> CatalogueRow:
     tops = "as bottoms" if layer.same_count else _span(layer.tops)
     blobs = ", ".join(blob_names(layer))
     bottoms = _span(layer.num_bottoms)
-    return Entry(layer.__name__, layer.family, bottoms, tops, blobs, layer.formula)
+    return CatalogueRow(layer.__name__, layer.family, bottoms, tops, blobs, layer.formula)
 
 
 def _span(allowed: range) -> str:

@@ -1,7 +1,7 @@
-"""What a drawing of a net shows: entries (a layer with the in-place layers on it), in stacks.
+"""The content of a net's drawing: entries (a layer with the in-place layers on it), in stacks.
 
-A chain that neither branches nor joins is one stack, so what is left to see at once is how streams
-part and meet.
+A chain that neither branches nor joins is one stack, so that a drawing shows at a glance where
+branches part and join.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from netspec.layers.base import text
 
 
 class Kind(Enum):
-    """What a layer is in a drawing; the value is its name in the legend."""
+    """The kind of a layer in a drawing; the value is its name in the legend."""
 
     SOURCE = "input, data"
     LEARNED = "learned"
@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def dashed(self) -> bool:
-        """Whether its edge is dashed: nothing in it is learned, or nobody knows what it does."""
+        """Whether its edge is dashed: nothing in it is learned, or its type is unknown."""
         return self.frozen or self.kind is Kind.UNKNOWN
 
 
@@ -190,19 +190,19 @@ def _kind(nodes: Sequence[Node]) -> Kind:
         return Kind.UNKNOWN
     if host.is_source:
         return Kind.SOURCE
-    if host.family == "loss" or any(host.loss_weights()):
+    if host.drawn_as == "loss" or any(host.loss_weights()):
         return Kind.LOSS
     if any(node.layer.learns for node in nodes):
         return Kind.LEARNED
     if len(set(nodes[0].bottoms)) > 1:
         return Kind.JOIN
-    return Kind.POOLING if host.family in ("pooling", "vision") else Kind.OTHER
+    return Kind.POOLING if host.drawn_as == "pooling" else Kind.OTHER
 
 
 def _frozen(nodes: Sequence[Node], rows: Sequence[Row]) -> bool:
     """Whether ``lr_mult: 0`` holds all that could be learned.
 
-    Where nobody knows how many arrays there are, by the params that are stated.
+    Where the number of arrays is not known, the stated params decide.
     """
     if rows and all(row.known for row in rows):
         return any(row.frozen for row in rows) and not any(row.learned for row in rows)

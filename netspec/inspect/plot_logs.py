@@ -1,4 +1,4 @@
-"""Training logs as a picture: loss, learning rate and tests over iterations."""
+"""Plot training logs: loss, learning rate and tests over iterations."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from netspec.errors import NetSpecError, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.inspect.read_logs import Curve, Curves, read, same
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Points = NDArray[np.float64]
 
@@ -73,7 +74,7 @@ def plot(logs: Sequence[str | Path], out: str | Path) -> None:
     )
     picture = render(dict(zip(_labels(logs), map(read, logs), strict=True)), kind)
     try:
-        with whole(out) as part:
+        with atomic_write(out) as part:
             part.write_bytes(picture)
     except OSError as error:
         raise NetSpecError(unreadable(out, error)) from None
@@ -81,8 +82,6 @@ def plot(logs: Sequence[str | Path], out: str | Path) -> None:
 
 def render(logs: Mapping[str, Curves], kind: str) -> bytes:
     """The curves of logs, by the name of each, as the bytes of an "svg" or "png" file."""
-    import matplotlib as mpl
-
     with mpl.rc_context():
         # The picture is the same whatever the user's own style is.
         mpl.rcdefaults()
@@ -95,8 +94,6 @@ def render(logs: Mapping[str, Curves], kind: str) -> bytes:
 
 def figure(logs: Mapping[str, Curves]) -> Figure:
     """The curves of logs as a figure: loss above, then a panel each for what else there is."""
-    from matplotlib.figure import Figure
-
     tests = list(dict.fromkeys(key for curves in logs.values() for key in curves.tests))
     shown, hidden = tests[:_MOST_PANELS], tests[_MOST_PANELS:]
     panels = len(shown) + any(curves.rate for curves in logs.values())
@@ -126,8 +123,6 @@ def figure(logs: Mapping[str, Curves]) -> Figure:
 
 
 def _draw_loss(axes: Axes, logs: Mapping[str, Curves], colours: Sequence[Any]) -> None:
-    from matplotlib.lines import Line2D
-
     key: dict[str, Line2D] = {}
     drawn = [_train(curves) for curves in logs.values()]
     name = "train, smoothed" if any(len(raw[0]) for raw, _ in drawn) else "train"
@@ -172,9 +167,6 @@ def _draw_test(axes: Axes, curves: Sequence[Curve], colours: Sequence[Any]) -> N
 
 def _finish(made: Figure, names: Sequence[str], colours: Sequence[Any]) -> None:
     """The axes' furniture, and above them all which colour is which log."""
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
     for axes in made.axes:
         axes.set_xlabel("iteration")
         axes.grid(True)
@@ -265,8 +257,6 @@ def _scale(axes: Axes, values: Points, rare: float) -> None:
 
 
 def _colours(count: int) -> list[Any]:
-    import matplotlib as mpl
-
     if count <= 10:
         return [f"C{i}" for i in range(count)]
     return [mpl.colormaps["turbo"](share) for share in np.linspace(0.02, 0.98, count)]

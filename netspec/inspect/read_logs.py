@@ -1,4 +1,4 @@
-"""What a training log says, as curves over iterations.
+"""Read training logs as curves over iterations.
 
 Reads netspec's JSON lines, netspec's text and Caffe's (``caffe train 2>&1 | tee log``), with what
 the ``score.py`` beside the published FCNs prints into it.
@@ -64,7 +64,7 @@ class Curves:
         return bool(self.loss or self.smoothed or self.rate or self.tests or self.test_loss)
 
     def rewind(self, iteration: int) -> None:
-        """Forget what a run that starts at an iteration does anew.
+        """Remove what a run that starts at an iteration repeats.
 
         A test at its start may be the end of the run before.
         """
@@ -90,7 +90,7 @@ def read(path: str | Path) -> Curves:
 
     Raises NetSpecError for a file that cannot be read or tells of no training.
     """
-    reader = _Reader()
+    reader = _LogReader()
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
@@ -107,7 +107,7 @@ def read(path: str | Path) -> Curves:
     return reader.curves
 
 
-class _Reader:
+class _LogReader:
     """Takes the lines of a log, one after the other."""
 
     def __init__(self) -> None:

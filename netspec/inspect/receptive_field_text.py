@@ -1,4 +1,4 @@
-"""What the pixels of each blob see of the input, and how little padding aligns them: as text."""
+"""Receptive fields of blobs, and the least padding that aligns a net, as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fractions import Fraction
 from netspec.frontend.shapes import KnownShapes
 from netspec.geometry.min_padding import Alignment, alignment
 from netspec.geometry.receptive_field import ReceptiveField, receptive_field, receptive_fields
-from netspec.inspect.tabular import columns
+from netspec.inspect.summary_text import columns
 
 HEADER = ("blob", "stride", "field", "offset")
 

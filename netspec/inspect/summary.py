@@ -1,4 +1,4 @@
-"""What a net is made of, layer by layer, what it computes, and what training takes."""
+"""Summarise a net: parameters, multiply-adds and memory, layer by layer and in total."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Row:
 
 
 class Total(NamedTuple):
-    """What several layers come to: how many they are, and the sums over their rows.
+    """The total of several layers: how many they are, and the sums over their rows.
 
     known, sized: whether all of them are, so that the sums leave nothing out.
     """
@@ -108,7 +108,7 @@ class Summary:
 
     @property
     def training_bytes(self) -> int:
-        """An estimate: parameters, gradients, momentum, and activations kept for the way back."""
+        """An estimate: parameters, gradients, momentum, and residuals (all activations)."""
         gradients = self.learned * FLOAT_BYTES
         return self.param_bytes + gradients + self.momentum_bytes + self.activation_bytes
 
@@ -166,7 +166,7 @@ def _multiply_adds(shapes: KnownShapes, node: Node) -> int:
 
 
 def _own_tops(shapes: KnownShapes, node: Node) -> list[Shape | None]:
-    """Of the tops that take memory: not of those that lie in their bottom's place."""
+    """The shapes of the tops that take memory, which in-place tops do not."""
     return [
         shapes.values[top]
         for slot, top in enumerate(node.tops)

@@ -1,14 +1,13 @@
-"""A net's summary as text: a table to read, or CSV and JSON for other programs."""
+"""Format a net's summary: a table to read, or CSV and JSON for other programs."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from netspec.inspect.summary import Row, Summary, Total, mebibytes, shape_text
-from netspec.inspect.tabular import columns
 
 _MEGA = 10**6
 _GIGA = 10**9
@@ -25,6 +24,16 @@ FIELDS = (
     "activation_bytes",
     "frozen",
 )
+
+
+def columns(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> Iterator[str]:
+    """A line a row, under the header and a rule; ``align`` holds < or > for each column."""
+    lines = [tuple(header), *map(tuple, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, tuple("-" * width for width in widths))
+    for line in lines:
+        cells = zip(line, align, widths, strict=True)
+        yield "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip()
 
 
 def table(summary: Summary) -> str:

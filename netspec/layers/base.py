@@ -142,6 +142,8 @@ class Layer:
 
     family: ClassVar[str] = ""
     formula: ClassVar[str] = ""
+    # Its kind in a drawing, "loss" or "pooling", where bottoms and learned blobs do not tell it.
+    drawn_as: ClassVar[str] = ""
     layout: ClassVar[Layout] = Layout.CHANNELS_FIRST
     precision: ClassVar[Precision] = Precision.INSIDE
     param_field: ClassVar[str | None] = None

@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import io_callback
 
 from netspec.errors import LayerError, counted, fail, require
-from netspec.formats.hdf5_rows import add_rows
+from netspec.formats.hdf5 import add_rows
 from netspec.layers.base import Array, Context, Layer, Layout, Shape, register, text
 
 

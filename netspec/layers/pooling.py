@@ -23,6 +23,8 @@ from netspec.proto.layers_pb2 import PoolingParameter, SPPParameter
 class _Pooled(Layer):
     """What Pooling and SPP share: the arithmetic of one pooling."""
 
+    drawn_as = "pooling"
+
     def pool(
         self, ctx: Context, method: int, x: Array, window: Window, out: Shape, level: int = 0
     ) -> tuple[Array, ...]:

@@ -38,6 +38,7 @@ class Loss(Layer):
     """A layer whose first top is a scalar that training makes small."""
 
     is_loss = True
+    drawn_as = "loss"
     precision = Precision.FULL
 
     def sees_all(self, rank: int) -> bool:
@@ -246,6 +247,7 @@ class Accuracy(Classified):
     """
 
     formula = "y = mean(label in top_k(x))"
+    drawn_as = "loss"
 
     @property
     def layout(self) -> Layout:  # type: ignore[override]

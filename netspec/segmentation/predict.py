@@ -1,4 +1,4 @@
-"""Images to the classes of their pixels, with any net that scores them."""
+"""Predict the class of each pixel of an image, with any net that scores pixels."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from netspec.layers.base import Array, Shape, text
 from netspec.proto.layers_pb2 import TEST
 from netspec.runtime.module import Net
 from netspec.runtime.size_buckets import SizeBuckets
-from netspec.segmentation.tiles import Tile, Tiling, largest, live_bytes, tiling
+from netspec.segmentation.tiles import TileSpan, Tiling, largest, live_bytes, tiling
 from netspec.sources.images.decode import MEAN as MEAN
 from netspec.sources.images.decode import preprocess as preprocess
 
 MEMORY = 4 << 30
 """How many bytes one run may take, by an estimate, before an image is cut into tiles."""
 
-# So large an image is enough to see what a net makes of any.
+# An image of this size shows what a net makes of any.
 _PROBE = 1024
 
 
@@ -48,7 +48,7 @@ class Segmenter:
     loss or Accuracy layer compares with labels, or else the net's only output of the image's size.
     tile: the most (height, width) that is run at once; by default as much as ``memory`` bytes hold
     by `live_bytes`. Whatever it is, the scores are the same: see `netspec.segmentation.tiles`.
-    frames: of the net, for images that are run whole, where they are not to be new ones.
+    buckets: the net's size buckets for images that are run whole; by default new ones.
 
     The net must be in phase TEST, fed by one image blob of an Input or a data layer.
     """
@@ -91,7 +91,7 @@ class Segmenter:
                 (row.kept(), column.kept()),
             )
 
-    def _scores(self, plan: Plan, feeds: Mapping[str, Any]) -> Array:
+    def _scores(self, plan: TilePlan, feeds: Mapping[str, Any]) -> Array:
         """The scores (C, h, w) of what is run at once, in an array that may be larger."""
         if not plan.whole:
             # All tiles are of one size, and have one program.
@@ -99,7 +99,7 @@ class Segmenter:
         batch = (self.buckets or SizeBuckets(self.net)).bucket(feeds)
         return self.net.forward_framed(batch, (plan.scores,))[plan.scores][0]
 
-    def plan(self, size: Shape) -> Plan:
+    def plan(self, size: Shape) -> TilePlan:
         """What is run for an image of a size; raises as `pieces` does."""
         graph, name = self.net.graph, image_blob(self.net.shapes)
         probe = self._shapes(name, tuple(map(min, size, self.tile or (_PROBE, _PROBE))))
@@ -116,15 +116,15 @@ class Segmenter:
         shapes = self._shapes(name, tile)
         feeds = {fed: shapes.values[i] for fed, i in _fed(graph).items()}
         if tile == size:
-            rows, columns = ([Tile(0, n, 0, n)] for n in size)
-            return Plan(name, scores, feeds, rows, columns)
+            rows, columns = ([TileSpan(0, n, 0, n)] for n in size)
+            return TilePlan(name, scores, feeds, rows, columns)
         tiles = self._tiling(name, scores)
         larger = tuple(n + tiles.period(axis) for axis, n in enumerate(tile))
         tiles.check(shapes, self._shapes(name, larger))
         asked = "" if self.tile is None else f"tiles of at most {text(self.tile)}"
         with blame(None, asked):
             rows, columns = (tiles.cover(shapes, axis, n) for axis, n in enumerate(size))
-        return Plan(name, scores, feeds, rows, columns)
+        return TilePlan(name, scores, feeds, rows, columns)
 
     def _tile(self, name: str, scores: str, size: Shape, probe: Shapes) -> Shape:
         """The size that is run at once, for an image of a size."""
@@ -146,7 +146,7 @@ class Segmenter:
         try:
             tiles = self._tiling(name, scores)
         except GraphError:
-            # What tiles cannot do may yet be possible: the bound is an estimate.
+            # The whole image may be possible where tiles are not: the bound is an estimate.
             return size
         least = max(tiles.least(size, probe))
         side = largest(fits, least, max(size))
@@ -166,8 +166,8 @@ class Segmenter:
         return self.net.shapes_for(_fed_shapes(self.net.shapes, name, (1, 3, *size)))
 
 
-class Plan(NamedTuple):
-    """What is run for an image: the tiles, each row with each column, and what they are fed.
+class TilePlan(NamedTuple):
+    """The tiles to run for an image, each row with each column, and the shapes that they are fed.
 
     image, scores: blobs. feeds: every fed blob's shape for one tile.
     """
@@ -175,8 +175,8 @@ class Plan(NamedTuple):
     image: str
     scores: str
     feeds: Mapping[str, Shape]
-    rows: Sequence[Tile]
-    columns: Sequence[Tile]
+    rows: Sequence[TileSpan]
+    columns: Sequence[TileSpan]
 
     @property
     def whole(self) -> bool:
@@ -185,7 +185,7 @@ class Plan(NamedTuple):
 
     @property
     def told(self) -> str:
-        """In how many tiles it is run, and of which size."""
+        """The number and the size of the tiles, in words."""
         height, width = self.feeds[self.image][2:]
         down, across = len(self.rows), len(self.columns)
         return f"run in {down * across} tiles ({down}x{across}) of {height}x{width} pixels"

@@ -1,4 +1,4 @@
-"""How well predicted labels fit the true ones, by the four metrics of the FCN papers.
+"""Score predicted labels against true ones by the four metrics of the FCN papers.
 
 Their source: ``score.py`` beside the published nets (Shelhamer, Long and Darrell, 2016).
 """
@@ -81,7 +81,7 @@ def _count(predicted: Array, labels: Array, classes: int, ignore: int | None) ->
     counts = (truth >= 0) & (truth < classes)
     if ignore is not None:
         counts &= truth != ignore
-    # What does not count falls into one bin more, which is cut off.
+    # Pixels that do not count fall into an additional bin, which is cut off.
     nowhere = classes * classes
     cell = jnp.where(counts, classes * truth + as_labels(predicted.reshape(-1)), nowhere)
     counted: Array = jnp.bincount(cell, length=nowhere + 1)[:nowhere]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.errors import SourceError, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.formats.palette import save, save_indexed
 
 Field = NDArray[np.float64]
@@ -74,7 +74,7 @@ def _plain(x: Field, y: Field) -> Field:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ObjectClass:
     """A class of objects.
 
     outline: distance to the outline at unit size, negative inside. texture: -1..1 over a plane
@@ -88,11 +88,11 @@ class Kind:
 
 
 KINDS = (
-    Kind("disc", _disc, _checks, 0.0),
-    Kind("square", _square, _stripes, 0.2),
-    Kind("triangle", _triangle, _plain, 0.4),
-    Kind("ring", _ring, _waves, 0.6),
-    Kind("cross", _cross, _grain, 0.8),
+    ObjectClass("disc", _disc, _checks, 0.0),
+    ObjectClass("square", _square, _stripes, 0.2),
+    ObjectClass("triangle", _triangle, _plain, 0.4),
+    ObjectClass("ring", _ring, _waves, 0.6),
+    ObjectClass("cross", _cross, _grain, 0.8),
 )
 CLASSES = ("background", *(kind.name for kind in KINDS))
 
@@ -148,7 +148,7 @@ def _claim(folder: Path) -> None:
 
 def _write(path: Path, lines: Iterable[str]) -> None:
     try:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     except OSError as error:
         raise SourceError(unreadable(path, error)) from None
@@ -174,7 +174,9 @@ def draw(
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8), labels
 
 
-def _object(random: np.random.Generator, size: tuple[int, int], kind: Kind) -> tuple[Field, Field]:
+def _object(
+    random: np.random.Generator, size: tuple[int, int], kind: ObjectClass
+) -> tuple[Field, Field]:
     """Distance to an object's outline in pixels (H, W), and its colours (H, W, 3)."""
     radius = min(size) * random.uniform(0.18, 0.32)
     x, y = _turned(random, size, *(extent * random.uniform(0.1, 0.9) for extent in size))

@@ -1,8 +1,8 @@
-"""How long a forward pass takes, stage by stage.
+"""Time a forward pass, stage by stage; a stage is a group of layers such as conv1 or upsampling.
 
-A stage is compiled to a program of its own and fed what the stages before it made, in the layout in
-which the net holds it. What a compiler gains by fusing across stages is not in their times: their
-sum is somewhat above the time of the whole net, which is measured beside them.
+Each stage is compiled separately and fed what the stages before it made, in the layout in which the
+net holds it. Their sum is somewhat above the time of the whole net, which is measured too, since
+the compiler cannot fuse across stages.
 """
 
 from __future__ import annotations
@@ -94,9 +94,10 @@ def stage_times(net: Net, feeds: Mapping[str, Shape], scores: str, repeats: int 
 def stages(graph: Graph, value: int) -> dict[int, str]:
     """The layers that make a value, by number, and the stage of each.
 
-    Layers that learn are of the stage that their names begin with, up to the first ``/``, or else
-    ``_``: ``conv1`` for conv1_1 and conv1_2. Those that make a finer blob are of the upsampling.
-    Others are of the stage of what they read, unless a ``/`` says whose they are.
+    The name of a layer that learns, up to the first ``/`` or else ``_``, is its stage: ``conv1``
+    for conv1_1 and conv1_2. Layers whose top is finer than their bottom are stage "upsampling".
+    Others belong to the stage of their bottom, unless their name begins with that of a stage and a
+    ``/``.
     """
     numbers = _numbers(graph, made_by(graph, value))
     learned = {_head(graph.nodes[n].name) for n in numbers if graph.nodes[n].layer.learns}
@@ -139,7 +140,7 @@ def _read_later(graph: Graph, nodes: list[int], value: int) -> set[int]:
 def _program(
     shapes: Shapes, nodes: list[int], kept: set[int]
 ) -> Callable[[Mapping[ParamKey, Array], Mapping[int, Held]], dict[int, Held]]:
-    """Some layers as one compiled function: what they read -> what is kept of what they make."""
+    """Compile some layers as one function: the values they read -> those of ``kept``."""
 
     def forward(arrays: Mapping[ParamKey, Array], given: Mapping[int, Held]) -> dict[int, Held]:
         made = run(shapes, arrays, given, nodes=nodes).values

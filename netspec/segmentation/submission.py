@@ -1,4 +1,4 @@
-"""Predicted labels of a whole set as a folder of label images, for those who judge them."""
+"""Write predicted labels of a whole set as a folder of label images, for evaluation servers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from netspec.sources.feed import Feed
 
 
 class Results:
-    """Label images of what a net predicts of its data, as it is run on it.
+    """Writes a label image of each sample as a net is run on its data.
 
-    ``folder/SAMPLE.png`` each, a palette image of class indices of the image's size; below the
-    folders in which the set's judges look (of VOC, ``results/VOC2012/Segmentation/comp6_test_cls``)
-    and, of several scores, below a folder for each, named like its blob.
+    Each is ``folder/SAMPLE.png``, a palette image of class indices of the image's size, below the
+    folders that the set's evaluation server expects (for VOC,
+    ``results/VOC2012/Segmentation/comp6_test_cls``). Several scores have a folder each, named after
+    the blob.
     """
 
     def __init__(self, folder: str | Path, feed: Feed, scores: Sequence[str]) -> None:

@@ -1,9 +1,9 @@
-"""Overlapping tiles of an image whose scores are those that the whole image has.
+"""Cut an image into overlapping tiles whose scores equal those of the whole image.
 
-A net of windows makes a score of the pixels around it. A tile is run as an image of its own, and of
-its scores those are kept that saw nothing but what they would have seen in the whole image: real
-pixels, or the net's own padding where the tile ends at the image's border. Tiles begin at multiples
-of the net's stride, so that every window falls on the pixels that it falls on in the whole image.
+Each score of a convolutional net depends on a window of pixels. A tile is run as an image of its
+own, and only those scores are kept whose window holds what it holds in the whole image: real
+pixels, or the net's padding where the tile ends at the image's border. Tiles begin at multiples of
+the net's stride, so that windows fall on the same pixels as in the whole image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RANK = 2
 FLOAT_BYTES = 4
 
 
-class Tile(NamedTuple):
+class TileSpan(NamedTuple):
     """Along one axis: the pixels ``start`` to ``stop`` are run, scores ``low`` to ``high`` kept."""
 
     start: int
@@ -39,9 +39,9 @@ class Tile(NamedTuple):
 
 
 class Sound(NamedTuple):
-    """Which pixels of a tile's blob are as in the whole image, along one axis: low <= p < high.
+    """On one axis, the pixels of a tile's blob that equal the whole image's: low <= p < high.
 
-    None: on beyond the border too, where the whole image's blob ends with the tile's.
+    None: up to the border and in the padding, where the whole image's blob ends with the tile's.
     """
 
     low: int | None
@@ -50,7 +50,7 @@ class Sound(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tiling:
-    """How scores hang on an image: both are values of ``graph``.
+    """How scores depend on an image: both are values of ``graph``.
 
     steps: the layers between them, with their maps. scales: value -> how many pixels of the image
     lie from one of its pixels to the next, on each axis.
@@ -118,7 +118,7 @@ class Tiling:
                 why = f'hang on "{name}", which does not grow with the image'
                 _refuse(self.graph, self.scores, why)
 
-    def cover(self, shapes: Shapes, axis: int, length: int) -> list[Tile]:
+    def cover(self, shapes: Shapes, axis: int, length: int) -> list[TileSpan]:
         """Tiles of the size that ``shapes`` are for, over ``length`` pixels of an image.
 
         They keep each score once, in order. Raises SourceError if they are too small for that.
@@ -129,7 +129,7 @@ class Tiling:
         def sound(first: bool, last: bool) -> Sound:
             return self.sound(shapes, axis, first, last)
 
-        tiles: list[Tile] = []
+        tiles: list[TileSpan] = []
         start, done = 0, 0
         while done < length:
             low, high = sound(start == 0, start + size == length)
@@ -142,7 +142,7 @@ class Tiling:
                 f"{lost + 2 * period} or more",
                 SourceError,
             )
-            tiles.append(Tile(start, start + size, done, end))
+            tiles.append(TileSpan(start, start + size, done, end))
             done = end
             inner = sound(False, False).low or 0
             start = min(length - size, (done - inner) // period * period)
@@ -150,7 +150,7 @@ class Tiling:
 
 
 def tiling(graph: Graph, image: int, scores: int) -> Tiling:
-    """How scores hang on an image; raises GraphError where no tile can stand for its part."""
+    """How scores depend on an image; raises GraphError where tiles cannot give the same scores."""
     steps: list[tuple[Node, CoordMap]] = []
     one = CoordMap.identity(RANK).scale
     scales: dict[int, Axes] = {image: one}
@@ -175,7 +175,7 @@ def tiling(graph: Graph, image: int, scores: int) -> Tiling:
 
 
 def made_by(graph: Graph, value: int) -> list[Node]:
-    """The layers whose numbers a value is made of, in order, from those that the host feeds on."""
+    """The layers that a value depends on, in order, beginning with those that the host feeds."""
     values, found = {value}, []
     for node in reversed(graph.nodes):
         slots = [slot for slot, top in enumerate(node.tops) if top in values]
@@ -186,7 +186,7 @@ def made_by(graph: Graph, value: int) -> list[Node]:
 
 
 def live_bytes(shapes: Shapes, scores: int) -> int:
-    """An estimate of what one run to the scores takes at most: blobs that are still to be read."""
+    """Estimate the peak memory of a run up to the scores: the blobs that are still to be read."""
     nodes = made_by(shapes.graph, scores)
     last = {scores: len(nodes)}
     for n, node in enumerate(nodes):
@@ -211,7 +211,7 @@ def largest(fits: Callable[[int], bool], least: int, most: int) -> int:
 def _passed(
     bottoms: list[Sound], across: CoordMap, axis: int, size: int, first: bool, last: bool
 ) -> Sound:
-    """Which pixels of a layer's top are sound if those of its bottoms are.
+    """The sound pixels of a layer's top, given those of its bottoms.
 
     size: of the top in the tile. first, last: as in `Tiling.sound`.
     """

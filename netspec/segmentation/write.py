@@ -1,4 +1,4 @@
-"""Image files to label images and whatever else one wants to see of a net's scores."""
+"""Segment image files and write label images, overlays and probabilities."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from PIL import Image
 from scipy.special import softmax
 
 from netspec.errors import LayerError, NetSpecError, SourceError, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.formats.palette import overlay, save, save_indexed
 from netspec.runtime.module import Net
-from netspec.segmentation.predict import MEAN, Plan, Segmenter
+from netspec.segmentation.predict import MEAN, Segmenter, TilePlan
 from netspec.sources.base import locate
 from netspec.sources.images.decode import read_photo
 from netspec.sources.sets.base import read_names
@@ -28,7 +28,7 @@ from netspec.sources.sets.base import read_names
 LISTS = (".txt", ".lst")
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-# What is done about a picture that cannot be segmented.
+# Called with the error where a picture cannot be segmented.
 Failed = Callable[[NetSpecError], None]
 
 
@@ -36,16 +36,16 @@ Say = Callable[[str], None]
 
 
 def say_nothing(line: str) -> None:
-    """Keep it to oneself."""
+    """Say nothing."""
 
 
 def fail_with(error: NetSpecError) -> None:
-    """Raise it."""
+    """Raise the error."""
     raise error
 
 
 class Picture(NamedTuple):
-    """An image file, and how its outputs are called: a path without suffix, below their folder."""
+    """An image file, and the name of its outputs: a path without suffix, below their folder."""
 
     path: Path
     name: Path
@@ -162,7 +162,7 @@ def segment_each(
     return _segment(segmenter, pictures, Path(out_dir), wanted, failed, say)
 
 
-def plan_of_first(segmenter: Segmenter, pictures: Iterable[Picture]) -> Plan | None:
+def plan_of_first(segmenter: Segmenter, pictures: Iterable[Picture]) -> TilePlan | None:
     """What is run for the first picture that can be; None if none can."""
     for picture in pictures:
         with suppress(SourceError, LayerError):
@@ -218,7 +218,7 @@ def _store_probabilities(
     labels = np.empty(size, np.int32)
     stored: NDArray[np.float16] | None = None
     try:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             for piece in segmenter.pieces(image):
                 scores = np.asarray(piece.scores)[:, *piece.inside]
                 if stored is None:

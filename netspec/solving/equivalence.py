@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from netspec.errors import NetSpecError, SolverError, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.frontend.prototxt import read_solver, rewrite_solver
 from netspec.frontend.upgrade import upgrade_solver_type
 from netspec.proto.solver_pb2 import SolverParameter
@@ -88,7 +88,7 @@ def convert(old: str | Path, new: str | Path, target: Target) -> list[str]:
     title = f"# {Path(old).name}, turned by netspec regime: {' '.join(told[0].split())}.\n"
     text = title + rewrite_solver(old, message)
     try:
-        with whole(new) as part:
+        with atomic_write(new) as part:
             part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise NetSpecError(unreadable(new, error)) from None

@@ -294,7 +294,7 @@ class Solver:
         self._tested = (-1, ())
         self.tests.share()
         if found.record is not None:
-            with blame(Place(str(manifest.beside(found.path)))):
+            with blame(Place(str(manifest.path_beside(found.path)))):
                 self._go_on(found.record)
 
     def close(self) -> None:

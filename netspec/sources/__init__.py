@@ -1,4 +1,4 @@
-"""What feeds a net from the host, a batch at a time.
+"""Sources: read data on the host and feed it to a net, a batch at a time.
 
 Imports `frontend` and what is below it; never `runtime`, `solving`, `segmentation` or `cli`.
 """
@@ -18,4 +18,6 @@ from netspec.sources.readers import (  # noqa: F401 (each registers its readers)
     segmentation_list,
     windows,
 )
-from netspec.sources.sets import base, nyud, pascal_context, siftflow  # noqa: F401
+
+# In the order in which messages name them.
+from netspec.sources.sets import pascal_voc, pascal_context, nyud, siftflow  # noqa: F401  # isort: skip

@@ -1,4 +1,4 @@
-"""What every source is: it feeds one data layer, a batch at a time.
+"""The base of all sources: a source feeds one data layer, a batch at a time.
 
 A source is found by the layer's type; a Python layer may be netspec's own, by ``module.layer``.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,10 +39,11 @@ class Source(ABC):
     """A stream of batches for one data layer.
 
     current: the file behind the batch last handed out, for messages; empty before the first.
-    sample: what its one sample is called in the set; empty if it has several, or no name. files:
-    the file behind each of its samples; empty where they are not known.
-    read_ahead: how many batches a thread may read before they are asked for; None: as
-    many as the feed says. user: the object behind it, where somebody wrote its class in Python.
+    sample: the name of the batch's only sample; empty if it has several, or no name. files: the
+    file behind each of its samples; empty where they are not known. about: what is known of the
+    set. read_ahead: how many batches threads may read in advance; None: the feed decides. user: an
+    object of a class that a user wrote, which makes the batches. parallel: whether `job` only
+    steps, so that threads may make several batches at once and one that fails can be skipped.
     """
 
     current: str = ""
@@ -51,6 +52,7 @@ class Source(ABC):
     about: About = About()
     read_ahead: int | None = None
     user: Any = None
+    parallel: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -62,32 +64,44 @@ class Source(ABC):
         """The next batch: blob name -> a C-contiguous array of its own; raises SourceError."""
 
     def job(self) -> Job:
-        """Step to the next batch; returns what makes it, to be called once, in any thread.
+        """Step to the next batch; returns a function that makes it: call it once, in any thread.
 
-        `state` and `current` are at once those of that batch. Here it is made at once.
+        `state` and `current` are those of that batch as soon as this returns. Sources that are not
+        parallel make the batch here.
         """
         batch = self.next()
         return lambda: batch
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Where the stream stands after the batch last handed out, in JSON's types."""
+        """The position of the stream after the last batch handed out, in JSON's types."""
 
     @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state`` was taken; raises SourceError if it is another source's."""
+        """Continue from ``state``; raises SourceError if it is another source's."""
+
+    def pixels(self, state: Mapping[str, Any], batch: Batch) -> Batch:
+        """The images (N, C, H, W) of a batch as they were before mean subtraction and scaling.
+
+        state: that of the source before the batch. Tops whose mean is not known are left out.
+        """
+        return {}
+
+    def label_tops(self) -> dict[str, int]:
+        """The tops that the source itself knows to hold class indices -> the index for no class."""
+        return {}
 
     @property
     @abstractmethod
     def batches(self) -> int:
-        """How many batches hand out every sample once, if they come in turn."""
+        """How many batches one pass over all samples takes."""
 
     @abstractmethod
     def describe(self) -> str:
         """One line: what, how many samples, from where."""
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
-        """Let go of files and threads."""
+        """Close files and end threads."""
 
     def __enter__(self) -> Self:
         return self
@@ -126,20 +140,22 @@ class LayerSource(Source):
 
 
 class ParallelSource(LayerSource):
-    """A source that says what the next batch is made of, so that several are made side by side.
+    """A source whose `job` only chooses the next batch, so that threads can make several at once.
 
-    A batch that cannot be made is stepped over all the same.
+    It steps over a batch that cannot be made, too.
     """
+
+    parallel = True
 
     @abstractmethod
     def job(self) -> Job:
-        """Step to the next batch; returns what makes it: see `Source.job`."""
+        """Step to the next batch; returns a function that makes it: see `Source.job`."""
 
     def next(self) -> Batch:
         return self.job()()
 
 
-# What opens the source of a layer: a class, or a function that chooses one.
+# A function that opens the source of a layer: a class, or one that chooses a class.
 Opener = Callable[[LayerParameter, int, int | None, Place], LayerSource]
 AnyOpener = TypeVar("AnyOpener", bound=Opener)
 REGISTRY: dict[str, Opener] = {}
@@ -160,13 +176,13 @@ def register(name: str) -> Callable[[AnyOpener], AnyOpener]:
 def open_source(
     spec: LayerParameter, phase: int, seed: int | None, place: Place, read: bool = True
 ) -> LayerSource:
-    """Open the source of a data layer; its files are looked for, and its first sample is read.
+    """Open the source of a data layer: find its files and read its first sample.
 
-    phase: TRAIN or TEST. seed: the solver's. place: where the layer stands. read: whether a sample
-    that cannot be read is to be found now. Raises SourceError.
+    phase: TRAIN or TEST. seed: the solver's. place: where the layer stands. read: whether to
+    read the first sample now, so that one that cannot be read is found. Raises SourceError.
     """
     with blame(place, who(spec)):
-        known = [name for name in REGISTRY if "." not in name]
+        known = sorted(name for name in REGISTRY if "." not in name)
         if spec.type not in known:
             fail(f"no source feeds this type (those that are fed: {', '.join(known)})", SourceError)
         source = REGISTRY[spec.type](spec, phase, seed, place)
@@ -179,7 +195,7 @@ def open_source(
 
 
 def locate(path: str, named_in: str) -> Path:
-    """Where a path leads: from the current folder or, if nothing is there, from ``named_in``'s.
+    """Resolve a path from the current folder or, if nothing is there, from ``named_in``'s folder.
 
     named_in: the file that names ``path``. Caffe looks from the current folder only.
     """

@@ -1,4 +1,4 @@
-"""Checks of what the host feeds, made before it reaches a device."""
+"""Checks of data on the host: class indices in range, and files that exist."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import SourceError, counted, fail
-
-if TYPE_CHECKING:
-    from netspec.layers.base import Labels
+from netspec.layers.base import Labels
 
 # A number -> the file of that number, if it is not there.
 Lacks = Callable[[int], str | os.PathLike[str] | None]
 
 _LOG = logging.getLogger(__name__)
-# A disk across a network answers many questions at once as fast as one.
+# A network disk answers many requests at once as fast as one.
 _ASKING = 16
 _NAMED = 3
 
@@ -63,8 +61,8 @@ def require_files(
     """Raise SourceError if files are missing: how many, and the first by name.
 
     lacks: for each of ``range(count)`` the file that should be there and is not, or None; it is
-    called in threads. whose: what lists them, for messages. seconds: where looking takes longer,
-    the rest is left, and a warning says how many were looked for.
+    called in threads. whose: what lists them, for messages. seconds: after so long the
+    rest is not checked, and a warning says how many were.
     """
     looked, missing = _look(count, lacks, time.monotonic() + seconds)
     if missing:

@@ -1,35 +1,32 @@
-"""Lists of images to databases, and either to their mean.
+"""Convert lists of images to databases, and compute the mean image of either.
 
 Caffe: ``convert_imageset.cpp``, ``compute_image_mean.cpp``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.errors import SourceError, counted, fail, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import BlobProto, DataParameter
 from netspec.sources.base import locate
-from netspec.sources.images.batches import Sample
-from netspec.sources.images.databases import BACKENDS, Record, open_database, write_database
+from netspec.sources.images.batches import LabelledImage
+from netspec.sources.images.databases import BACKENDS, KeyValue, open_database, write_database
 from netspec.sources.images.datum import read_datum, write_datum, write_encoded
+from netspec.sources.progress import Watch, unwatched
 from netspec.sources.readers.image_list import find_listed, read_list, read_listed
 from netspec.sources.sampling import Passes
-
-# Passes items on, and may show how many of how many are done.
-Watch = Callable[[Iterable[Any], int], Iterable[Any]]
 
 # What OpenCV writes where nothing else is said.
 _JPEG_QUALITY = 95
@@ -85,11 +82,6 @@ class Listed:
         return read_listed(path, self.color, self.height, self.width)
 
 
-def unwatched(items: Iterable[Any], total: int) -> Iterable[Any]:
-    """The items; nothing is shown."""
-    return items
-
-
 def list_to_database(
     listed: Listed,
     path: Path,
@@ -112,7 +104,7 @@ def list_to_database(
 
 def _records(
     listed: Listed, encoding: str | None, check_size: bool, watch: Watch
-) -> Iterator[Record]:
+) -> Iterator[KeyValue]:
     lines = listed.lines()
     size: Shape | None = None
     for i, (name, path, label) in enumerate(watch(lines, len(lines))):
@@ -155,7 +147,7 @@ def _encode(listed: Listed, path: Path, image: NDArray[np.uint8], encoding: str)
     return file.getvalue()
 
 
-def samples(path: Path, folder: str = "", watch: Watch = unwatched) -> Iterator[Sample]:
+def samples(path: Path, folder: str = "", watch: Watch = unwatched) -> Iterator[LabelledImage]:
     """The images of a list, or of a database of either kind; raises SourceError.
 
     folder: put before every path of a list. watch: sees lines or records pass.
@@ -176,16 +168,16 @@ def backend_of(path: Path) -> int:
     fail(f"{path}: no database: it has neither {marks}", SourceError)
 
 
-def samples_of_list(listed: Listed, watch: Watch = unwatched) -> Iterator[Sample]:
+def samples_of_list(listed: Listed, watch: Watch = unwatched) -> Iterator[LabelledImage]:
     """The images of a list; raises SourceError."""
     lines = listed.lines()
     for _, path, label in watch(lines, len(lines)):
-        yield Sample(listed.read(path).transpose(2, 0, 1), label, str(path))
+        yield LabelledImage(listed.read(path).transpose(2, 0, 1), label, str(path))
 
 
 def samples_of_database(
     path: Path, backend: int = DataParameter.LMDB, watch: Watch = unwatched
-) -> Iterator[Sample]:
+) -> Iterator[LabelledImage]:
     """The images of a database, decoded; raises SourceError."""
     database = open_database(path, backend)
     with closing(database), closing(database.records()) as records:
@@ -193,7 +185,7 @@ def samples_of_database(
             yield read_datum(record, None, f'{path}: record "{key.decode("utf-8", "replace")}"')
 
 
-def mean_image(samples: Iterable[Sample]) -> NDArray[np.float32]:
+def mean_image(samples: Iterable[LabelledImage]) -> NDArray[np.float32]:
     """The mean (C, H, W) of images of one size; raises SourceError.
 
     That of each channel, for ``mean_value``, is its mean over H and W.
@@ -219,7 +211,7 @@ def write_mean(path: Path, mean: NDArray[np.float32]) -> None:
     blob = BlobProto(num=1, channels=channels, height=height, width=width)
     blob.data.extend(mean.ravel().tolist())
     try:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(blob.SerializeToString())
     except OSError as error:
         fail(unreadable(path, error), SourceError)

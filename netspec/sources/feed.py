@@ -1,4 +1,4 @@
-"""All sources of one net together: what it is fed at each step."""
+"""The feed of a net: all its sources together, which make what it is fed at each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from netspec.sources.base import (
     About,
     Batch,
     LayerSource,
-    ParallelSource,
     Source,
     open_source,
     require_keys,
@@ -28,7 +27,7 @@ _MOST_AHEAD = 8
 
 
 class _Seen(NamedTuple):
-    """A batch that was looked at and not yet handed out, with what `Feed` said before it."""
+    """A batch that was checked but not yet handed out, and the state of `Feed` before it."""
 
     batch: Batch
     state: dict[str, Any]
@@ -37,9 +36,9 @@ class _Seen(NamedTuple):
 
 
 class Feed:
-    """The data layers of a net, opened; each that may runs ahead in a thread of its own.
+    """The opened sources of a net's data layers; each that may is read ahead in threads.
 
-    Input layers are not part of it: whoever runs the net hands those blobs in.
+    Input layers are not part of it: the caller feeds those blobs.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Feed:
                 source = open_source(
                     node.layer.spec, node.layer.phase, seed, node.place, read=not skip_corrupt
                 )
-                if skip_corrupt and isinstance(source, ParallelSource):
+                if skip_corrupt and source.parallel:
                     source = self._skipping[node.name] = Skipping(source)
                 source = share(source)
                 default = max(2, min(_MOST_AHEAD, cores())) if depth is None else depth
@@ -133,13 +132,13 @@ class Feed:
         self._check_labels(shapes, self._seen.batch)
 
     def state(self) -> dict[str, Any]:
-        """Where every source stands, by layer name."""
+        """The state of every source, by layer name."""
         if self._seen is not None:
             return self._seen.state
         return {name: source.state() for name, source in self.sources.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken; raises SourceError if it is of other data layers."""
+        """Continue from ``state``; raises SourceError if it is that of other data layers."""
         require_keys(state, self.sources)
         self._seen = None
         for name, source in self.sources.items():

@@ -1,4 +1,4 @@
-"""Reading ahead: threads fill a short queue while the net computes."""
+"""Prefetching: threads read batches ahead into a short queue while the net computes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from netspec.errors import SourceError, require
 from netspec.layers.base import Shape
-from netspec.sources.base import Batch, Job, ParallelSource, Source
+from netspec.sources.base import Batch, Job, Source
 
 
-class _Read(NamedTuple):
-    """A batch, made or in the making, with what its source said when it was begun."""
+class _BegunBatch(NamedTuple):
+    """A batch, made or being made, with the state of its source when it was begun."""
 
     batch: Future[Batch]
     state: dict[str, Any]
@@ -25,18 +25,18 @@ class _Read(NamedTuple):
     files: tuple[str, ...]
 
 
-class _Reader:
-    """Threads that read a source, at most ``depth`` batches ahead of who takes them.
+class _ReadAhead:
+    """Threads that read a source at most ``depth`` batches ahead of the consumer.
 
-    They begin the batches in turn and make them side by side. What cannot be made has its error in
-    its place, and no batch is begun after it was found.
+    They begin the batches in turn and make them in parallel. An error takes the place of its batch,
+    and no batch is begun after it.
     """
 
     def __init__(self, source: Source, depth: int, workers: int) -> None:
         self._source = source
         self._slots = threading.Semaphore(depth)
         self._turn = threading.Lock()
-        self._queue: SimpleQueue[_Read] = SimpleQueue()
+        self._queue: SimpleQueue[_BegunBatch] = SimpleQueue()
         self._stopped = False
         self._threads = [
             threading.Thread(target=self._run, name="prefetch", daemon=True) for _ in range(workers)
@@ -44,19 +44,19 @@ class _Reader:
         for thread in self._threads:
             thread.start()
 
-    def take(self) -> _Read:
-        """The oldest batch begun, waited for; its place is free again."""
+    def take(self) -> _BegunBatch:
+        """Wait for the oldest batch begun, and free its slot."""
         read = self._queue.get()
         self._slots.release()
         return read
 
     def leave(self) -> None:
-        """Let the threads end, once the batches that they are making are made."""
+        """Tell the threads to end after the batches that they are making."""
         self._stopped = True
         self._slots.release(len(self._threads))
 
     def stop(self) -> None:
-        """The same, and wait for it."""
+        """Tell the threads to end, and wait for them."""
         self.leave()
         for thread in self._threads:
             thread.join()
@@ -64,7 +64,7 @@ class _Reader:
     def _run(self) -> None:
         while True:
             batch: Future[Batch] = Future()
-            # Whatever goes wrong belongs to the thread that takes the batch.
+            # An error is raised in the thread that takes the batch.
             try:
                 job = self._begin(batch)
                 if job is None:
@@ -75,7 +75,7 @@ class _Reader:
                 batch.set_exception(error)
 
     def _begin(self, batch: Future[Batch]) -> Job | None:
-        """What makes the next batch, when there is room for it; None when all is to end."""
+        """Step the source when a slot is free; returns its job, or None if threads are to end."""
         self._slots.acquire()
         with self._turn:
             if self._stopped:
@@ -85,7 +85,7 @@ class _Reader:
             finally:
                 source = self._source
                 self._queue.put(
-                    _Read(batch, source.state(), source.current, source.sample, source.files)
+                    _BegunBatch(batch, source.state(), source.current, source.sample, source.files)
                 )
 
 
@@ -94,11 +94,11 @@ class Prefetch(Source):
 
     The batches, their order and the states are the source's own, however many threads there are:
     one, or for a `ParallelSource` ``workers``, by default one a core. An error is raised by the
-    `next` whose batch it spoils, and by all after it. Until `close`, the source belongs to the
-    threads.
+    `next` whose batch it concerns, and by all after it. Until `close`, only the threads may use the
+    source.
 
-    An object that somebody wrote is asked for nothing before the first `next`: a script may set it
-    up until then.
+    Nothing is read from a source of a user's own class before the first `next`: a script may
+    configure the object until then.
     """
 
     def __init__(self, source: Source, depth: int = 2, workers: int | None = None) -> None:
@@ -106,24 +106,24 @@ class Prefetch(Source):
         self._source = source
         self.about = source.about
         self._depth = depth
-        # More than there are places would only wait.
+        # More threads than slots would only wait.
         most = min(depth, workers or cores())
-        self._workers = most if isinstance(source, ParallelSource) else 1
+        self._workers = most if source.parallel else 1
         self._start()
 
     def _start(self) -> None:
         self.current, self.sample = self._source.current, self._source.sample
         self.files = self._source.files
         self._state = self._source.state()
-        self._head: _Read | None = None
+        self._head: _BegunBatch | None = None
         self._closed = False
-        self._reader: _Reader | None = None
+        self._reader: _ReadAhead | None = None
         if self.user is None:
             self._read()
 
-    def _read(self) -> _Reader:
-        self._reader = _Reader(self._source, self._depth, self._workers)
-        # Who drops a net without closing it leaves no threads behind.
+    def _read(self) -> _ReadAhead:
+        self._reader = _ReadAhead(self._source, self._depth, self._workers)
+        # A net that is dropped without being closed leaves no threads behind.
         self._dropped = weakref.finalize(self, self._reader.leave)
         return self._reader
 
@@ -166,7 +166,7 @@ class Prefetch(Source):
         self._closed = True
         self._source.close()
 
-    def _peek(self) -> _Read:
+    def _peek(self) -> _BegunBatch:
         if self._head is None:
             if self._closed:
                 raise RuntimeError("the source is closed")

@@ -1,4 +1,4 @@
-"""Which sample comes next, resumable."""
+"""The order of samples, sequential, random or shuffled; it can be resumed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from netspec.sources.base import require_keys
 
 
 def settle_seed(*candidates: int | None) -> int:
-    """The first seed that is given; if none is, a new one, so that even then a run can resume."""
+    """The first seed given, or else a new one, so that a run without a seed can resume, too."""
     given = [seed for seed in candidates if seed is not None]
     return given[0] if given else random.SystemRandom().getrandbits(32)
 
 
 def generator(seed: int, purpose: str, moment: int = 0) -> np.random.Generator:
-    """Random numbers for one purpose at one moment; what was drawn before does not change them."""
+    """A generator for one purpose at one moment, independent of what was drawn before."""
     return np.random.default_rng((abs(seed), zlib.crc32(purpose.encode()), moment))
 
 
@@ -32,10 +32,10 @@ def require_same_kind(seed: int | None, own: int | None) -> None:
 
 
 class Order:
-    """An endless order of ``count`` samples: in turn, or each drawn anew if there is a seed.
+    """An endless order of ``count`` samples: in turn, or each drawn at random if there is a seed.
 
     Draws are those of ``random.seed(seed)`` and one ``random.randint(0, count - 1)`` a sample,
-    so the position alone says where the stream stands.
+    so the position alone determines the state of the stream.
     """
 
     def __init__(self, count: int, seed: int | None) -> None:
@@ -66,7 +66,7 @@ class Order:
         return {"samples": self.count, "seed": self.seed, "position": self._position}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go to where ``state`` was taken; raises SourceError if it is of other samples."""
+        """Continue from ``state``; raises SourceError if it is that of other samples."""
         require_keys(state, self.state())
         require(
             state["samples"] == self.count,

@@ -1,4 +1,4 @@
-"""One process's share of a source that several read."""
+"""Shard a source: the batches that one of several processes reads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from netspec.sources.base import Job, LayerSource, ParallelSource
 
 
 class Share(ParallelSource):
-    """Of every ``of`` batches of a source the ``count`` that stand from ``first`` on.
+    """One process's share of a source: of every ``of`` batches, ``count`` from ``first`` on.
 
-    Those of others are stepped over, which a `ParallelSource` does without reading them. `state`
-    is that of the whole source at the last multiple of ``of``, the same in all shares, so that a
-    run may go on with any other division.
+    It steps over the batches of other processes, which a `ParallelSource` does without reading
+    them. `state` is that of the whole source at the last multiple of ``of``, the same in all
+    processes, so that a run may continue with another number of them.
     """
 
     def __init__(self, source: LayerSource, first: int, count: int, of: int) -> None:
@@ -29,7 +29,7 @@ class Share(ParallelSource):
     def _begin(self) -> None:
         self._note()
         self._state = self._source.state()
-        # Batches of this turn that were stepped over or handed out.
+        # How many batches of this group of ``of`` were stepped over or handed out.
         self._position = 0
 
     @property
@@ -70,7 +70,7 @@ class Share(ParallelSource):
         self._source.close()
 
     def _note(self) -> None:
-        """What is behind the batch that the source is at."""
+        """Copy what the source says of its current batch."""
         self.current, self.sample = self._source.current, self._source.sample
         self.files = self._source.files
 

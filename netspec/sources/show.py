@@ -1,4 +1,4 @@
-"""What data layers feed a net, sample by sample, to be looked at."""
+"""Sample by sample, what data layers feed a net, to be looked at."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from netspec.frontend.graph import Node
 from netspec.frontend.shapes import KnownShapes
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Batch, Source, open_source
-from netspec.sources.images.untransform import labels_of, pixels
 
 
-class Piece(NamedTuple):
+class ShownTop(NamedTuple):
     """One top of one sample.
 
     values: as the net gets it, (C, H, W) for an image. pixels: an image's, with the mean added
     back, if one is known. classes: whether it holds class indices. ignore: the class index that
-    the loss passes over, if one does.
+    the loss ignores, if there is one.
     """
 
     top: str
@@ -33,14 +32,14 @@ class Piece(NamedTuple):
     ignore: int | None
 
 
-class Sample(NamedTuple):
-    """What one data layer feeds for one sample. name: the file behind it, as far as is known."""
+class ShownSample(NamedTuple):
+    """The tops of one data layer for one sample. name: the file behind it, if it is known."""
 
     name: str
-    pieces: list[Piece]
+    tops: list[ShownTop]
 
 
-def samples(known: KnownShapes, count: int, seed: int) -> Iterator[tuple[Sample, ...]]:
+def samples(known: KnownShapes, count: int, seed: int) -> Iterator[tuple[ShownSample, ...]]:
     """The first samples that a net gets, each from all its data layers; raises SourceError.
 
     seed: the solver's.
@@ -73,21 +72,23 @@ def _labels(known: KnownShapes) -> dict[str, int | None]:
     return found
 
 
-def _read(node: Node, seed: int, labels: Mapping[str, int | None]) -> Generator[Sample, None, None]:
+def _read(
+    node: Node, seed: int, labels: Mapping[str, int | None]
+) -> Generator[ShownSample, None, None]:
     """The samples of a data layer, without end."""
     with ExitStack() as opened:
         phase, place = node.layer.phase, node.place
         source = opened.enter_context(open_source(node.layer.spec, phase, seed, place))
         names = _Names(_one_by_one(node), phase, seed, place)
         opened.callback(names.close)
-        sure = labels_of(source)
+        sure = source.label_tops()
         while True:
             state, batch = source.state(), source.next()
-            plain = pixels(source, state, batch) if batch else {}
+            plain = source.pixels(state, batch) if batch else {}
             rows = _rows(batch)
             for i in range(rows):
-                pieces = [
-                    Piece(
+                tops = [
+                    ShownTop(
                         top,
                         _row(array, i, rows),
                         _row(plain[top], i, rows) if top in plain else None,
@@ -96,7 +97,7 @@ def _read(node: Node, seed: int, labels: Mapping[str, int | None]) -> Generator[
                     )
                     for top, array in batch.items()
                 ]
-                yield Sample(names.next() or source.current, pieces)
+                yield ShownSample(names.next() or source.current, tops)
 
 
 def _rows(batch: Batch) -> int:
@@ -123,16 +124,16 @@ def _one_by_one(node: Node) -> LayerParameter | None:
 
 
 class _Names:
-    """The files behind single samples, which a source of larger batches does not tell.
+    """The files behind single samples, which a source of larger batches does not name.
 
-    A second source hands out the same samples one by one. Where the size of a batch decides what
-    is drawn, as it does for windows, sources tell no more than where all samples are listed.
+    A second source hands out the same samples one by one. For windows the batch size changes what
+    is drawn, and so their source names only the list.
     """
 
     def __init__(self, spec: LayerParameter | None, phase: int, seed: int, place: Place) -> None:
         self._source: Source | None = None
         if spec is not None:
-            # Without a name, then.
+            # Without it, samples have no names.
             with suppress(SourceError):
                 self._source = open_source(spec, phase, seed, place)
 
@@ -144,6 +145,6 @@ class _Names:
         return self._source.current
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close files."""
         if self._source is not None:
             self._source.close()

@@ -1,4 +1,4 @@
-"""Going on without what cannot be read."""
+"""Skip corrupt data: go on with the next batch where a file cannot be read."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from netspec.errors import SourceError, require
 from netspec.layers.base import Shape
-from netspec.sources.base import Batch, Job, ParallelSource, Source
+from netspec.sources.base import Batch, Job, LayerSource, ParallelSource, Source
 
 _LOG = logging.getLogger(__name__)
 
 
 class Skipping(ParallelSource):
-    """A source whose batches are empty where they cannot be made; `step_over` passes over those.
+    """A source that makes an empty batch of one that cannot be read; `step_over` skips those.
 
-    What other batches hold, and their order, stays the same. Of a batch of several samples, the
-    good ones are left out with the bad one. skipped: message -> how often it was the reason.
+    The content and the order of other batches stay the same. A batch with one bad sample is skipped
+    whole. skipped: error message -> how many batches it concerned.
     """
 
-    def __init__(self, source: ParallelSource) -> None:
+    def __init__(self, source: LayerSource) -> None:
         super().__init__(source.spec, source.phase, source.seed, source.place)
         self._source = source
         self.current, self.sample, self.about = source.current, source.sample, source.about
@@ -65,7 +65,7 @@ class Skipping(ParallelSource):
         self._source.close()
 
     def _skip(self, error: SourceError) -> Job:
-        """Count a batch that cannot be made; returns what makes an empty one."""
+        """Count a batch that cannot be made; returns a function that makes an empty one."""
         said = str(error)
         if said not in self.skipped:
             _LOG.warning("%s; skipped", said)

@@ -20,7 +20,7 @@ import numpy as np
 
 from netspec.errors import Place, WeightsError, blame, counted, fail, require, unreadable
 from netspec.formats import hdf5, protobuf_wire, sniff
-from netspec.formats.atomic import is_hdf5, whole
+from netspec.formats.atomic import atomic_write
 from netspec.formats.manifest import verify
 from netspec.frontend.upgrade import current_type
 from netspec.layers.base import Shape, text
@@ -97,8 +97,8 @@ def read_weights(path: str | Path) -> Weights:
     path = Path(path)
     with blame(Place(str(path))):
         try:
-            sniff.refuse(path)
-            as_hdf5 = is_hdf5(path) or path.suffix == ".h5"
+            sniff.refuse_other_formats(path)
+            as_hdf5 = hdf5.is_hdf5(path) or path.suffix == ".h5"
             verify(path)
             return _read(path, as_hdf5)
         except OSError as error:
@@ -110,7 +110,7 @@ def _read(path: Path, as_hdf5: bool) -> Weights:
         weights = _read_hdf5(path) if as_hdf5 else _net(protobuf_wire.mapped(path), str(path))
         require(weights.learned, "holds no learned blobs; is it a .caffemodel?", WeightsError)
     except WeightsError:
-        sniff.refuse_state(path)
+        sniff.refuse_solver_state(path)
         raise
     return weights
 
@@ -296,7 +296,7 @@ def write_weights(
     HDF5. The file appears whole or not at all. Raises OSError, and WeightsError where HDF5 cannot
     keep a layer's name.
     """
-    with whole(path) as part:
+    with atomic_write(path) as part:
         put_weights(part, shapes, arrays, diffs, str(path).endswith(".h5"))
 
 

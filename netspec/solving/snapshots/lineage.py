@@ -74,18 +74,18 @@ def successor(prefix: str, state: Path) -> tuple[int, tuple[str, ...]]:
     found = _found(prefix)
     last = max((each.manifest.sequence for each in found if each.manifest), default=0)
     # Of two states of one iteration, binary and HDF5, the new one takes the other's manifest.
-    beside = manifest.beside(state)
+    beside = manifest.path_beside(state)
     lacking = [
         each.state.name
         for each in found
-        if not each.is_ours or manifest.beside(each.state) == beside
+        if not each.is_ours or manifest.path_beside(each.state) == beside
     ]
     return last + 1, tuple(sorted({*lacking} - {state.name}))
 
 
 def manifest_of(state: Path) -> Manifest | None:
     """The manifest beside a state if it is its own; raises WeightsError where it is damaged."""
-    beside = manifest.beside(state)
+    beside = manifest.path_beside(state)
     if not beside.exists():
         return None
     read = manifest.read(beside)

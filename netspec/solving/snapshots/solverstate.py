@@ -15,7 +15,7 @@ import numpy as np
 
 from netspec.errors import Place, SolverError, WeightsError, blame, fail, require, unreadable
 from netspec.formats import hdf5, protobuf_wire, sniff
-from netspec.formats.atomic import is_hdf5, whole
+from netspec.formats.atomic import atomic_write
 from netspec.formats.manifest import verify
 from netspec.weights.caffemodel import on_host
 
@@ -44,8 +44,8 @@ def read_state(path: str | Path) -> State:
     path = Path(path)
     with blame(Place(str(path))):
         try:
-            sniff.refuse(path)
-            as_hdf5 = is_hdf5(path) or path.suffix == ".h5"
+            sniff.refuse_other_formats(path)
+            as_hdf5 = hdf5.is_hdf5(path) or path.suffix == ".h5"
             verify(path)
             state = _read(path, as_hdf5)
         except OSError as error:
@@ -65,7 +65,7 @@ def read_state(path: str | Path) -> State:
 
 def write_state(path: str | Path, state: State) -> None:
     """Write a state whole or not at all; a path that ends in .h5 becomes HDF5. Raises OSError."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         put_state(part, state, str(path).endswith(".h5"))
 
 
@@ -97,7 +97,7 @@ def check_writable(prefix: str) -> None:
     # As long a name as any, and nobody's.
     probe = Path(f"{prefix}_iter_{_MOST_UPDATES}.probe.{os.getpid()}")
     try:
-        with whole(probe) as part:
+        with atomic_write(probe) as part:
             part.touch()
         probe.unlink()
     except OSError as error:

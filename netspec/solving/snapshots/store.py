@@ -18,7 +18,7 @@ import numpy as np
 
 from netspec.errors import SolverError, WeightsError, require
 from netspec.formats import manifest
-from netspec.formats.atomic import alone, sweep, whole_set
+from netspec.formats.atomic import atomic_write_all, exclusive_lock, remove_leftovers
 from netspec.formats.manifest import Manifest
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.solving.snapshots.lineage import manifest_of, newest_first, states, successor
@@ -26,7 +26,7 @@ from netspec.solving.snapshots.solverstate import State, find_weights, put_state
 from netspec.weights.caffemodel import Weights, put_weights, read_weights
 
 # The files of a snapshot, in the order in which they go.
-_ENDS = (".solverstate", ".solverstate.h5", ".caffemodel", ".caffemodel.h5", manifest.END)
+_ENDS = (".solverstate", ".solverstate.h5", ".caffemodel", ".caffemodel.h5", manifest.SUFFIX)
 
 ArrayLike = np.ndarray | jax.Array
 # Of a snapshot: weights, then state.
@@ -123,7 +123,7 @@ class Store:
     def claimed(self) -> Iterator[None]:
         """Keep other runs from writing under the same prefix; raises SolverError where one does."""
         lock = Path(f"{self.prefix}.lock")
-        with alone(lock.with_name(f".{lock.name}")) as other:
+        with exclusive_lock(lock.with_name(f".{lock.name}")) as other:
             require(
                 other is None,
                 f"{self.prefix}: another run, {other}, writes its snapshots there; end it, or give "
@@ -181,8 +181,8 @@ class Store:
         weights, state = self._paths(iteration)
         named = replace(snapshot.state, learned_net=str(weights))
         try:
-            sweep(weights.parent, f"{Path(self.prefix).name}_iter_")
-            with whole_set([manifest.beside(weights), weights, state]) as parts:
+            remove_leftovers(weights.parent, f"{Path(self.prefix).name}_iter_")
+            with atomic_write_all([manifest.path_beside(weights), weights, state]) as parts:
                 put_weights(parts[1], snapshot.shapes, snapshot.arrays, snapshot.diffs, hdf5)
                 put_state(parts[2], named, hdf5)
                 digests = {
@@ -243,7 +243,7 @@ def read(path: str | Path) -> Found:
     state = read_state(path)
     weights = read_weights(find_weights(state, path))
     return Found(
-        path, state, weights, manifest.read(manifest.beside(path)) if _is_ours(path) else None
+        path, state, weights, manifest.read(manifest.path_beside(path)) if _is_ours(path) else None
     )
 
 

@@ -1,4 +1,4 @@
-"""Images on the way into a net: decoding, resizing, augmenting, databases of them.
+"""Image handling for sources: decode, resize, transform, augment, databases of images.
 
 Imports neither `readers` nor `sets`, which are built on it.
 """

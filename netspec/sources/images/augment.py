@@ -1,4 +1,4 @@
-"""Images and their labels to samples of one size: scaled, cut out, mirrored and coloured alike."""
+"""Augment images and their label images together: scale, crop, mirror, and change colours."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import TRAIN, LayerParameter
 from netspec.sources.images.decode import subtract_mean
 from netspec.sources.images.transform import read_mean
+from netspec.sources.images.untransform import add_mean
 from netspec.sources.sampling import generator
 
 # In the order in which they are applied, and in which their factors are drawn.
@@ -51,13 +52,13 @@ class _Span(NamedTuple):
 
 
 class Augment:
-    """What a ``segmentation_data_param`` makes of images and their labels, one pair at a time.
+    """Apply a ``segmentation_data_param`` to images and their labels, one pair at a time.
 
     In phase TRAIN an image is scaled by a factor between ``min_scale`` and ``max_scale``, a window
     of ``crop_size`` is cut out anywhere, half of the samples are mirrored if any, and brightness,
     contrast and saturation are multiplied by factors that differ from 1 by at most these. In TEST
     the window is cut out of the middle, and that is all. Scaling is bilinear, for labels to the
-    nearest. Where a window reaches beyond an image smaller than it, the sample is the mean (so 0)
+    nearest. Where a window reaches outside an image smaller than it, the sample is the mean (so 0)
     and its label ``ignore_label``.
 
     At last the mean is subtracted, ``mean_value`` or that of each channel of ``mean_file``, and
@@ -98,7 +99,7 @@ class Augment:
         seed: int,
         position: int,
     ) -> None:
-        """Make of an image (h, w, 3), red, green, blue, and its labels (h, w) a sample.
+        """Make a sample of an image (h, w, 3), red, green, blue, and its labels (h, w).
 
         blob, classes: where it is put, (3, H, W), in blue, green, red, and (H, W). seed, position:
         the layer's seed and the sample's place in the stream; they alone decide what is random.
@@ -123,13 +124,17 @@ class Augment:
             shown *= np.float32(self._param.scale)
         classes[down.inside, across.inside] = labels
 
+    def undo(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The pixels (N, 3, H, W) of images that `apply` made: undo the scale and add the mean."""
+        return add_mean(images, self._mean, self._param.scale)
+
     def _draw(
         self, height: int, width: int, rows: int, columns: int, seed: int, position: int
     ) -> View:
         """What a sample of ``rows`` and ``columns`` shows of an image."""
         if not self._random:
             return View(height, width, (height - rows) // 2, (width - columns) // 2)
-        # All are drawn whatever is needed, so that a setting leaves alone what it does not concern.
+        # All are drawn whatever is needed, so that one setting does not change another's numbers.
         draws = generator(seed, "augment", position).random(7)
         p = self._param
         factor = p.min_scale + draws[0] * (p.max_scale - p.min_scale)

@@ -1,4 +1,4 @@
-"""What sources of single images share: batches of transformed images, and their labels.
+"""The base of sources of single images: batches of transformed images, and their labels.
 
 Caffe: ``base_data_layer.cpp``.
 """
@@ -21,12 +21,12 @@ from netspec.sources.base import Batch, Job, ParallelSource, require_keys
 from netspec.sources.images.transform import Transform
 from netspec.sources.sampling import settle_seed
 
-# Settings that layers once had of their own, and their names in transform_param.
+# Settings that old layers had in their own message -> their names in transform_param.
 MOVED = {"scale": "scale", "mean_file": "mean_file", "crop_size": "crop_size", "mirror": "mirror"}
 
 
 def refuse_moved(param: Any, moved: Mapping[str, str]) -> None:
-    """Raise SourceError if a layer's own message has a setting that Caffe passes over there."""
+    """Raise SourceError if a layer's own message has a setting that Caffe ignores there."""
     for old, new in moved.items():
         require(
             not param.HasField(old),
@@ -35,22 +35,22 @@ def refuse_moved(param: Any, moved: Mapping[str, str]) -> None:
         )
 
 
-class Sample(NamedTuple):
-    """An image (C, H, W) of bytes or floats, its label if it has one, and what it is called."""
+class LabelledImage(NamedTuple):
+    """An image (C, H, W) of bytes or floats, its label if it has one, and its name."""
 
     image: NDArray[Any]
     label: int | None
     name: str
 
 
-class Unread(NamedTuple):
-    """What a sample is called, and what reads it, in any thread."""
+class LazyImage(NamedTuple):
+    """An image that is not read yet: its name, and a function that reads it, in any thread."""
 
     name: str
-    read: Callable[[], Sample]
+    read: Callable[[], LabelledImage]
 
 
-class SampleSource(ParallelSource):
+class ImageSource(ParallelSource):
     """Feeds images (N, C, H, W) and, if a second top is named, labels (N).
 
     The first image of a batch decides C, H and W. Samples are taken one after the other by `_take`.
@@ -69,10 +69,10 @@ class SampleSource(ParallelSource):
         self._transform = Transform(spec.transform_param, phase, self.locate)
         self._seed = settle_seed(seed)
         self._position = 0
-        self._head: Unread | None = None
+        self._head: LazyImage | None = None
 
     @abstractmethod
-    def _take(self, position: int) -> Unread:
+    def _take(self, position: int) -> LazyImage:
         """The sample at a position of the stream; they are asked for in turn."""
 
     @property
@@ -103,17 +103,21 @@ class SampleSource(ParallelSource):
         self._position = state["position"]
         self._head = None
 
-    def _take_head(self) -> Unread:
-        """The sample that the next batch begins with; it is read once, whoever asks for it."""
+    def pixels(self, state: Mapping[str, Any], batch: Batch) -> Batch:
+        top, *_ = self.spec.top
+        return {top: self._transform.undo(batch[top], state["seed"], state["position"])}
+
+    def _take_head(self) -> LazyImage:
+        """The first sample of the next batch; however often it is asked for, it is read once."""
         if self._head is None:
             head = self._take(self._position)
             self._head = head._replace(read=cache(head.read))
         return self._head
 
-    def _peek(self) -> Sample:
+    def _peek(self) -> LabelledImage:
         return self._take_head().read()
 
-    def _batch(self, samples: list[Unread], seed: int, position: int) -> Batch:
+    def _batch(self, samples: list[LazyImage], seed: int, position: int) -> Batch:
         with self.blamed():
             shape = self._output(samples[0].read())
             images = np.empty((self._size, *shape), np.float32)
@@ -125,10 +129,10 @@ class SampleSource(ParallelSource):
                 labels[i] = self._label(sample)
         return dict(zip(self.spec.top, (images, labels), strict=False))
 
-    def _output(self, sample: Sample) -> Shape:
+    def _output(self, sample: LabelledImage) -> Shape:
         return self._transform.output(sample.image.shape, sample.name)
 
-    def _require_same(self, sample: Sample, shape: Shape) -> None:
+    def _require_same(self, sample: LabelledImage, shape: Shape) -> None:
         """Raise SourceError unless a sample comes out in the shape of its batch."""
         found = self._output(sample)
         if found == shape:
@@ -146,7 +150,7 @@ class SampleSource(ParallelSource):
             SourceError,
         )
 
-    def _label(self, sample: Sample) -> int:
+    def _label(self, sample: LabelledImage) -> int:
         if len(self.spec.top) == 1:
             return 0
         require(

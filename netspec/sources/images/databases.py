@@ -1,4 +1,4 @@
-"""Databases of records, in the order of their keys: LMDB and LevelDB.
+"""Databases of key-value records, LMDB and LevelDB, read and written in the order of keys.
 
 Caffe: ``db_lmdb.cpp``, ``db_leveldb.cpp``.
 """
@@ -23,11 +23,11 @@ import lmdb
 from netspec.errors import SourceError, fail, require, unreadable
 from netspec.proto.layers_pb2 import DataParameter
 
-Record = tuple[bytes, bytes]
-# A key, and what reads its value, in any thread.
-Found = tuple[bytes, Callable[[], bytes]]
-# Puts some records into a database at once.
-Put = Callable[[Iterable[Record]], None]
+KeyValue = tuple[bytes, bytes]
+# A key, and a function that reads its value, in any thread.
+UnreadValue = tuple[bytes, Callable[[], bytes]]
+# A function that puts some records into a database in one transaction.
+Put = Callable[[Iterable[KeyValue]], None]
 
 
 class Database(ABC):
@@ -43,10 +43,10 @@ class Database(ABC):
         self.path = path
 
     @abstractmethod
-    def records(self, start: bytes = b"") -> Generator[Record, None, None]:
+    def records(self, start: bytes = b"") -> Generator[KeyValue, None, None]:
         """(key, value) of each record in the order of keys, from ``start`` on; SourceError."""
 
-    def unread(self, start: bytes = b"") -> Generator[Found, None, None]:
+    def unread(self, start: bytes = b"") -> Generator[UnreadValue, None, None]:
         """As `records`, but values are read when they are asked for, if that is as fast."""
         for key, value in self.records(start):
             yield key, partial(bytes, value)
@@ -58,12 +58,12 @@ class Database(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files."""
+        """Close files."""
 
     @classmethod
     @abstractmethod
     def created(cls, folder: Path) -> AbstractContextManager[Put]:
-        """Make a database of an empty folder, and give what puts records into it."""
+        """Create a database in an empty folder; gives a function that puts records into it."""
 
     @contextmanager
     def _blamed(self, error: type[Exception]) -> Iterator[None]:
@@ -86,7 +86,7 @@ _ENVIRONMENTS: weakref.WeakValueDictionary[tuple[int, int], lmdb.Environment] = 
 class LMDB(Database):
     """An LMDB, opened without its lock file, so that it may lie where nothing can be written.
 
-    A process may open an LMDB only once, so those who read it share it.
+    A process may open an LMDB only once, so all its readers share one environment.
     """
 
     kind = "LMDB"
@@ -115,7 +115,7 @@ class LMDB(Database):
                 SourceError,
             )
 
-    def records(self, start: bytes = b"") -> Generator[Record, None, None]:
+    def records(self, start: bytes = b"") -> Generator[KeyValue, None, None]:
         with (
             self._blamed(lmdb.Error),
             self._environment.begin() as transaction,
@@ -124,7 +124,7 @@ class LMDB(Database):
             if cursor.set_range(start):
                 yield from cursor
 
-    def unread(self, start: bytes = b"") -> Generator[Found, None, None]:
+    def unread(self, start: bytes = b"") -> Generator[UnreadValue, None, None]:
         with (
             self._blamed(lmdb.Error),
             self._environment.begin() as transaction,
@@ -147,7 +147,7 @@ class LMDB(Database):
             return int(self._environment.stat()["entries"])
 
     def close(self) -> None:
-        # Closed when the last who shares it lets go.
+        # Closed when the last object that shares it is gone.
         del self._environment
 
     @classmethod
@@ -156,7 +156,7 @@ class LMDB(Database):
         # Room to grow, not to fill: the file is as long as what is in it.
         with lmdb.open(str(folder), map_size=1 << 40) as environment:
 
-            def put(records: Iterable[Record]) -> None:
+            def put(records: Iterable[KeyValue]) -> None:
                 with environment.begin(write=True) as transaction:
                     for key, value in records:
                         transaction.put(key, value)
@@ -167,8 +167,8 @@ class LMDB(Database):
 class LevelDB(Database):
     """A LevelDB, read through a temporary folder of links to its files.
 
-    To open one is to write into its folder and to lock out all others; here it is the links'
-    folder that changes. Needs plyvel.
+    LevelDB writes into the folder that it opens and locks it; here that is the folder of links.
+    Needs plyvel.
     """
 
     kind = "LEVELDB"
@@ -186,7 +186,7 @@ class LevelDB(Database):
         with self._blamed(self._library.Error):
             self._database = self._library.DB(str(links), create_if_missing=False)
 
-    def records(self, start: bytes = b"") -> Generator[Record, None, None]:
+    def records(self, start: bytes = b"") -> Generator[KeyValue, None, None]:
         # Plyvel's other iterator ends at a damaged block as if it were the last.
         with (
             self._blamed(self._library.Error),
@@ -212,7 +212,7 @@ class LevelDB(Database):
         try:
             with closing(library.DB(str(folder), create_if_missing=True)) as database:
 
-                def put(records: Iterable[Record]) -> None:
+                def put(records: Iterable[KeyValue]) -> None:
                     with database.write_batch(sync=True) as batch:
                         for key, value in records:
                             batch.put(key, value)
@@ -254,7 +254,7 @@ def open_database(path: Path, backend: int) -> Database:
     return named(path)
 
 
-def write_database(path: Path, backend: int, records: Iterable[Record]) -> int:
+def write_database(path: Path, backend: int, records: Iterable[KeyValue]) -> int:
     """Write a new database, which appears whole or not at all; returns the number of records.
 
     path: its folder, which must not exist. Raises SourceError.
@@ -269,7 +269,7 @@ def write_database(path: Path, backend: int, records: Iterable[Record]) -> int:
 
 @contextmanager
 def new_database(path: Path, backend: int) -> Iterator[Put]:
-    """What puts records into a new database; it appears at the end, and vanishes if that fails.
+    """Give a function that puts records into a new database, which appears whole or not at all.
 
     path: its folder, which must not exist. Raises SourceError.
     """
@@ -288,7 +288,7 @@ def new_database(path: Path, backend: int) -> Iterator[Put]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _batches(records: Iterable[Record], size: int = 1000) -> Iterator[list[Record]]:
+def _batches(records: Iterable[KeyValue], size: int = 1000) -> Iterator[list[KeyValue]]:
     """Records in lists of ``size``, as many as one transaction writes."""
     left = iter(records)
     while some := list(islice(left, size)):

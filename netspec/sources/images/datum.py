@@ -1,4 +1,4 @@
-"""Records of databases, each a Datum, to images.
+"""Decode database records, each a Datum, to images, and encode them.
 
 Caffe: ``data_transformer.cpp``, ``io.cpp``.
 """
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from netspec.errors import SourceError, fail, require
 from netspec.layers.base import text
 from netspec.proto.layers_pb2 import Datum
-from netspec.sources.images.batches import Sample
+from netspec.sources.images.batches import LabelledImage
 from netspec.sources.images.decode import read_channels
 
 
-def read_datum(record: bytes, color: bool | None, name: str) -> Sample:
+def read_datum(record: bytes, color: bool | None, name: str) -> LabelledImage:
     """The image (C, H, W) and the label of a Datum; raises SourceError.
 
     Bytes, floats, or an image file: then the channels are blue, green, red, and ``color`` says
@@ -31,7 +31,7 @@ def read_datum(record: bytes, color: bool | None, name: str) -> Sample:
     except Exception as error:
         fail(f"{name}: damaged, or not a Datum ({error})", SourceError)
     image = _decoded(datum, color, name) if datum.encoded else _stored(datum, name)
-    return Sample(image, datum.label if datum.HasField("label") else None, name)
+    return LabelledImage(image, datum.label if datum.HasField("label") else None, name)
 
 
 def write_datum(image: NDArray[np.uint8], label: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Files of images and label images to arrays."""
+"""Decode image files and label images to arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of bytes to another size, bit for bit as OpenCV's ``resize`` does it by default.
+"""Resize images of bytes, bit for bit as OpenCV's ``resize`` does it by default.
 
 Bilinear between two pixels each way, however far an image shrinks; weights are whole numbers of
 1/2048. Caffe: ``io.cpp`` (``ReadImageToCVMat``).
@@ -39,7 +39,7 @@ def _across(image: NDArray[np.uint8], width: int) -> NDArray[np.int32]:
     """Each row at its new width, (H, width * C), times 2048."""
     rows, columns, channels = image.shape
     before, weights = _taps(columns, width)
-    # Beyond an edge the edge pixel counts whole.
+    # Outside the image, the edge pixel has the whole weight.
     weights[(before < 0) | (before >= columns - 1)] = 0
     left, right = (
         image.reshape(rows, -1)

@@ -1,4 +1,4 @@
-"""Images as they are stored to images as nets take them: cropped, mirrored, less a mean, scaled.
+"""Transform images as ``transform_param`` says: crop, mirror, subtract a mean, scale.
 
 Caffe: ``data_transformer.cpp``.
 """
@@ -20,7 +20,7 @@ from netspec.sources.sampling import generator
 
 
 class Transform:
-    """What a ``transform_param`` does to images, one at a time.
+    """Apply a ``transform_param`` to images, one at a time.
 
     A square of ``crop_size`` is cut out: anywhere in phase TRAIN, from the middle in TEST. Half of
     the images are mirrored, if any, in both phases. Then the mean is subtracted, of each channel
@@ -29,7 +29,7 @@ class Transform:
     color: how encoded images are read: True in color, False in grey, None as they are stored.
 
     Caffe: ``data_transformer.cpp``. Differs: what is random follows from seed and position alone,
-    so layers with the same settings cut and mirror alike.
+    so layers with the same settings crop and mirror in the same way.
     """
 
     def __init__(
@@ -106,6 +106,19 @@ class Transform:
             view -= np.broadcast_to(self._mean, image.shape)[window]
         if self._scale != 1:
             out *= self._scale
+
+    def undo(self, images: NDArray[np.float32], seed: int, position: int) -> NDArray[np.float32]:
+        """The pixels (N, C, H, W) of images that `apply` made; they stay cropped and mirrored.
+
+        seed, position: those of the first image. Applied to a black image, the transform gives the
+        negative mean, cropped and mirrored like the image.
+        """
+        size = self._mean.shape if self._mean_file and self._mean is not None else images.shape[1:]
+        black, made = np.zeros(size, np.float32), np.zeros_like(images)
+        for i, out in enumerate(made):
+            self.apply(black, out, seed, position + i)
+        pixels: NDArray[np.float32] = (images - made) / (self._scale or 1)
+        return pixels
 
     def _draw(self, down: int, right: int, seed: int, position: int) -> tuple[int, int, bool]:
         """Where the crop begins, at most ``down`` and ``right``, and whether it is mirrored."""

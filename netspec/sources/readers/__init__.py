@@ -1,4 +1,4 @@
-"""What each data layer reads, one file a layer type.
+"""Readers: the source of each data layer type, one file a type.
 
 Imports `images` and `sets` beside it, and the modules of `sources` that stand below it; never
 `feed`.

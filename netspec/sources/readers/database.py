@@ -12,14 +12,14 @@ from typing import Any
 from netspec.errors import Place, SourceError, fail, require
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Job, register
-from netspec.sources.images.batches import MOVED, SampleSource, Unread, refuse_moved
-from netspec.sources.images.databases import Found, open_database
+from netspec.sources.images.batches import MOVED, ImageSource, LazyImage, refuse_moved
+from netspec.sources.images.databases import UnreadValue, open_database
 from netspec.sources.images.datum import read_datum
 
 
 @register("Data")
-class Data(SampleSource):
-    """Feeds ``batch_size`` records a batch, in the order of their keys, again and again.
+class DatabaseReader(ImageSource):
+    """Feeds ``batch_size`` records a batch in the order of their keys, repeating the database.
 
     Records hold bytes, floats or image files; ``force_color`` and ``force_gray`` concern the last
     alone. ``rand_skip`` does nothing.
@@ -70,12 +70,12 @@ class Data(SampleSource):
         self._records.close()
         self._database.close()
 
-    def _take(self, position: int) -> Unread:
+    def _take(self, position: int) -> LazyImage:
         key, value = next(self._records, None) or self._rewind()
         self._read, name = key, self._name(key)
-        return Unread(name, lambda: read_datum(value(), self._transform.color, name))
+        return LazyImage(name, lambda: read_datum(value(), self._transform.color, name))
 
-    def _rewind(self) -> Found:
+    def _rewind(self) -> UnreadValue:
         """The first record."""
         self._records = self._database.unread()
         first = next(self._records, None)
@@ -84,7 +84,7 @@ class Data(SampleSource):
         )
 
     def _seek(self, key: bytes) -> None:
-        """Go on behind the record of a key; from the first record if it is empty."""
+        """Continue after the record of a key; from the first record if the key is empty."""
         self._records = self._database.unread(key)
         if key:
             found, _ = next(self._records, (b"", bytes))

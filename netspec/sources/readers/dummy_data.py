@@ -1,4 +1,4 @@
-"""DummyData: what fillers make.
+"""DummyData: blobs filled by fillers.
 
 Caffe: ``dummy_data_layer.cpp``.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from netspec.errors import Place, counted
 from netspec.layers.base import Shape
-from netspec.layers.data import DummyData as Layer
+from netspec.layers.data import DummyData
 from netspec.layers.fillers import fill
 from netspec.proto.layers_pb2 import FillerParameter, LayerParameter
 from netspec.sources.base import Batch, LayerSource, register, require_keys
@@ -23,17 +23,17 @@ from netspec.sources.sampling import settle_seed
 
 
 @register("DummyData")
-class DummyData(LayerSource):
-    """Feeds each top from its filler, or zeros if there is none: constants once, others anew.
+class DummyReader(LayerSource):
+    """Feeds each top from its filler, or zeros if there is none; random ones differ each batch.
 
-    What a top holds follows from the seed, its name and the batch's number.
+    The seed, the name of the top and the number of the batch determine its values.
 
     Caffe: ``dummy_data_layer.cpp``.
     """
 
     def __init__(self, spec: LayerParameter, phase: int, seed: int | None, place: Place) -> None:
         super().__init__(spec, phase, seed, place)
-        layer = Layer(spec, phase)
+        layer = DummyData(spec, phase)
         self._shapes = dict(zip(spec.top, layer.shape(), strict=True))
         fillers = layer.each("data_filler", optional=True) or [FillerParameter()] * layer.num_tops
         self._fillers: list[FillerParameter] = fillers
@@ -41,7 +41,7 @@ class DummyData(LayerSource):
         self._constants = {
             i: self._fill(i) for i, filler in enumerate(fillers) if filler.type == "constant"
         }
-        # A filler that cannot work is better known now than when the first batch is asked for.
+        # A filler that cannot work is reported now, not at the first batch.
         self._read()
 
     @property

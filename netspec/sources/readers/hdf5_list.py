@@ -29,7 +29,7 @@ class _File(NamedTuple):
 
 
 @register("HDF5Data")
-class HDF5Data(LayerSource):
+class HDF5ListReader(LayerSource):
     """Feeds each top from the data set of its name: ``batch_size`` rows a batch, files in turn.
 
     A batch may end one file and begin the next; after the last file comes the first. ``shuffle``

@@ -19,7 +19,13 @@ from netspec.errors import Place, SourceError, counted, fail, require, unreadabl
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import register
 from netspec.sources.checks import require_files
-from netspec.sources.images.batches import MOVED, Sample, SampleSource, Unread, refuse_moved
+from netspec.sources.images.batches import (
+    MOVED,
+    ImageSource,
+    LabelledImage,
+    LazyImage,
+    refuse_moved,
+)
 from netspec.sources.images.decode import read_channels
 from netspec.sources.images.resize import resize
 from netspec.sources.sampling import Passes, generator
@@ -28,7 +34,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 @register("ImageData")
-class ImageData(SampleSource):
+class ImageListReader(ImageSource):
     """Feeds ``batch_size`` images a batch, in blue, green, red or grey, and their labels.
 
     The file ``source`` has a line ``path label`` for each; ``root_folder`` is put before every
@@ -108,15 +114,15 @@ class ImageData(SampleSource):
         path = find_listed(folder, listed, self.locate)
         return None if path.exists() else path
 
-    def _take(self, position: int) -> Unread:
+    def _take(self, position: int) -> LazyImage:
         index = self._order.index(position)
-        return Unread(self._paths[index], lambda: self._read(index))
+        return LazyImage(self._paths[index], lambda: self._read(index))
 
-    def _read(self, index: int) -> Sample:
+    def _read(self, index: int) -> LabelledImage:
         listed, param = self._paths[index], self._param
         path = find_listed(param.root_folder, listed, self.locate)
         image = read_listed(path, param.is_color, param.new_height, param.new_width)
-        return Sample(image.transpose(2, 0, 1), self._labels[index], listed)
+        return LabelledImage(image.transpose(2, 0, 1), self._labels[index], listed)
 
 
 def find_listed(folder: str, listed: str, locate: Callable[[str], Path]) -> Path:

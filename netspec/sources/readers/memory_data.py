@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from netspec.errors import Place, SourceError, fail, require
 from netspec.layers.base import Shape, text
-from netspec.layers.data import MemoryData as Layer
+from netspec.layers.data import MemoryData
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Batch, LayerSource, register, require_keys
 
 
 @register("MemoryData")
-class MemoryData(LayerSource):
+class MemoryReader(LayerSource):
     """Feeds images (N, C, H, W) and labels (N) from arrays, ``batch_size`` rows at a time.
 
     After the last rows come the first. `set_arrays` may be called again at any time.
@@ -36,7 +36,7 @@ class MemoryData(LayerSource):
             "does not transform arrays: transform_param has no meaning here",
             SourceError,
         )
-        self._shapes = dict(zip(spec.top, Layer(spec, phase).shape(), strict=True))
+        self._shapes = dict(zip(spec.top, MemoryData(spec, phase).shape(), strict=True))
         self._arrays: list[NDArray[np.float32]] = []
         self._position = 0
 

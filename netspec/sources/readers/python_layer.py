@@ -17,10 +17,10 @@ batch, and tops may take other shapes at every step::
             pass
 
 Its module is looked for in the folder of the script that runs, in the current one, beside the
-prototxt and on Python's path. One that is there goes before netspec's own layer of that name
-(``voc_layers.VOCSegDataLayer`` and others): who edits a published layer means the edited one. Where
-that file cannot be imported, written for Python 2 or for packages that are not here, a warning says
-so and netspec's own is used.
+prototxt and on Python's path. If it is found, it takes precedence over netspec's own
+(``voc_layers.VOCSegDataLayer`` and others), so that an edited copy of a published layer is used.
+Where that file cannot be imported, as one for Python 2, a warning says so and netspec's own is
+used.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from netspec.layers.base import Shape
 from netspec.layers.python_class import HostBlob, User
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import REGISTRY, Batch, LayerSource, register, require_keys
+from netspec.sources.images.untransform import add_mean, fits, mean_setting
 from netspec.sources.sampling import settle_seed
 
 _LOG = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def open_python(spec: LayerParameter, phase: int, seed: int | None, place: Place
         _LOG.warning("%s; netspec's own %s is used instead", error.message, user.name)
         return built_in(spec, phase, seed, place)
     try:
-        return PythonData(user, spec, phase, seed, place)
+        return PythonReader(user, spec, phase, seed, place)
     except SourceError as error:
         if built_in is not None:
             error.message += f"; without {file}, netspec's own {user.name} would be used"
@@ -77,7 +78,7 @@ def _refuse(user: User) -> NoReturn:
     fail(f"{user.missing}; built in are {', '.join(known)}{nearest(user.name, known)}", SourceError)
 
 
-class PythonData(LayerSource):
+class PythonReader(LayerSource):
     """Feeds what a user's object writes into its tops: ``reshape``, then ``forward``, each time.
 
     The random numbers of ``random`` and ``numpy.random`` that it draws are its own: they start
@@ -157,6 +158,12 @@ class PythonData(LayerSource):
                     self._make()
             self._position = state["position"]
 
+    def pixels(self, state: Mapping[str, Any], batch: Batch) -> Batch:
+        """Of the first top, if ``param_str`` has a setting "mean" as published layers have it."""
+        top, *_ = self.spec.top
+        means = mean_setting(self.spec.python_param.param_str)
+        return {top: add_mean(batch[top], means)} if fits(batch[top], means) else {}
+
     @property
     def batches(self) -> int:
         with self.blamed():
@@ -173,7 +180,7 @@ class PythonData(LayerSource):
         return f"{self._user.name} of {self._user.file}, seed {self._seed}"
 
     def _now(self) -> dict[str, Any]:
-        """Where the user's object stands."""
+        """The state of the user's object."""
         state = {"seed": self._seed, "position": self._position}
         if not hasattr(self._object, "state"):
             return state
@@ -240,7 +247,7 @@ class Generators:
         return [[*self._python], [kind, keys.tolist(), *rest]]
 
     def restore(self, state: list[Any]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from ``state``."""
         (version, words, gauss), (kind, keys, *rest) = state
         self._python = (version, tuple(words), gauss)
         self._numpy = (kind, np.array(keys, np.uint32), *rest)
@@ -248,7 +255,7 @@ class Generators:
 
 @contextmanager
 def _seeded_by_numbers(module: Any) -> Iterator[None]:
-    """Let ``module.seed(None)`` do nothing: what nobody foresees, nobody can repeat."""
+    """Let ``module.seed(None)`` do nothing: a seed from the clock could not be repeated."""
     original = module.seed
 
     def seed(a: Any = None, *more: Any, **named: Any) -> None:

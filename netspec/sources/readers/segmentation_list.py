@@ -46,7 +46,7 @@ class Pair(NamedTuple):
     labels: str
 
 
-class Scene(NamedTuple):
+class ImageAndLabels(NamedTuple):
     """An image (H, W, 3), red, green, blue, and the class indices of its pixels (H, W)."""
 
     image: NDArray[np.uint8]
@@ -54,7 +54,7 @@ class Scene(NamedTuple):
 
 
 @register("SegmentationData")
-class SegmentationData(ParallelSource):
+class SegmentationListReader(ParallelSource):
     """Feeds images less a mean (N, 3, H, W), in blue, green, red, and their labels (N, 1, H, W).
 
     The files are those that ``source`` lists, two paths on a line with a tab between them (or a
@@ -80,7 +80,7 @@ class SegmentationData(ParallelSource):
         self._seed = settle_seed(seed)
         self._position = 0
         self._order = self._passes()
-        self._head: Scene | None = None
+        self._head: ImageAndLabels | None = None
 
     @property
     def tops(self) -> dict[str, Shape]:
@@ -117,6 +117,15 @@ class SegmentationData(ParallelSource):
         self._seed, self._position = state["seed"], state["position"]
         self._order = self._passes()
         self._head = None
+
+    def pixels(self, state: Mapping[str, Any], batch: Batch) -> Batch:
+        top, _ = self.spec.top
+        known = self._param.mean_value or self._param.mean_file
+        return {top: self._augment.undo(batch[top])} if known else {}
+
+    def label_tops(self) -> dict[str, int]:
+        _, top = self.spec.top
+        return {top: self._param.ignore_label}
 
     @property
     def batches(self) -> int:
@@ -158,19 +167,21 @@ class SegmentationData(ParallelSource):
         path = find_listed(self._folder, listed, self.locate)
         return None if path.is_file() else str(path)
 
-    def _read(self, pair: Pair) -> Scene:
+    def _read(self, pair: Pair) -> ImageAndLabels:
         return read_scene(*(find_listed(self._folder, listed, self.locate) for listed in pair))
 
     def _passes(self) -> Passes:
         return Passes(len(self._pairs), self._seed if self._param.shuffle else None)
 
-    def _peek(self) -> Scene:
+    def _peek(self) -> ImageAndLabels:
         """What the next batch begins with."""
         if self._head is None:
             self._head = self._read(self._pairs[self._order.index(self._position)])
         return self._head
 
-    def _batch(self, pairs: Sequence[Pair], head: Scene | None, seed: int, position: int) -> Batch:
+    def _batch(
+        self, pairs: Sequence[Pair], head: ImageAndLabels | None, seed: int, position: int
+    ) -> Batch:
         with self.blamed():
             first = head or self._read(pairs[0])
             size = self._augment.crop or first.labels.shape
@@ -188,9 +199,9 @@ class SegmentationData(ParallelSource):
         return dict(zip(self.spec.top, (images, labels), strict=True))
 
 
-def read_scene(image: Path, labels: Path) -> Scene:
+def read_scene(image: Path, labels: Path) -> ImageAndLabels:
     """The image and the labels in two files; raises SourceError if their sizes differ."""
-    scene = Scene(read_image(image), read_labels(labels))
+    scene = ImageAndLabels(read_image(image), read_labels(labels))
     require(
         scene.image.shape[:2] == scene.labels.shape,
         f"{labels}: {_size(scene.labels)}, but its image is {_size(scene.image)}",

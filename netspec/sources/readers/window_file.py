@@ -1,4 +1,4 @@
-"""Window files: images, and the boxes in each that are objects or background.
+"""WindowBox files: images, and the boxes in each that are objects or background.
 
 For each image a line ``# INDEX``, its path, channels, height, width and the number of its windows,
 a line each; then a line ``class overlap x1 y1 x2 y2`` for each window.
@@ -19,7 +19,7 @@ from netspec.errors import SourceError, fail, require, unreadable
 CHANNELS = 3
 
 
-class Window(NamedTuple):
+class WindowBox(NamedTuple):
     """A box in the image of an index, both edges included; its class, and its overlap with it."""
 
     image: int
@@ -38,8 +38,8 @@ class WindowFile(NamedTuple):
     """The paths of the images as they are written, and the windows of objects and of background."""
 
     images: list[str]
-    objects: list[Window]
-    background: list[Window]
+    objects: list[WindowBox]
+    background: list[WindowBox]
 
 
 def read_windows(path: Path, fg_threshold: float, bg_threshold: float) -> WindowFile:
@@ -100,7 +100,7 @@ class _Lines:
         )
         return True
 
-    def windows(self, image: int) -> Iterator[Window]:
+    def windows(self, image: int) -> Iterator[WindowBox]:
         """The windows of an image whose path was taken last."""
         channels = self._take_number("the number of channels")
         self.require(
@@ -123,11 +123,11 @@ class _Lines:
         self.require(line.isdecimal(), f'"{line}" where {what} should be')
         return int(line)
 
-    def _take_window(self, image: int) -> Window:
+    def _take_window(self, image: int) -> WindowBox:
         cells = self.take("a window").split()
         try:
             label, overlap, *box = cells
-            window = Window(image, int(label), float(overlap), *map(int, box))
+            window = WindowBox(image, int(label), float(overlap), *map(int, box))
         except (ValueError, TypeError):
             fail(
                 f'{self._path}:{self._number}: "{self._line}" is no window '

@@ -23,14 +23,15 @@ from netspec.sources.images.batches import MOVED, refuse_moved
 from netspec.sources.images.decode import read_channels
 from netspec.sources.images.resize import resize
 from netspec.sources.images.transform import read_mean
-from netspec.sources.readers.window_file import CHANNELS, Window, read_windows
+from netspec.sources.images.untransform import add_mean
+from netspec.sources.readers.window_file import CHANNELS, WindowBox, read_windows
 from netspec.sources.sampling import generator, settle_seed
 
 MODES = ("warp", "square")
 
 
 class Cut(NamedTuple):
-    """What is cut out of an image, and where it goes: slices of the image and of the square."""
+    """A cut of an image, and where it goes: slices of the image and of the square."""
 
     rows: slice
     columns: slice
@@ -39,12 +40,12 @@ class Cut(NamedTuple):
 
 
 @register("WindowData")
-class WindowData(ParallelSource):
+class WindowReader(ParallelSource):
     """Feeds windows (N, 3, S, S) in blue, green and red, S the ``crop_size``, and classes (N).
 
     Of a batch, the share ``fg_fraction`` are objects and stand last; all are drawn at random.
     ``crop_mode: "warp"`` stretches a window, ``"square"`` takes the square around it;
-    ``context_pad`` pixels around it are shown too. Where those lie outside of the image is zero.
+    ``context_pad`` pixels around it are shown too. Pixels outside the image are zero.
 
     Caffe: ``window_data_layer.cpp``. Differs: what is random follows from seed and position alone;
     ``scale`` counts in transform_param too, where Caffe puts an old net's and does not read it;
@@ -109,6 +110,10 @@ class WindowData(ParallelSource):
         self._seed, self._position = state["seed"], state["position"]
         self._pending = None
 
+    def pixels(self, state: Mapping[str, Any], batch: Batch) -> Batch:
+        top, *_ = self.spec.top
+        return {top: add_mean(batch[top], self._mean, float(self._scale))}
+
     @property
     def batches(self) -> int:
         return math.ceil(sum(self._counts()) / self._size)
@@ -140,7 +145,7 @@ class WindowData(ParallelSource):
                     i += 1
         return dict(zip(self.spec.top, (images, labels), strict=True))
 
-    def _show(self, window: Window, flips: bool, out: NDArray[np.float32]) -> None:
+    def _show(self, window: WindowBox, flips: bool, out: NDArray[np.float32]) -> None:
         """Put a window into its square, which is zero."""
         path = self._paths[window.image]
         file = BytesIO(self._cache[path]) if path in self._cache else path
@@ -159,7 +164,7 @@ class WindowData(ParallelSource):
 
 
 def place(
-    window: Window, size: tuple[int, int], crop: int, pad: int, square: bool, flips: bool
+    window: WindowBox, size: tuple[int, int], crop: int, pad: int, square: bool, flips: bool
 ) -> Cut | None:
     """Where a window with its context is cut out of an image, and where that goes.
 

@@ -1,4 +1,4 @@
-"""Label images in MATLAB files."""
+"""Read label images from MATLAB files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_matrix(path: Path, *names: str) -> NDArray[np.int64]:
 
     Raises SourceError.
     """
-    # Imported here: slow to load, and few sets need it.
+    # Imported here: it slows down every start, and few sets need it.
     from scipy.io import loadmat
 
     wanted = ".".join(names)

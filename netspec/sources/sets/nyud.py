@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from netspec.errors import SourceError, fail
 from netspec.sources.base import register
 from netspec.sources.images.decode import preprocess, read_grey, read_image
-from netspec.sources.sets.base import Part, SegmentationSource, Setting
+from netspec.sources.sets.base import Part, SegmentationSource
 from netspec.sources.sets.class_names import NYUD
 from netspec.sources.sets.matlab import counted_from_one, read_matrix
+from netspec.sources.sets.settings import Setting
 
 # Means of the published layer, in single precision as there: of blue, green and red; of
 # disparity, height and angle; of the logarithm of depth.
@@ -53,12 +54,25 @@ def read_nyud_labels(path: Path) -> NDArray[np.uint8]:
     return counted_from_one(read_matrix(path, "segmentation"), path)
 
 
-# What ``tops`` may name -> the folder, how its files end, and how one is read.
-KINDS: dict[str, tuple[str, str, Callable[[Path], NDArray[Any]]]] = {
-    "color": ("data/images", ".png", read_color),
-    "depth": ("data/depth", ".png", read_log_depth),
-    "hha": ("data/hha", ".png", read_hha),
-    "label": ("segmentation", ".mat", read_nyud_labels),
+class Modality(NamedTuple):
+    """A folder of NYUDv2: how its files end, how one is read, and the mean that is subtracted.
+
+    mean: None where what is fed is no picture: the logarithm of depth, and labels.
+    """
+
+    folder: str
+    suffix: str
+    read: Callable[[Path], NDArray[Any]]
+    mean: Sequence[float] | None = None
+    red_first: bool = False
+
+
+# By what ``tops`` may name.
+KINDS = {
+    "color": Modality("data/images", ".png", read_color, COLOR_MEAN),
+    "depth": Modality("data/depth", ".png", read_log_depth),
+    "hha": Modality("data/hha", ".png", read_hha, HHA_MEAN, red_first=True),
+    "label": Modality("segmentation", ".mat", read_nyud_labels),
 }
 
 CLASSES = {"label": NYUD}
@@ -98,8 +112,16 @@ class NYUDSegData(SegmentationSource):
         """The folders of the tops that the settings name."""
         return tuple(
             Part(
-                kind, nyud / folder, (suffix,), read, kind == "label", "img_", CLASSES.get(kind, ())
+                kind,
+                nyud / found.folder,
+                (found.suffix,),
+                found.read,
+                labels=kind == "label",
+                prefix="img_",
+                classes=CLASSES.get(kind, ()),
+                mean=found.mean,
+                red_first=found.red_first,
             )
             for kind in self.nouns
-            for folder, suffix, read in (KINDS[kind],)
+            for found in (KINDS[kind],)
         )

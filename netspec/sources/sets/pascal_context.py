@@ -45,7 +45,7 @@ class PASCALContextSegData(SegmentationSource):
         self._classes = read_classes(context)
         folder, names = context / "trainval", read_class_names(context)
         return (
-            Part("image", voc / "VOC2010" / "JPEGImages", (".jpg",), read_context_image),
+            Part("image", voc / "VOC2010" / "JPEGImages", (".jpg",), read_context_image, mean=MEAN),
             Part("labels", folder, (".mat",), self._read_labels, labels=True, classes=names),
         )
 

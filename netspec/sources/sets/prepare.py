@@ -1,4 +1,4 @@
-"""The sets of the published FCNs: where they come from, and whether what is there is right.
+"""Check that the sets of the published FCNs are there and right, or say where to get them.
 
 Nothing is downloaded. Lists that follow from others are written, and labels converted if asked.
 """
@@ -14,23 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import Place, SourceError, counted, fail, nearest, require, unreadable
-from netspec.formats.atomic import whole
+from netspec.formats.atomic import atomic_write
+from netspec.formats.palette import save_indexed
 from netspec.layers.base import Labels
 from netspec.proto.layers_pb2 import TEST, LayerParameter, PythonParameter
 from netspec.sources.base import REGISTRY, Source
 from netspec.sources.checks import check_labels
-from netspec.sources.convert import Watch, unwatched
 from netspec.sources.images.decode import MEAN
-from netspec.sources.sets.base import (
-    SBDDSegData,
-    SegmentationSource,
-    VOCSegData,
-    read_names,
-    read_sbd_labels,
-)
+from netspec.sources.progress import Watch, unwatched
+from netspec.sources.sets.base import SegmentationSource, read_names
 from netspec.sources.sets.matlab import VOID
 from netspec.sources.sets.nyud import KINDS, NYUDSegData
 from netspec.sources.sets.pascal_context import PASCALContextSegData
+from netspec.sources.sets.pascal_voc import SBDDSegData, VOCSegData, read_sbd_labels
 from netspec.sources.sets.siftflow import SCENES, SIFTFlowSegData
 
 Settings = Mapping[str, Any]
@@ -38,8 +34,8 @@ Settings = Mapping[str, Any]
 UNLABELLED = ("highway_bost181", "street_urb506")
 
 
-class Report(NamedTuple):
-    """What to tell, a line each, and whether a net can be trained or scored on what is there."""
+class Readiness(NamedTuple):
+    """Lines of text for the user, and whether a net can be trained or scored on the set."""
 
     lines: list[str]
     ready: bool
@@ -75,13 +71,13 @@ def prepare(
     convert: bool = False,
     sbd: str | Path = "data/sbdd/dataset",
     watch: Watch = unwatched,
-) -> Report:
-    """Look at a set, ``voc``, ``sbd``, ``nyud``, ``siftflow`` or ``context``, in its folder.
+) -> Readiness:
+    """Check a set, ``voc``, ``sbd``, ``nyud``, ``siftflow`` or ``context``, in its folder.
 
     folder: by default where the published nets look for it. convert: write SBD's labels as PNGs
-    too. sbd: where that set is, for VOC's list of those that are not in it. watch: sees files pass
-    that are converted. Raises SourceError for a set that is not known, or where lists and labels
-    cannot be written.
+    too. sbd: where that set is, for VOC's list of those that are not in it. watch: sees the files
+    pass that are converted. Raises SourceError for a set that is not known, or where lists and
+    labels cannot be written.
     """
     if name not in DATA_SETS:
         fail(
@@ -93,7 +89,7 @@ def prepare(
     root = Path(data_set.default if folder is None else folder)
     lines = [f"{data_set.title} in {root}"]
     if not root.is_dir():
-        return Report([*lines, f"  not there: {data_set.source.origin}"], False)
+        return Readiness([*lines, f"  not there: {data_set.source.origin}"], False)
     lines += data_set.derive(root, Path(sbd))
     checked = [_check(data_set, root, split) for split in data_set.splits]
     lines += [
@@ -104,11 +100,11 @@ def prepare(
         lines.append(f"  how to come by it: {data_set.source.origin}")
     elif convert:
         lines += _convert(root, watch)
-    return Report(lines, ready)
+    return Readiness(lines, ready)
 
 
 def _check(data_set: DataSet, root: Path, split: str) -> tuple[str, bool | None]:
-    """What a split is like, and whether it is right; None if there is no list of it."""
+    """A description of a split, and whether it is right; None if there is no list of it."""
     settings = {**data_set.settings(root), "split": split}
     listed = data_set.list_of(root, split)
     if not listed.is_file():
@@ -154,9 +150,6 @@ def _describe(array: NDArray[np.float32], classes: int | None) -> str:
 
 def _convert(root: Path, watch: Watch) -> Iterator[str]:
     """Write SBD's labels as palette PNGs beside the MATLAB files."""
-    # Imported here: that room reads images through this one.
-    from netspec.formats.palette import save_indexed
-
     paths = sorted((root / "cls").glob("*.mat"))
     for path in watch(paths, len(paths)):
         save_indexed(path.with_suffix(".png"), read_sbd_labels(path))
@@ -168,7 +161,7 @@ def _write_list(path: Path, names: Sequence[str], how: str) -> Iterator[str]:
     if path.exists() or not names:
         return
     try:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     except OSError as error:
         fail(unreadable(path, error), SourceError)
@@ -219,7 +212,7 @@ def _derive_nothing(root: Path, sbd: Path) -> Iterator[str]:
 
 def _nyud_settings(root: Path) -> Settings:
     """The tops whose folders are there; labels in any case."""
-    tops = [kind for kind, (folder, *_) in KINDS.items() if (root / folder).is_dir()]
+    tops = [kind for kind, found in KINDS.items() if (root / found.folder).is_dir()]
     return {"nyud_dir": str(root), "tops": list(dict.fromkeys([*tops, "label"]))}
 
 

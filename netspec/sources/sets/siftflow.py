@@ -54,7 +54,7 @@ class SIFTFlowSegData(SegmentationSource):
             siftflow / folder / SCENES for folder in ("Images", "SemanticLabels", "GeoLabels")
         )
         return (
-            Part("image", images, (".jpg",), read_siftflow_image),
+            Part("image", images, (".jpg",), read_siftflow_image, mean=MEAN),
             Part(
                 "semantic labels", semantic, (".mat",), read_semantic, labels=True, classes=SIFTFLOW
             ),
