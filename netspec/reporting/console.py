@@ -252,7 +252,7 @@ def predicted(solver: Solver, remat: bool = False) -> Prediction:
         replace(policy, remat=policy.remat or remat),
         updates.rule(solver.param).slots,
         sums=solver.param.iter_size > mesh.size,
-        parts=mesh.size if mesh.split else 1,
+        parts=mesh.size if mesh.sharding.split else 1,
     )
 
 

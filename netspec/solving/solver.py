@@ -90,7 +90,7 @@ class Solver:
         tops = as_shapes(self.mesh.agreed(self.feed.tops))
         self.net = build.compile_net(train_graph, tops, seed)
         graphs = [build.graph_of(*test) for test in tests]
-        self.tests = TestNets(graphs, self.net, seed, self._say, self.mesh.local)
+        self.tests = TestNets(graphs, self.net, seed, self._say, self.mesh.sharding.local)
         self.mesh.check(self.net.shapes)
         with self.text.blamed():
             buckets = SizeBuckets(self.net, self._say)

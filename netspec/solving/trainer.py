@@ -24,8 +24,8 @@ from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.step import (
     Batch,
     Learner,
-    Micro,
     Program,
+    StepResult,
     accumulate,
     apply_update,
     loss_of,
@@ -103,7 +103,7 @@ class Trainer:
 
     def params(self, shapes: Shapes) -> Tree:
         """All that a run at these shapes needs, for one device."""
-        return self.mesh.local({**self.learned(), **self.fixed(shapes)})
+        return self.mesh.sharding.local({**self.learned(), **self.fixed(shapes)})
 
     def batch(
         self, feeds: Mapping[str, Any], moment: int, files: str, beside: Sequence[Given] = ()
@@ -113,26 +113,26 @@ class Trainer:
         beside: the shapes of what the devices take at the same time, where there are several.
         """
         bucket = self.buckets.bucket(feeds, beside)
-        arrays, sizes = self.mesh.upload((dict(bucket.feeds), bucket.sizes))
+        arrays, sizes = self.mesh.sharding.upload((dict(bucket.feeds), bucket.sizes))
         key = jax.random.fold_in(self._root_key, moment)
         shown = self.net.shapes_for(beside[-1]) if beside else bucket.exact
         return Batch(replace(bucket, feeds=arrays, sizes=sizes), key, files, shown)
 
-    def update(self, batches: Sequence[Batch]) -> Micro:
+    def update(self, batches: Sequence[Batch]) -> StepResult:
         """One update by the mean gradient of these batches; their mean loss, the last's outputs."""
         self._settle()
         learner = Learner(self.learned(), self.state)
-        passes = self.mesh.passes(batches)
+        passes = self.mesh.sharding.stacked(batches)
         self._last = passes[-1]
         if len(passes) == 1 and self.on_gradients is None:
-            micro, learner = self._whole(passes[0], learner)
+            result, learner = self._whole(passes[0], learner)
         else:
-            micro, learner = self._accumulated(passes, learner)
-        self.net.assign({**learner.arrays, **micro.statistics})
-        self.state, self.healthy = learner.state, micro.healthy
+            result, learner = self._accumulated(passes, learner)
+        self.net.assign({**learner.arrays, **result.statistics})
+        self.state, self.healthy = learner.state, result.healthy
         if self.keep_steps:
-            self.steps = micro.gradients
-        return micro
+            self.steps = result.gradients
+        return result
 
     def apply(self, gradients: Tree, iteration: int) -> None:
         """One update by gradients from elsewhere, as after ``iteration`` updates; it counts none.
@@ -165,9 +165,7 @@ class Trainer:
             batch.shapes,
             self.net.policy,
             self.params(batch.shapes),
-            batch.bucket.feeds,
-            batch.key,
-            batch.bucket.sizes,
+            batch.inputs,
         )
         # Processes that keep what they saw alone would go different ways.
         if self.mesh.peers.processes == 1:
@@ -176,7 +174,7 @@ class Trainer:
 
     def arrays(self) -> Mapping[ParamKey, ArrayLike]:
         """Every learned array of the net, for the host to read."""
-        return self.mesh.fetched(self.net.arrays())
+        return self.mesh.sharding.fetched(self.net.arrays())
 
     def program_bytes(self) -> int | None:
         """What the last pass's program takes at its peak, if there was one and XLA says."""
@@ -184,19 +182,19 @@ class Trainer:
             return None
         batch, learner = self._last, Learner(self.learned(), self.state)
         program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
-        fed = (batch.bucket.feeds, batch.key, batch.bucket.sizes)
         # What is compiled already is not compiled again.
         if self.param.iter_size > self.mesh.size:
-            lowered = accumulate.lower(program, fixed, learner, learner.arrays, *fed)
+            lowered = accumulate.lower(program, fixed, learner, learner.arrays, batch.inputs)
         else:
-            lowered = whole_step.lower(program, fixed, learner, self.healthy, *fed)
+            lowered = whole_step.lower(program, fixed, learner, self.healthy, batch.inputs)
         return of_program(lowered.compile())
 
     def history(self) -> tuple[ArrayLike, ...]:
         """The rule's arrays as a .solverstate lists them; zeros for what training leaves alone."""
         rule, arrays = updates.rule_state(self.state), self.net.arrays()
+        fetched = self.mesh.sharding.fetched
         return tuple(
-            self.mesh.fetched(slot[key]) if key in slot else np.zeros(array.shape, np.float32)
+            fetched(slot[key]) if key in slot else np.zeros(array.shape, np.float32)
             for slot in rule.history
             for key, array in arrays.items()
         )
@@ -233,7 +231,7 @@ class Trainer:
     def diffs(self) -> dict[ParamKey, ArrayLike]:
         """What Caffe calls the diffs after an update: the steps taken, downhill positive."""
         return {
-            key: -self.mesh.fetched(self.steps[key])
+            key: -self.mesh.sharding.fetched(self.steps[key])
             if key in self.steps
             else np.zeros(array.shape, np.float32)
             for key, array in self.net.arrays().items()
@@ -243,43 +241,36 @@ class Trainer:
         """Bring what steps need to where they are taken, if it is not there."""
         if self.mesh.size == 1:
             return
-        arrays, placed = self.net.arrays(), self.mesh.placed
+        arrays, placed = self.net.arrays(), self.mesh.sharding.placed
         learned = self.learned()
         rest = {key: array for key, array in arrays.items() if key not in learned}
         self.net.assign({**placed(learned, learned=True), **placed(rest)})
         self.state, self.healthy = placed(self.state, learned=True), placed(self.healthy)
 
-    def _whole(self, batch: Batch, learner: Learner) -> tuple[Micro, Learner]:
+    def _whole(self, batch: Batch, learner: Learner) -> tuple[StepResult, Learner]:
         step = runnable(self.net.graph, whole_step)
-        micro, learner = step(
-            self._program(batch.shapes),
-            self.fixed(batch.shapes),
-            learner,
-            self.healthy,
-            batch.bucket.feeds,
-            batch.key,
-            batch.bucket.sizes,
-        )
-        return _cut(micro, batch), learner
+        program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
+        result, learner = step(program, fixed, learner, self.healthy, batch.inputs)
+        return _cut(result, batch), learner
 
-    def _accumulated(self, batches: Sequence[Batch], learner: Learner) -> tuple[Micro, Learner]:
+    def _accumulated(
+        self, batches: Sequence[Batch], learner: Learner
+    ) -> tuple[StepResult, Learner]:
         passes = runnable(self.net.graph, accumulate)
         total: Tree = {}
         losses = []
         for batch in batches:
             program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
-            micro: Micro = passes(
-                program, fixed, learner, total, batch.bucket.feeds, batch.key, batch.bucket.sizes
-            )
-            total = micro.gradients
-            self.net.assign(micro.statistics)
-            losses.append(micro.loss)
+            result: StepResult = passes(program, fixed, learner, total, batch.inputs)
+            total = result.gradients
+            self.net.assign(result.statistics)
+            losses.append(result.loss)
         if self.on_gradients is not None:
             total = self.on_gradients(total)
         loss = sum(losses[1:], losses[0]) / len(losses)
         learner, steps, healthy = apply_update(program, learner, self.healthy, loss, total)
-        micro = _cut(micro, batch)
-        return micro._replace(loss=loss, gradients=steps, healthy=healthy), learner
+        result = _cut(result, batch)
+        return result._replace(loss=loss, gradients=steps, healthy=healthy), learner
 
     def _program(self, shapes: Shapes) -> Program:
         which = (shapes, self.keep, self.keep_steps, self.net.policy)
@@ -304,11 +295,11 @@ class Trainer:
         return slot
 
 
-def _cut(micro: Micro, batch: Batch) -> Micro:
+def _cut(result: StepResult, batch: Batch) -> StepResult:
     """The outputs of a pass in their own sizes."""
     bucket = replace(batch.bucket, exact=batch.shown)
-    outputs = {name: bucket.cut(name, array) for name, array in micro.outputs.items()}
-    return micro._replace(outputs=outputs)
+    outputs = {name: bucket.cut(name, array) for name, array in result.outputs.items()}
+    return result._replace(outputs=outputs)
 
 
 def memory_lists(net: Net) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from netspec.layers.base import Array
 from netspec.solving.diagnosis.debug_info import debug_info_lines
 from netspec.solving.diagnosis.not_finite import Look, culprit, look
 from netspec.solving.diagnosis.stuck import StuckWatch, why_stuck
-from netspec.solving.step import Batch, Micro
+from netspec.solving.step import Batch, StepResult
 from netspec.solving.updates import Tree
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Guard:
     def __init__(self, solver: Solver) -> None:
         self.solver = solver
         self.debug_nans = False
-        self._waiting: deque[tuple[Pending, Micro]] = deque()
+        self._waiting: deque[tuple[Pending, StepResult]] = deque()
         self._watch = StuckWatch()
 
     def before(self, pending: Pending) -> None:
@@ -65,7 +65,7 @@ class Guard:
             for line in debug_info_lines(self._look(batch, self._params(batch)), batch.shapes):
                 self.solver.callback.say(line)
 
-    def after(self, pending: Pending, micro: Micro) -> None:
+    def after(self, pending: Pending, micro: StepResult) -> None:
         """Take note of an update under way; raises SolverError for an earlier one that failed."""
         self._waiting.append((pending, micro))
         while len(self._waiting) > _UNDER_WAY:
@@ -82,7 +82,7 @@ class Guard:
         """The solver was set to another state."""
         self._waiting.clear()
 
-    def _confirm(self, pending: Pending, micro: Micro) -> None:
+    def _confirm(self, pending: Pending, micro: StepResult) -> None:
         if not bool(micro.healthy):
             self._stop(pending, None)
 
