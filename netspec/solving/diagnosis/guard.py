@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from netspec.errors import SolverError, fail
 from netspec.layers.base import Array
 from netspec.solving.diagnosis.debug_info import debug_info_lines
-from netspec.solving.diagnosis.not_finite import Look, culprit, look
+from netspec.solving.diagnosis.measure import Look, look
+from netspec.solving.diagnosis.not_finite import culprit
 from netspec.solving.diagnosis.stuck import StuckWatch, why_stuck
 from netspec.solving.step import Batch, StepResult
 from netspec.solving.updates import Tree
