@@ -12,6 +12,7 @@ from netspec.errors import NetSpecError
 from netspec.runtime.compute_policy import ComputePolicy
 from netspec.solving.distributed.launch import Scale, joined
 from netspec.solving.distributed.mesh import Mesh
+from netspec.solving.options import SolverOptions
 from netspec.solving.solver import Solver
 
 SOLVER = (
@@ -70,9 +71,7 @@ def solver(name: str, run: Run, mesh: Mesh) -> Solver:
     text = SOLVER.format(net=run.net, iter_size=run.iter_size, name=name, rule=RULES[run.rule])
     path = Path(f"{name}-solver.prototxt")
     path.write_text(text)
-    made = Solver.from_file(path, mesh=mesh)
-    made.net.policy = run.policy
-    return made
+    return Solver.from_file(path, SolverOptions(mesh=mesh, policy=run.policy))
 
 
 def main() -> None:

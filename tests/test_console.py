@@ -17,7 +17,7 @@ from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.reporting.console import Report, glog_prefix
-from netspec.solving.callback import Step
+from netspec.solving.callback import TrainingStep
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.solver import Solver
 
@@ -69,7 +69,9 @@ def said(terminal: bool = False, glog: bool = False) -> str:
         report.test(solver, 0, test)
         for i in range(2):
             solver.iteration = i + 1
-            report.step(solver, Step(i, jnp.asarray(1.0), outputs, lambda _: jnp.asarray(1e-10)))
+            report.step(
+                solver, TrainingStep(i, jnp.asarray(1.0), outputs, lambda _: jnp.asarray(1e-10))
+            )
         for i, end in ((1, ""), (2, ".h5")):
             stem = f"a_iter_{i}"
             paths = Path(f"{stem}.caffemodel{end}"), Path(f"{stem}.solverstate{end}")
@@ -101,7 +103,9 @@ def test_pace_follows_the_learning_rate() -> None:
     outputs: dict[str, Any] = {"loss": jnp.zeros(()), "all": jnp.zeros((4, 3))}
     for i in range(3):
         fake.iteration = i + 1
-        report.step(cast(Solver, fake), Step(i, jnp.zeros(()), outputs, lambda _: jnp.asarray(0.5)))
+        report.step(
+            cast(Solver, fake), TrainingStep(i, jnp.zeros(()), outputs, lambda _: jnp.asarray(0.5))
+        )
     lines = file.getvalue().splitlines()
     assert "Iteration 2, loss = 1" in lines
     assert re.fullmatch(r"Iteration 2, lr = 0\.5 \(\S+ images/s, \d+:\d\d left\)", lines[-1])

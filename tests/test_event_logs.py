@@ -24,7 +24,7 @@ from netspec.proto.solver_pb2 import SolverParameter
 from netspec.reporting.console import Report, lasting
 from netspec.reporting.event_logs import JsonLog, TensorBoardLog
 from netspec.segmentation.score import Metrics
-from netspec.solving.callback import Step
+from netspec.solving.callback import TrainingStep
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.solver import Solver
 
@@ -64,9 +64,9 @@ class Loss:
         raise AssertionError("waits for the device")
 
 
-def step(iteration: int, loss: Any = 2.5) -> Step:
+def step(iteration: int, loss: Any = 2.5) -> TrainingStep:
     outputs = {"loss": jnp.asarray(5.0), "mean": jnp.arange(15.0).reshape(5, 3)}
-    return Step(iteration, loss, outputs, lambda i: jnp.asarray(0.5**i))
+    return TrainingStep(iteration, loss, outputs, lambda i: jnp.asarray(0.5**i))
 
 
 def unreached(line: str) -> None:

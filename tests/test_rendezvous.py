@@ -31,6 +31,7 @@ from netspec.solving.distributed.mesh import Fed, Mesh
 from netspec.solving.distributed.peers import Peers
 from netspec.solving.distributed.rendezvous import Where, free_port, meet
 from netspec.solving.evaluation import Evaluation
+from netspec.solving.options import SolverOptions
 from netspec.solving.snapshots import store
 from netspec.solving.solver import Solver
 from netspec.sources.base import Batch, ParallelSource
@@ -208,7 +209,7 @@ def test_two_processes_are_one(folder: Path) -> None:
         def test(self, solver: Solver, index: int, result: Evaluation) -> None:
             tests.append((solver.iteration, result.metrics["score"].mean_iu))
 
-    one = Solver.from_file("one.prototxt", Tested())
+    one = Solver.from_file("one.prototxt", SolverOptions(Tested()))
     one.solve()
     one.close()
     (out, error), (quiet, quiet_error) = (process.communicate(timeout=300) for process in processes)

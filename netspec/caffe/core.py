@@ -14,13 +14,13 @@ from netspec.caffe import passes
 from netspec.caffe.blob import Blob, Blobs
 from netspec.caffe.layer import LayerView
 from netspec.caffe.passes import Nodes
-from netspec.errors import blame, require
 from netspec.frontend.graph import AUTOMATIC, Node
 from netspec.frontend.shapes import ParamKey, Shapes
-from netspec.layers.base import Array, text
+from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.module import Net as Module
 from netspec.runtime.run import Params, runnable
+from netspec.solving.weight_sharing import shared_arrays
 from netspec.sources.feed import Feed
 
 # What is called with a layer's index, beside its pass.
@@ -117,27 +117,11 @@ class Core:
 
         Raises LayerError where shapes differ. Caffe: ``ShareTrainedLayersWith``.
         """
-        theirs = {
-            (node.name, name): key
-            for node, keys in zip(other.module.graph.nodes, other._shapes.keys, strict=True)
-            for name, key in keys.items()
-        }
-        for node, keys in zip(self.module.graph.nodes, self._shapes.keys, strict=True):
-            for name, key in keys.items():
-                if (node.name, name) not in theirs:
-                    continue
-                mine = self._param_blobs[key]
-                found = theirs[node.name, name]
-                shared = other._param_blobs[found]
-                with blame(node.place, node.who):
-                    require(
-                        mine.shape == shared.shape,
-                        f"its {name} is {text(mine.shape)}, {text(shared.shape)} in the net to "
-                        "share with",
-                    )
-                mine.data_mirror = shared.data_mirror
-                variable = other.module.params[found.layer][found.blob]
-                self.module.params[node.name].share(name, variable)
+        for shared in shared_arrays(self._shapes, other._shapes):
+            theirs = shared.theirs
+            self._param_blobs[shared.mine].data_mirror = other._param_blobs[theirs].data_mirror
+            variable = other.module.params[theirs.layer][theirs.blob]
+            self.module.params[shared.layer].share(shared.blob, variable)
 
     def before_forward(self, run: Callback) -> None:
         """Call ``run`` with each layer's index before its forward; layers then run one by one."""

@@ -26,7 +26,7 @@ from netspec.reporting.event_logs import figures, images_a_step, is_displayed
 from netspec.reporting.glog import glog_prefix, is_told
 from netspec.runtime.memory import Prediction, capacity, predict, size
 from netspec.solving import updates
-from netspec.solving.callback import Callback, Step
+from netspec.solving.callback import Callback, TrainingRun, TrainingStep
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.solver import Solver
 
@@ -113,7 +113,7 @@ class Report(Callback):
         """Print a warning above the bar, red on a terminal."""
         self._line(f"warning: {line}", "W", "bold red")
 
-    def step(self, solver: Solver, step: Step) -> None:
+    def step(self, solver: TrainingRun, step: TrainingStep) -> None:
         """Count the step; print it every ``display`` iterations."""
         self.images += images_a_step(solver)
         if is_displayed(solver, step):
@@ -126,25 +126,25 @@ class Report(Callback):
             self.progress.update(self.task, completed=solver.iteration, note=note)
             self.progress.refresh()
 
-    def testing(self, solver: Solver, index: int) -> None:
+    def testing(self, solver: TrainingRun, index: int) -> None:
         """Say that a test begins."""
         self.say(f"Iteration {solver.iteration}, Testing net (#{index})")
 
-    def test(self, solver: Solver, index: int, result: Evaluation) -> None:
+    def test(self, solver: TrainingRun, index: int, result: Evaluation) -> None:
         """Print a test's outputs and metrics."""
         if solver.param.test_compute_loss:
             self.say(f"Test loss: {result.loss:.6g}")
         for line in evaluation_lines(result, "    Test net output"):
             self.say(line)
 
-    def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
+    def snapshot(self, solver: TrainingRun, paths: tuple[Path, Path]) -> None:
         """Say where a snapshot lies."""
         weights, state = paths
         kind = "HDF5" if weights.suffix == ".h5" else "binary proto"
         self.say(f"Snapshotting to {kind} file {weights}")
         self.say(f"Snapshotting solver state to {kind} file {state}")
 
-    def _print(self, solver: Solver, step: Step) -> None:
+    def _print(self, solver: TrainingRun, step: TrainingStep) -> None:
         # Nothing may follow the loss: there are parsers that take the rest of its line for it.
         self.say(f"Iteration {step.iteration}, loss = {solver.smoothed_loss():.6g}")
         graph = solver.net.graph

@@ -6,6 +6,7 @@ Caffe: ``Solver::Init``, ``InitTrainNet``, ``InitTestNets`` in ``solver.cpp``.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,13 @@ def _check_finite(solver: SolverParameter) -> None:
             f"{field.name} {value} is not finite",
             SolverError,
         )
+
+
+def seed(solver: SolverParameter) -> int:
+    """The seed of a run: ``random_seed``, or any number where that is negative, as by default."""
+    if solver.random_seed >= 0:
+        return solver.random_seed
+    return int.from_bytes(os.urandom(4), "little") >> 1
 
 
 def doubts(text: SolverText) -> list[str]:

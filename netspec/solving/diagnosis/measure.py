@@ -75,9 +75,9 @@ class Measure:
 class Look:
     """The measures of one training step.
 
-    loss: the total loss. values: of every value, by the graph's value index. diffs: the total loss's gradients with
-    respect to those values that gradients pass through. params: of every array that the run reads.
-    gradients: of the learned ones.
+    loss: the total loss. values: of every value, by the graph's value index. diffs: of the total
+    loss's gradients with respect to those values that gradients pass through. params: of every
+    array that the run reads. gradients: of the learned ones.
     """
 
     loss: float

@@ -63,12 +63,6 @@ def read_state(path: str | Path) -> State:
     return state
 
 
-def write_state(path: str | Path, state: State) -> None:
-    """Write a state whole or not at all; a path that ends in .h5 becomes HDF5. Raises OSError."""
-    with atomic_write(path) as part:
-        put_state(part, state, str(path).endswith(".h5"))
-
-
 def put_state(path: Path, state: State, as_hdf5: bool) -> None:
     """Write a state to a path that is there at once; raises OSError."""
     (_write_hdf5 if as_hdf5 else _write_binary)(path, state)
