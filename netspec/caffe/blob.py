@@ -48,7 +48,7 @@ class Room:
         self._array = self._make = None
 
     def promise(self, make: Callable[[], Array]) -> None:
-        """Hold what ``make`` gives, of the shape of now, once somebody asks for it."""
+        """Hold what ``make`` gives, in the present shape, once somebody asks for it."""
         self._array, self._make = None, make
 
     def get(self) -> Array:
@@ -96,15 +96,15 @@ class Learned:
 
 
 class Mirror:
-    """A writable numpy array in front of a device array; each crosses over only when it must.
+    """A writable numpy array in front of a device array; each is copied only when it must be.
 
     As in Caffe the numpy array is the blob's memory: whoever holds it, or a view of it, sees what
-    later runs make, and writes what they read. That costs a copy a run while somebody holds one;
-    once nobody does, nothing crosses over any more.
+    later runs make, and writes what they read. That costs a copy a run while somebody holds one,
+    and nothing once nobody does: see `HostMemory`.
     """
 
     def __init__(self, store: Store, made: bool = False) -> None:
-        """made: whether runs make the array: a write into it is then told from mere reading."""
+        """made: whether runs make the array: it is then compared, to tell writing from reading."""
         self.store = store
         self._made = made
         self._memory: HostMemory | None = None
@@ -115,7 +115,7 @@ class Mirror:
 
     @property
     def shape(self) -> Shape:
-        """Its shape, without anything crossing over."""
+        """Its shape; copies nothing."""
         return self.store.shape
 
     @property

@@ -105,7 +105,7 @@ class Net(Core):
         """Layer name -> names of the blobs it reads."""
         return self._names(lambda node: node.bottoms)
 
-    # What pycaffe's own Python sees of the net in C++, and some scripts use.
+    # Attributes of pycaffe's C++ net, which some scripts use.
 
     @property
     def _blob_names(self) -> list[str]:
@@ -190,8 +190,8 @@ class Net(Core):
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """As `forward_all`; returns also the diffs of the inputs, and ``diffs``.
 
-        kwargs: arrays of inputs, and diffs of outputs; without the one or the other a pass takes
-        what the blobs hold.
+        kwargs: arrays of inputs, and diffs of outputs; without one of them a pass takes what
+        the blobs hold.
         """
         made: dict[str, list[np.ndarray]] = {}
         propagated: dict[str, list[np.ndarray]] = {}

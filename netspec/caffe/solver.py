@@ -117,7 +117,7 @@ class Solver:
     def add_callback(
         self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]
     ) -> None:
-        """Call two functions at every update: before its pass, and before its step.
+        """Call two functions at every update: before its pass, and before the gradients are used.
 
         The second finds the gradients, summed over ``iter_size``, in the diffs of ``net``'s learned
         blobs, and may change them there.
@@ -133,7 +133,7 @@ class Solver:
         return {key: found[key] for key in gradients}
 
     def _hand_over(self) -> None:
-        """Let the loop see what was written into the net's blobs."""
+        """Give the loop what was written into the net's blobs."""
         self._reread_param()
         self.net.sync()
         self._loop.set_inputs(

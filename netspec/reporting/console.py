@@ -1,4 +1,4 @@
-"""What long work says while it runs: Caffe's log lines, and a progress bar on a terminal.
+"""Reports long work while it runs: Caffe's log lines, and a progress bar on a terminal.
 
 Caffe: ``solver.cpp`` and ``sgd_solver.cpp`` for the lines, ``tools/extra`` for who reads them.
 """
@@ -38,7 +38,7 @@ _REFRESH = 0.5
 
 
 def lasting(output: TextIO) -> TextIO:
-    """The same output; where it fails, as when its terminal is closed, the rest goes nowhere."""
+    """Wrap an output: once it fails, as when its terminal is closed, the rest is dropped."""
     return cast(TextIO, _Lasting(output))
 
 
@@ -198,7 +198,7 @@ def metric_lines(result: Evaluation) -> list[str]:
 def _output_lines(
     prefix: str, outputs: Mapping[str, ArrayLike], weights: Mapping[str, float]
 ) -> Iterator[str]:
-    """A line for each number; those that are left out of a large output are numbered too."""
+    """A line for each number; the numbering counts those left out of a large output."""
     number = 0
     for name, values in figures(outputs).items():
         weight = weights.get(name, 0.0)
@@ -209,7 +209,7 @@ def _output_lines(
 
 
 def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
-    """What a solver is about to do: the net, its data, memory, the loss's scale, the regime."""
+    """Describe a solver's run: the net, its data, memory, the loss's scale, the settings."""
     shapes, param = solver.net.shapes, solver.param
     graph = shapes.graph
     summary = summarise(shapes)
@@ -245,7 +245,7 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
 
 
 def predicted(solver: Solver, remat: bool = False) -> Prediction:
-    """What a step is predicted to take; remat: if it were in stages."""
+    """Predict the memory of a step; remat: as if it rematerialised."""
     policy, mesh = solver.net.policy, solver.mesh
     return predict(
         solver.net.shapes,
@@ -269,7 +269,7 @@ def _memory(solver: Solver) -> Iterator[str]:
 
 
 def memory_doubts(solver: Solver) -> Iterator[str]:
-    """What is to be said if a step is predicted to take more than the device has."""
+    """Warn where a step is predicted to take more memory than the device has."""
     needed, room = predicted(solver).total, capacity()
     if room is None or needed <= room:
         return

@@ -64,7 +64,7 @@ class JsonLog(Callback):
     """Appends a line of JSON for each displayed step, test, snapshot and warning to a file.
 
     With ``display: 0`` no step is displayed, so only the others are logged. A file that cannot be
-    written never ends the run: that is told once, and tried again with the next line.
+    written never ends the run: the callback warns once, and tries again with the next line.
     """
 
     def __init__(self, path: str | Path, warn: Callable[[str], None]) -> None:
@@ -258,7 +258,7 @@ def _metrics(metrics: Metrics) -> dict[str, float]:
 
 
 def _plain(outputs: Mapping[str, list[float]]) -> dict[str, float | list[float]]:
-    """One number as itself, more as their list."""
+    """Turn a list of one number into that number."""
     return {name: values[0] if len(values) == 1 else values for name, values in outputs.items()}
 
 
@@ -269,7 +269,7 @@ def _tagged(prefix: str, outputs: Mapping[str, ArrayLike]) -> Iterator[tuple[str
 
 
 def _finite(value: Any) -> Any:
-    """The same with None for what JSON has no number for."""
+    """Replace numbers that are not finite, which JSON has not, by None."""
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, list):

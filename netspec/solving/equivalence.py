@@ -35,7 +35,7 @@ _TYPES = ("SGD", "Nesterov")
 
 @dataclass(frozen=True)
 class Target:
-    """What a regime is to become.
+    """The regime to turn another into.
 
     iter_size: batches a step; None for as many as before. batch: images in a batch of the train
     net, before and after. momentum: instead of the equivalent one. keep: which effect of an image
@@ -67,7 +67,7 @@ NAMED = {"accum": Target(20), "heavy": Target(1), "online": Target(1, momentum=0
 
 
 def target(names: Sequence[str], iter_size: int | None, **others: Any) -> Target:
-    """One of `NAMED` or another, with other settings where they are not None."""
+    """Choose one of `NAMED`, or a target of ``iter_size``; others: its other settings, if given."""
     named = [f"--{name}" for name in names] + ["--iter-size"] * (iter_size is not None)
     require(
         len(named) < 2,
@@ -310,7 +310,7 @@ def _others_told(
 
 
 def _inexact(old: SolverParameter, name: str, parts: float) -> str:
-    """What to say of a count that cannot be what it should."""
+    """Say how a count differs from its exact equivalent, if it does."""
     exact = [value * parts for value in _values(old, name)]
     if max(exact) > _MOST:
         return " (cut to the most that a solver can count)"

@@ -243,7 +243,7 @@ class Trainer:
         return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
 
     def diffs(self) -> dict[ParamKey, ArrayLike]:
-        """What Caffe calls the diffs after an update: the steps taken, downhill positive."""
+        """The diffs that Caffe has after an update: minus what each step added."""
         return {
             key: -self.mesh.sharding.fetched(self.steps[key])
             if key in self.steps

@@ -1,4 +1,4 @@
-"""Starting a run on several devices: which ones, and how its processes find each other."""
+"""Starts a run on several devices: chooses them, and joins its processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.distributed.peers import Peers
 from netspec.solving.distributed.rendezvous import Where, free_port, here, meet
 
-# Room for what process 0 tells the others of how to reach it.
+# The bytes in which process 0 tells the others how to reach it.
 _BROADCAST = 1024
 
 
@@ -44,7 +44,7 @@ class Scale:
 
 @contextmanager
 def joined(scale: Scale) -> Iterator[Mesh]:
-    """The devices of a run; raises SolverError where they cannot be had as they are asked for.
+    """Join the devices of a run; raises SolverError where there are none as asked for.
 
     A process that leaves with an error leaves at once: there may be nobody left to wait for.
     """
@@ -85,7 +85,7 @@ def _mesh(scale: Scale, peers: Peers) -> Mesh:
 
 
 def _devices_each(asked: str, have: Sequence[int]) -> int:
-    """How many devices each process takes; have: how many there are in each."""
+    """How many devices each process takes; have: how many each has."""
     fewest, processes = min(have), len(have)
     if asked == "all":
         require(
@@ -118,7 +118,7 @@ def _devices_each(asked: str, have: Sequence[int]) -> int:
 
 
 def _joins(scale: Scale) -> bool:
-    """Whether there are other processes; raises SolverError for half of what it takes."""
+    """Whether there are other processes; raises SolverError where an option is missing."""
     given = [scale.coordinator, scale.processes, scale.process]
     if given == [None] * 3:
         return False
@@ -149,7 +149,7 @@ def _joins(scale: Scale) -> bool:
 
 
 def _join(scale: Scale) -> Peers:
-    """The processes that the options name, once all are there."""
+    """Join the processes that the options name."""
     host, _, port = (scale.coordinator or "").rpartition(":")
     process, processes = scale.process or 0, int(scale.processes or 0)
     peers = meet(process, processes, ([host.strip("[]")], int(port)))
@@ -167,7 +167,7 @@ def _join(scale: Scale) -> Peers:
 
 
 def _join_cluster(scale: Scale) -> Peers:
-    """The processes that a cluster has started, once all are there."""
+    """Join the processes that a cluster has started."""
     require(
         scale.coordinator is None and scale.process is None,
         "--processes auto asks the cluster for --coordinator and --process, too; leave them out",
@@ -188,7 +188,7 @@ def _join_cluster(scale: Scale) -> Peers:
 
 
 def _broadcast(where: Where) -> Where:
-    """What process 0 tells, in all processes."""
+    """Give all processes what process 0 passes in."""
     padded = np.frombuffer(json.dumps(where).encode().ljust(_BROADCAST), np.uint8)
     heard: bytes = np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()
     hosts, port = json.loads(heard)

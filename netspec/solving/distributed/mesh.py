@@ -72,7 +72,7 @@ class Mesh:
         return self.peers.process == 0
 
     def prepare(self, graph: Graph) -> Graph:
-        """The train net as each device runs it; raises SolverError where it cannot be shared."""
+        """Prepare the train net for the devices; raises SolverError where only one can train it."""
         if self.batch is not None:
             _set_batch(graph, self.batch)
         if self.size > 1:
@@ -86,25 +86,25 @@ class Mesh:
         return graph
 
     def check(self, shapes: Shapes) -> None:
-        """Raise SolverError for a net whose batches follow one from another."""
-        for node, remembered in zip(shapes.graph.nodes, shapes.carried_per_node, strict=True):
+        """Raise SolverError for a net that carries state from batch to batch."""
+        for node, carried in zip(shapes.graph.nodes, shapes.carried_per_node, strict=True):
             with blame(node.place, node.who):
                 require(
-                    self.size == 1 or not remembered,
-                    f"remembers {', '.join(remembered)} from one batch to the next, which only one "
+                    self.size == 1 or not carried,
+                    f"remembers {', '.join(carried)} from one batch to the next, which only one "
                     "device can train with",
                     SolverError,
                 )
 
     def share(self, source: LayerSource) -> LayerSource:
-        """What this process reads of a source: the batches of its own devices."""
+        """Restrict a source to the batches of this process's devices."""
         if self.peers.processes == 1:
             return source
         count = self.sharding.local_size
         return Share(source, self.peers.process * count, count, self.size)
 
     def micros(self, iter_size: int) -> list[int]:
-        """Which of the passes of an update this process makes."""
+        """The passes of an update that this process makes, by number."""
         count = self.sharding.local_size
         first = self.peers.process * count
         return [turn + first + i for turn in range(0, iter_size, self.size) for i in range(count)]
@@ -130,10 +130,10 @@ class Mesh:
     def feed(
         self, read: Callable[[int], Fed], iter_size: int, wanted: Mapping[str, bool]
     ) -> list[Fed]:
-        """What this process's passes of an update are fed; what one fails with ends them all.
+        """Read what this process's passes of an update are fed; an error of one ends all processes.
 
-        read: what one pass is fed. wanted: whether this process wants a "stop", or a "snapshot".
-        Raises LayerError and SourceError.
+        read: reads what one pass is fed. wanted: whether this process wants a "stop", or a
+        "snapshot". Raises LayerError and SourceError.
         """
         micros = self.micros(iter_size)
         if self.peers.processes == 1:
@@ -159,9 +159,9 @@ class Mesh:
         return self._beside(fed, [[as_shapes(given) for given in each["shapes"]] for each in said])
 
     def wants(self, what: str, wanted: bool) -> bool:
-        """Whether it is time for a "stop" or a "snapshot", which this process may have ``wanted``.
+        """Whether it is time for a "stop" or a "snapshot"; wanted: whether this process wants it.
 
-        Several processes do so after the same update, once all know that one of them wants it.
+        All processes do so after the same update, once all know that one of them wants it.
         """
         return wanted if self.peers.processes == 1 else self._wanted[what]
 
@@ -172,7 +172,7 @@ class Mesh:
         return DataParallelStep(*parts, sharding=self.sharding)
 
     def needed(self, saved: Callable[[], str]) -> AbstractContextManager[None]:
-        """Steps that all processes take together: see `Peers.needed`."""
+        """Take steps that need all processes: see `Peers.needed`."""
         return self.peers.needed(saved)
 
     @property
@@ -186,7 +186,7 @@ class Mesh:
         return [f"devices   {self.size} ({kind}){where}, a batch each{parts}"]
 
     def _beside(self, fed: list[Fed], shapes: Sequence[Sequence[Given]]) -> list[Fed]:
-        """With the shapes of what the devices are fed at the same time; shapes: by process."""
+        """Add the shapes of what the devices are fed at the same time; shapes: by process."""
         if self.size == 1:
             return fed
         count = self.sharding.local_size
