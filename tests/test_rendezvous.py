@@ -357,7 +357,7 @@ def test_what_one_process_cannot_read_ends_all() -> None:
 
 
 def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "_MEETING", 1)
+    monkeypatch.setattr(rendezvous, "_PATIENCE", 1)
     port = free_port()
     here = (["127.0.0.1"], port)
     with pytest.raises(SolverError, match=f"^process 1 of 2 did not .* 1 s: 127.0.0.1:{port}: "):
@@ -367,7 +367,7 @@ def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) 
     busy = f"^process 0 cannot listen at port {port}: Address"
     with socket.create_server(("127.0.0.1", port)), pytest.raises(SolverError, match=busy):
         meet(0, 2, here)
-    monkeypatch.setattr(rendezvous, "_MEETING", 20)
+    monkeypatch.setattr(rendezvous, "_PATIENCE", 20)
     with ThreadPoolExecutor(3) as pool:
         zero, one = pool.submit(meet, 0, 3, here), pool.submit(meet, 1, 3, here)
         peers = one.result()
