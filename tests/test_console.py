@@ -16,7 +16,7 @@ from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.reporting.console import Report, glog_prefix
+from netspec.reporting.console import ConsoleReport, glog_prefix
 from netspec.solving.callback import TrainingStep
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.solver import Solver
@@ -64,7 +64,7 @@ def said(terminal: bool = False, glog: bool = False) -> str:
         {"accuracy": 0.0, "loss": 0.5},
         loss=1.5,
     )
-    with Report(console, 4, glog) as report:
+    with ConsoleReport(console, 4, glog) as report:
         report.testing(solver, 0)
         report.test(solver, 0, test)
         for i in range(2):
@@ -99,7 +99,7 @@ def test_pace_follows_the_learning_rate() -> None:
         smoothed_loss=lambda: 1.0,
     )
     file = io.StringIO()
-    report = Report(Console(file=file), 10)
+    report = ConsoleReport(Console(file=file), 10)
     outputs: dict[str, Any] = {"loss": jnp.zeros(()), "all": jnp.zeros((4, 3))}
     for i in range(3):
         fake.iteration = i + 1

@@ -27,7 +27,7 @@ from netspec.proto.layers_pb2 import TRAIN, LayerParameter
 from netspec.solving.callback import Callback
 from netspec.solving.distributed import rendezvous
 from netspec.solving.distributed.launch import Scale, joined
-from netspec.solving.distributed.mesh import Fed, Mesh
+from netspec.solving.distributed.mesh import Mesh, PassFeed
 from netspec.solving.distributed.peers import Peers
 from netspec.solving.distributed.rendezvous import Where, free_port, meet
 from netspec.solving.evaluation import Evaluation
@@ -330,10 +330,10 @@ def test_what_one_process_cannot_read_ends_all() -> None:
     with pool:
         zero, one = (Mesh(peers=each.result()) for each in met)
 
-        def feed(mesh: Mesh, bad: int, stop: bool) -> Future[list[Fed]]:
-            def read(micro: int) -> Fed:
+        def feed(mesh: Mesh, bad: int, stop: bool) -> Future[list[PassFeed]]:
+            def read(micro: int) -> PassFeed:
                 require(micro != bad, "3.png: damaged", SourceError)
-                return Fed(micro, {}, "")
+                return PassFeed(micro, {}, "")
 
             return pool.submit(mesh.feed, read, 1, {"stop": stop, "snapshot": False})
 

@@ -13,7 +13,7 @@ from netspec.caffe.host_memory import HostMemory
 from netspec.layers.base import Array, Shape, count, text
 
 
-class Store(Protocol):
+class DeviceStore(Protocol):
     """Where a device array rests."""
 
     @property
@@ -30,7 +30,7 @@ class Store(Protocol):
         """Take another shape; elements that both have stay where they lie in memory."""
 
 
-class Room:
+class OwnStore:
     """A store of a net's own: zeros until something is put there, reshaped when it is read."""
 
     def __init__(self, shape: Shape) -> None:
@@ -71,7 +71,7 @@ class Room:
         self.shape = shape
 
 
-class Learned:
+class LearnedStore:
     """A learned array of a module, in the variable that holds it there."""
 
     def __init__(self, variable: Any, shape: Shape) -> None:
@@ -103,7 +103,7 @@ class Mirror:
     and nothing once nobody does: see `HostMemory`.
     """
 
-    def __init__(self, store: Store, made: bool = False) -> None:
+    def __init__(self, store: DeviceStore, made: bool = False) -> None:
         """made: whether runs make the array: it is then compared, to tell writing from reading."""
         self.store = store
         self._made = made
@@ -196,8 +196,8 @@ class Blob:
 
         Without one, the data starts from zeros.
         """
-        store = Room(shape) if learned is None else Learned(learned, shape)
-        self._gradient = Room(shape)
+        store = OwnStore(shape) if learned is None else LearnedStore(learned, shape)
+        self._gradient = OwnStore(shape)
         self.data_mirror = Mirror(store, made)
         self.diff_mirror = Mirror(self._gradient)
 

@@ -16,7 +16,7 @@ from netspec.frontend.prototxt import read_solver
 from netspec.frontend.shapes import ParamKey
 from netspec.frontend.upgrade import upgrade_solver_type
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.reporting.console import Report
+from netspec.reporting.console import ConsoleReport
 from netspec.solving.callback import Callback
 from netspec.solving.options import SolverOptions
 from netspec.solving.solver import Solver as Loop
@@ -211,4 +211,4 @@ def get_solver(solver_file: str) -> Solver:
 def _callback(param: SolverParameter) -> Callback:
     if is_quiet():
         return Callback()
-    return Report(Console(file=sys.stderr, force_terminal=False), param.max_iter, glog=True)
+    return ConsoleReport(Console(file=sys.stderr, force_terminal=False), param.max_iter, glog=True)

@@ -16,7 +16,7 @@ from netspec.cli.options import dtype_option, keep_programs
 from netspec.cli.signals import Signals
 from netspec.errors import NetSpecError, Place, SolverError, counted, require
 from netspec.frontend.prototxt import SolverText, read_solver
-from netspec.reporting.console import Report, lasting, memory_doubts, plan, predicted
+from netspec.reporting.console import ConsoleReport, lasting, memory_doubts, plan, predicted
 from netspec.reporting.event_logs import JsonLog, TensorBoardLog
 from netspec.runtime.compile_cache import Compiles
 from netspec.runtime.compute_policy import ComputePolicy
@@ -125,7 +125,7 @@ def _train(path: str, options: Options, mesh: Mesh, signals: Signals) -> None:
     # Of several processes only the first prints.
     console = Console(file=lasting(options.output or sys.stdout), quiet=not mesh.first)
     with (
-        Report(console, until, options.glog) as report,
+        ConsoleReport(console, until, options.glog) as report,
         _closing(solver),
         Compiles() as compiles,
     ):
@@ -147,7 +147,7 @@ def _train(path: str, options: Options, mesh: Mesh, signals: Signals) -> None:
         _say_end(solver, report)
 
 
-def _say_plan(solver: Solver, until: int, copied: list[Copied], report: Report) -> None:
+def _say_plan(solver: Solver, until: int, copied: list[Copied], report: ConsoleReport) -> None:
     """Say what the run is about to do, and warn if the device may lack memory for it."""
     for line in plan(solver, until, copied):
         report.say(line)
@@ -155,7 +155,7 @@ def _say_plan(solver: Solver, until: int, copied: list[Copied], report: Report) 
         report.warn(doubt)
 
 
-def _say_end(solver: Solver, report: Report) -> None:
+def _say_end(solver: Solver, report: ConsoleReport) -> None:
     """Say what was left out, which sizes were padded, and how the run ended."""
     if solver.feed.skipped:
         solver.callback.warn(
@@ -263,7 +263,7 @@ def _warn_of_dtype(solver: Solver, found: store.Found, options: Options) -> None
     )
 
 
-def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bool:
+def _is_over(solver: Solver, until: int, options: Options, report: ConsoleReport) -> bool:
     """Whether a resumed run is at its end; raises SolverError if its snapshot was named by hand."""
     if solver.iteration < until:
         return False
@@ -277,7 +277,7 @@ def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bo
     return True
 
 
-def _logs(solver: Solver, options: Options, report: Report) -> list[Callback]:
+def _logs(solver: Solver, options: Options, report: ConsoleReport) -> list[Callback]:
     logs: list[Callback] = []
     if not solver.mesh.first:
         return logs
@@ -291,7 +291,7 @@ def _logs(solver: Solver, options: Options, report: Report) -> list[Callback]:
 class _Compiled(Callback):
     """Says, after the first step, how long compiling took."""
 
-    def __init__(self, compiles: Compiles, report: Report) -> None:
+    def __init__(self, compiles: Compiles, report: ConsoleReport) -> None:
         self._compiles: Compiles | None = compiles
         self._report = report
 
@@ -304,9 +304,9 @@ class _Compiled(Callback):
 class _Measured(Callback):
     """Says, after the first step, the memory predicted and that of XLA's program."""
 
-    def __init__(self, solver: Solver, report: Report) -> None:
+    def __init__(self, solver: Solver, report: ConsoleReport) -> None:
         self._solver = solver
-        self._report: Report | None = report
+        self._report: ConsoleReport | None = report
 
     def step(self, solver: TrainingRun, step: TrainingStep) -> None:
         if self._report is not None and (taken := self._solver.trainer.program_bytes()):

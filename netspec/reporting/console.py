@@ -72,7 +72,7 @@ class _Lasting:
             os.dup2(nowhere.fileno(), self._output.fileno())
 
 
-class Report(Callback):
+class ConsoleReport(Callback):
     """Prints a training run, line by line, in the form that Caffe's log parsers read.
 
     A terminal shows a bar besides: iteration, smoothed loss, images a second, time left.
@@ -98,7 +98,7 @@ class Report(Callback):
         self.images = 0
         self.shown = 0.0
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> ConsoleReport:
         self.progress.start()
         return self
 

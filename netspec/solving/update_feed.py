@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from netspec.errors import SolverError, fail
 from netspec.layers.base import Array
-from netspec.solving.distributed.mesh import Fed
+from netspec.solving.distributed.mesh import PassFeed
 from netspec.solving.step import Batch
 from netspec.solving.trainer import Trainer
 from netspec.sources.feed import Feed
@@ -38,11 +38,11 @@ class UpdateFeed:
         """One batch, as the first of an update; raises as `batches` does."""
         return self._batch(iteration, self._read(0))
 
-    def _read(self, micro: int) -> Fed:
+    def _read(self, micro: int) -> PassFeed:
         arrays = self._feed.next(self._trainer.net.shapes)
-        return Fed(micro, {**arrays, **self._given()}, self._feed.current)
+        return PassFeed(micro, {**arrays, **self._given()}, self._feed.current)
 
-    def _batch(self, iteration: int, fed: Fed) -> Batch:
+    def _batch(self, iteration: int, fed: PassFeed) -> Batch:
         moment = iteration * self._trainer.param.iter_size + fed.micro
         return self._trainer.batch(fed.feeds, moment, fed.files, fed.beside)
 

@@ -28,7 +28,7 @@ from netspec.sources.shard import Share
 Feeds = Mapping[str, Any]
 
 
-class Fed(NamedTuple):
+class PassFeed(NamedTuple):
     """What one pass of an update is fed.
 
     micro: which pass of the update. files: the files behind it. beside: the shapes of what the
@@ -128,8 +128,8 @@ class Mesh:
             )
 
     def feed(
-        self, read: Callable[[int], Fed], iter_size: int, wanted: Mapping[str, bool]
-    ) -> list[Fed]:
+        self, read: Callable[[int], PassFeed], iter_size: int, wanted: Mapping[str, bool]
+    ) -> list[PassFeed]:
         """Read what this process's passes of an update are fed; an error of one ends all processes.
 
         read: reads what one pass is fed. wanted: whether this process wants a "stop", or a
@@ -185,7 +185,7 @@ class Mesh:
         parts = ", learned arrays in parts" if self.sharding.split else ""
         return [f"devices   {self.size} ({kind}){where}, a batch each{parts}"]
 
-    def _beside(self, fed: list[Fed], shapes: Sequence[Sequence[Given]]) -> list[Fed]:
+    def _beside(self, fed: list[PassFeed], shapes: Sequence[Sequence[Given]]) -> list[PassFeed]:
         """Add the shapes of what the devices are fed at the same time; shapes: by process."""
         if self.size == 1:
             return fed
