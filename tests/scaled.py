@@ -10,7 +10,7 @@ import numpy as np
 
 from netspec.errors import NetSpecError
 from netspec.runtime.compute_policy import ComputePolicy
-from netspec.solving.distributed.launch import Scale, joined
+from netspec.solving.distributed.launch import DeviceOptions, joined
 from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.options import SolverOptions
 from netspec.solving.solver import Solver
@@ -64,7 +64,7 @@ REFUSED = ("memory", "host", "misfit")
 
 def mesh(run: Run) -> AbstractContextManager[Mesh]:
     devices = "all" if run.devices == len(jax.devices()) else f"{run.devices}"
-    return joined(Scale(devices=devices, shard_params=run.split))
+    return joined(DeviceOptions(devices=devices, shard_params=run.split))
 
 
 def solver(name: str, run: Run, mesh: Mesh) -> Solver:

@@ -26,7 +26,7 @@ from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import TRAIN, LayerParameter
 from netspec.solving.callback import Callback
 from netspec.solving.distributed import rendezvous
-from netspec.solving.distributed.launch import Scale, joined
+from netspec.solving.distributed.launch import DeviceOptions, joined
 from netspec.solving.distributed.mesh import Mesh, PassFeed
 from netspec.solving.distributed.peers import Peers
 from netspec.solving.distributed.rendezvous import Where, free_port, meet
@@ -129,25 +129,34 @@ def test_shuffled_data_are_dealt_out(folder: Path, net: str) -> None:
 @pytest.mark.parametrize(
     ("scale", "message"),
     [
-        (Scale(devices="many"), '--devices many: a number from 1 on, or "all"'),
+        (DeviceOptions(devices="many"), '--devices many: a number from 1 on, or "all"'),
         (
-            Scale(devices="99"),
+            DeviceOptions(devices="99"),
             r"--devices 99: JAX finds \d+ cpu devices? \(to try it out: XLA_FLAGS=--xla_force_\w+"
             r"=99 makes virtual ones\)",
         ),
         (
-            Scale(shard_params=True),
+            DeviceOptions(shard_params=True),
             "--shard-params lays a part .* and this run has one; give --dev",
         ),
-        (Scale(processes="auto", process=1), "--processes auto asks the cluster for"),
-        (Scale(processes="2"), "--coordinator, --processes and --process go together"),
-        (Scale(coordinator="h:1", processes="2"), "--coordinator, --processes and --process go"),
-        (Scale("1", None, False, "h:1", "two", 0), '--processes two: a number from 1 on, or "auto'),
-        (Scale("1", None, False, "h:1", "2", 2), "--process 2: 2 processes are counted from 0 to"),
-        (Scale("1", None, False, "host", "2", 0), "--coordinator host: give HOST:PORT"),
+        (DeviceOptions(processes="auto", process=1), "--processes auto asks the cluster for"),
+        (DeviceOptions(processes="2"), "--coordinator, --processes and --process go together"),
+        (
+            DeviceOptions(coordinator="h:1", processes="2"),
+            "--coordinator, --processes and --process go",
+        ),
+        (
+            DeviceOptions("1", None, False, "h:1", "two", 0),
+            '--processes two: a number from 1 on, or "auto',
+        ),
+        (
+            DeviceOptions("1", None, False, "h:1", "2", 2),
+            "--process 2: 2 processes are counted from 0 to",
+        ),
+        (DeviceOptions("1", None, False, "host", "2", 0), "--coordinator host: give HOST:PORT"),
     ],
 )
-def test_what_cannot_be_had(scale: Scale, message: str) -> None:
+def test_what_cannot_be_had(scale: DeviceOptions, message: str) -> None:
     with pytest.raises(SolverError, match=message), joined(scale):
         pass
 
@@ -158,7 +167,7 @@ def test_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     message = "^--processes auto: JAX finds no cluster here .*; give --coordinator"
-    with pytest.raises(SolverError, match=message), joined(Scale(processes="auto")):
+    with pytest.raises(SolverError, match=message), joined(DeviceOptions(processes="auto")):
         pass
 
 

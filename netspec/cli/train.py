@@ -23,7 +23,7 @@ from netspec.runtime.compute_policy import ComputePolicy
 from netspec.runtime.memory import size
 from netspec.solving import settings
 from netspec.solving.callback import Callback, Callbacks, TrainingRun, TrainingStep
-from netspec.solving.distributed.launch import Scale, joined
+from netspec.solving.distributed.launch import DeviceOptions, joined
 from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.options import SolverOptions
 from netspec.solving.snapshots import store
@@ -69,7 +69,7 @@ class Options:
     may_be_over: bool = False
     dtype: str | None = None
     remat: bool = False
-    scale: Scale = field(default_factory=Scale)
+    scale: DeviceOptions = field(default_factory=DeviceOptions)
 
 
 @click.command()
@@ -98,7 +98,9 @@ class Options:
 def solve(solver: str, **options: Any) -> None:
     """Train the net of SOLVER, a solver prototxt."""
     keep_programs()
-    scale = Scale(**{name: options.pop(name) for name in Scale.__dataclass_fields__})
+    scale = DeviceOptions(
+        **{name: options.pop(name) for name in DeviceOptions.__dataclass_fields__}
+    )
     run(solver, Options(**options, scale=scale))
 
 

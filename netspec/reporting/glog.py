@@ -51,7 +51,7 @@ def glog_prefix(severity: str, when: datetime) -> str:
     return f"{severity}{when:%m%d %H:%M:%S.%f} {threading.get_native_id():5} netspec:0] "
 
 
-class Log:
+class GlogWriter:
     """Writes lines to stderr, and to a file of ``folder`` if one is given.
 
     The file is named as glog names it, and ``caffe.INFO`` beside it leads to the newest. stream:

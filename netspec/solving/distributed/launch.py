@@ -24,8 +24,8 @@ _BROADCAST = 1024
 
 
 @dataclass(frozen=True)
-class Scale:
-    """What to train on.
+class DeviceOptions:
+    """The devices and processes to train on, as the command line names them.
 
     devices: how many of all processes together, or "all", which is what several processes take by
     default; one takes 1. batch_per_device: images that each takes at a time, in place of the data
@@ -43,7 +43,7 @@ class Scale:
 
 
 @contextmanager
-def joined(scale: Scale) -> Iterator[Mesh]:
+def joined(scale: DeviceOptions) -> Iterator[Mesh]:
     """Join the devices of a run; raises SolverError where there are none as asked for.
 
     A process that leaves with an error leaves at once: there may be nobody left to wait for.
@@ -64,7 +64,7 @@ def joined(scale: Scale) -> Iterator[Mesh]:
         peers.close()
 
 
-def _mesh(scale: Scale, peers: Peers) -> Mesh:
+def _mesh(scale: DeviceOptions, peers: Peers) -> Mesh:
     asked = scale.devices or ("all" if scale.processes == "auto" or peers.processes > 1 else "1")
     if peers.processes == 1 and asked == "1":
         chosen: list[jax.Device] = []
@@ -117,7 +117,7 @@ def _devices_each(asked: str, have: Sequence[int]) -> int:
     return wanted // processes
 
 
-def _joins(scale: Scale) -> bool:
+def _joins(scale: DeviceOptions) -> bool:
     """Whether there are other processes; raises SolverError where an option is missing."""
     given = [scale.coordinator, scale.processes, scale.process]
     if given == [None] * 3:
@@ -148,7 +148,7 @@ def _joins(scale: Scale) -> bool:
     return int(scale.processes) > 1
 
 
-def _join(scale: Scale) -> Peers:
+def _join(scale: DeviceOptions) -> Peers:
     """Join the processes that the options name."""
     host, _, port = (scale.coordinator or "").rpartition(":")
     process, processes = scale.process or 0, int(scale.processes or 0)
@@ -166,7 +166,7 @@ def _join(scale: Scale) -> Peers:
     return peers
 
 
-def _join_cluster(scale: Scale) -> Peers:
+def _join_cluster(scale: DeviceOptions) -> Peers:
     """Join the processes that a cluster has started."""
     require(
         scale.coordinator is None and scale.process is None,
