@@ -139,17 +139,17 @@ def equivalent(solver: SolverParameter, target: Target) -> tuple[SolverParameter
     return new, [*told, *_others_told(solver, new, target, images.parts)]
 
 
-def _set_factors(solver: SolverParameter, momentum: float, images: _Images) -> None:
+def _set_factors(new: SolverParameter, momentum: float, images: _Images) -> None:
     """Set what is multiplied anew each iteration: momentum, and gamma as its policy needs it."""
     # How much of a factor's float is rounding, which its power has more or less of.
     doubt = _FLOAT / images.parts
-    if momentum != solver.momentum:
-        solver.momentum = _factor("momentum", momentum, doubt, images)
-    gamma = gamma_in_parts(solver, images.parts)
-    if gamma != solver.gamma:
+    if momentum != new.momentum:
+        new.momentum = _factor("momentum", momentum, doubt, images)
+    gamma = gamma_in_parts(new, images.parts)
+    if gamma != new.gamma:
         # Of other policies gamma is no factor, and may be near to 1.
-        exact = solver.lr_policy == "exp"
-        solver.gamma = _factor("gamma", gamma, doubt, images) if exact else _shortest(gamma)
+        exact = new.lr_policy == "exp"
+        new.gamma = _factor("gamma", gamma, doubt, images) if exact else _shortest(gamma)
 
 
 def _set_rate(

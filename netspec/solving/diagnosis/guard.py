@@ -109,13 +109,13 @@ class Guard:
             for line in debug_info_lines(self._look(batch, self._params(batch)), batch.shapes):
                 self.solver.callback.say(line)
 
-    def after(self, pending: Pending, micro: StepResult) -> None:
-        """Take note of an update under way; raises SolverError for an earlier one that failed."""
-        self._waiting.append((pending, micro))
+    def after(self, pending: Pending, result: StepResult) -> None:
+        """Watch an update under way; raises SolverError for an earlier one that failed."""
+        self._waiting.append((pending, result))
         while len(self._waiting) > _UNDER_WAY:
             self._confirm(*self._waiting.popleft())
         if self._watch.due(pending.iteration):
-            self._warn_if_stuck(pending.batches[0].alone, float(micro.loss))
+            self._warn_if_stuck(pending.batches[0].alone, float(result.loss))
 
     def settle(self) -> None:
         """Wait for all updates; raises SolverError for one that failed."""
@@ -126,8 +126,8 @@ class Guard:
         """The solver was set to another state."""
         self._waiting.clear()
 
-    def _confirm(self, pending: Pending, micro: StepResult) -> None:
-        if not bool(micro.healthy):
+    def _confirm(self, pending: Pending, result: StepResult) -> None:
+        if not bool(result.healthy):
             self._stop(pending, None)
 
     def _stop(self, pending: Pending, found: str | None) -> NoReturn:
