@@ -10,7 +10,8 @@ from netspec.errors import GraphError, LayerError, SourceError, require
 from netspec.frontend.graph import Create, Graph, connect
 from netspec.frontend.phase import select, state_of
 from netspec.frontend.prototxt import NetText, read_net
-from netspec.frontend.shapes import KnownShapes, infer_fed, infer_known, infer_once
+from netspec.frontend.shape_cache import shared_shapes
+from netspec.frontend.shapes import KnownShapes, infer
 from netspec.frontend.upgrade import upgrade
 from netspec.layers import create
 from netspec.layers.base import Shape
@@ -75,7 +76,7 @@ def graph_of(text: NetText, state: NetState, create: Create = create) -> Graph:
 def compile_net(graph: Graph, shapes: Mapping[str, Shape] | None = None, seed: int = 0) -> Net:
     """The module of a connected net, its learned arrays filled."""
     given = shapes_of_sources(graph, shapes or {})
-    return Net(infer_once(graph, given), seed)
+    return Net(shared_shapes(graph, given), seed)
 
 
 def look_at(
@@ -86,7 +87,7 @@ def look_at(
     phase: None is "train", or "test" for a net that has no loss to be trained by.
     """
     fed = look_at_inputs(prototxt, phase, shapes)
-    return infer_known(fed.graph, fed.fed)
+    return infer(fed.graph, fed.fed, "known")
 
 
 def look_at_inputs(
@@ -96,13 +97,14 @@ def look_at_inputs(
     connected = graph(prototxt, phase or "train", create=create_or_stand_in)
     if phase is None and not connected.losses:
         connected = graph(prototxt, "test", create=create_or_stand_in)
-    return infer_fed(connected, shapes_of_sources(connected, shapes or {}, missing_ok=True))
+    given = shapes_of_sources(connected, shapes or {}, missing_ok=True)
+    return infer(connected, given, "fed")
 
 
 def misfit(known: KnownShapes) -> str:
     """What keeps a net from running on what it is fed; nothing if nothing is known to."""
     try:
-        infer_known(known.graph, known.fed)
+        infer(known.graph, known.fed, "known")
     except LayerError as error:
         return str(error)
     return ""

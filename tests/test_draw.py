@@ -12,7 +12,7 @@ from netspec import build
 from netspec.errors import NetSpecError
 from netspec.frontend.graph import Graph, connect
 from netspec.frontend.prototxt import parse_net
-from netspec.frontend.shapes import KnownShapes, Shapes, infer, infer_known
+from netspec.frontend.shapes import KnownShapes, Shapes, infer
 from netspec.inspect import canvas
 from netspec.inspect.canvas import Box, Line, Point, Scene, Size, text_width
 from netspec.inspect.draw import dot, draw, png, scene, svg
@@ -103,7 +103,7 @@ layer { name: "prior" type: "PriorBox" bottom: "pool" bottom: "score" top: "prio
 
 def unknown(**given: tuple[int, ...]) -> KnownShapes:
     net = parse_net(UNKNOWN, "net.prototxt")
-    return infer_known(connect(net, create_or_stand_in), given)
+    return infer(connect(net, create_or_stand_in), given, "known")
 
 
 def drawings() -> Iterator[tuple[str, Graph | KnownShapes]]:

@@ -90,7 +90,7 @@ def test_statistics_are_kept(trial: Trial) -> None:
         close(kept[case.param_key(name)], array)
     expected = dict(case.params)
     values = evaluate(case.shapes, case.params, case.inputs)
-    for node, keys in zip(case.graph.nodes, case.shapes.keys, strict=True):
+    for node, keys in ((each.node, each.keys) for each in case.shapes.nodes):
         if node.type == "BatchNorm":
             blobs = [np.asarray(case.params[key], np.float64) for key in keys.values()]
             layer = in_phase(case.graph, node)

@@ -43,8 +43,10 @@ def larger(case: Case) -> MaskedShapes | None:
         found = masked_shapes(infer(case.graph, grown))
     except LayerError:
         return None
-    learned = [{name: b.shape for name, b in blobs.items()} for blobs in found.shapes.blobs]
-    mine = [{name: b.shape for name, b in blobs.items()} for blobs in case.shapes.blobs]
+    learned, mine = (
+        [{name: b.shape for name, b in each.blobs.items()} for each in shapes.nodes]
+        for shapes in (found.shapes, case.shapes)
+    )
     return found if learned == mine and found.fits(case.shapes) else None
 
 

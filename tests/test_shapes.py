@@ -264,6 +264,6 @@ def test_shared_arrays_are_one_under_their_first_owner() -> None:
     (key,) = shapes.params
     assert str(key) == "first.weight"
     assert shapes.params[key].shape == (5, 12)
-    assert [dict(keys) for keys in shapes.keys] == [{}, {"weight": key}, {"weight": key}]
+    assert [dict(each.keys) for each in shapes.nodes] == [{}, {"weight": key}, {"weight": key}]
     spec = shapes.param_specs[key]
     assert (spec.lr_mult, spec.decay_mult) == (3, 0)

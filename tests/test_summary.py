@@ -6,7 +6,7 @@ import pytest
 from netspec.build import graph
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
-from netspec.frontend.shapes import Shapes, infer, infer_known
+from netspec.frontend.shapes import Shapes, infer
 from netspec.inspect.summary import Row, Total, summarise
 from netspec.layers.base import Shape
 from netspec.layers.placeholder import create_or_stand_in
@@ -127,7 +127,7 @@ layer {
 def test_what_is_not_known_is_not_counted() -> None:
     """Nor is an array that is shared with a layer whose arrays are not known."""
     net = connect(parse_net(UNKNOWN, "net.prototxt"), create_or_stand_in)
-    summary = summarise(infer_known(net, {}))
+    summary = summarise(infer(net, {}, "known"))
     assert [(row.name, row.tops, row.known) for row in summary.rows] == [
         ("data", ((2, 3, 5, 7),), True),
         ("in", (None,), False),
@@ -145,7 +145,7 @@ def test_what_is_not_known_is_not_counted() -> None:
 def test_what_is_all_known() -> None:
     """As far as shapes are known is all of a net, where they are."""
     net = connect(parse_net(TEXT, "net.prototxt"), create_or_stand_in)
-    assert summarise(infer_known(net, {})) == summarise(infer(net))
+    assert summarise(infer(net, {}, "known")) == summarise(infer(net))
 
 
 # What one item of the first bottom costs, counted by hand: layer, bottoms, multiply-adds.

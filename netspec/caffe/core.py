@@ -118,12 +118,13 @@ class Core:
         Raises LayerError where shapes differ. Caffe: ``ShareTrainedLayersWith``.
         """
         theirs = {
-            (node.name, name): key
-            for node, keys in zip(other.module.graph.nodes, other._shapes.keys, strict=True)
-            for name, key in keys.items()
+            (each.node.name, name): key
+            for each in other._shapes.nodes
+            for name, key in each.keys.items()
         }
-        for node, keys in zip(self.module.graph.nodes, self._shapes.keys, strict=True):
-            for name, key in keys.items():
+        for each in self._shapes.nodes:
+            node = each.node
+            for name, key in each.keys.items():
                 if (node.name, name) not in theirs:
                     continue
                 mine = self._param_blobs[key]
@@ -278,7 +279,7 @@ class Core:
 
     def _view(self, n: int) -> LayerView:
         node = self.module.graph.nodes[n]
-        blobs = [self._param_blobs[key] for key in self._shapes.keys[n].values()]
+        blobs = [self._param_blobs[key] for key in self._shapes.nodes[n].keys.values()]
         return LayerView(node.type, blobs, lambda: self._user(node))
 
     def _user(self, node: Node) -> Any:

@@ -91,7 +91,7 @@ def _first_bindings(graph: Graph, values: Iterable[int]) -> dict[str, int]:
 def _learned(shapes: Shapes, span: Iterable[int]) -> list[ParamKey]:
     """What some layers have gradients of: their learned arrays, frozen ones if all are forced."""
     specs, forced = shapes.param_specs, shapes.graph.force_backward
-    keys = dict.fromkeys(key for n in span for key in shapes.keys[n].values())
+    keys = dict.fromkeys(key for n in span for key in shapes.nodes[n].keys.values())
     return [key for key in keys if specs[key].lr_mult or forced]
 
 

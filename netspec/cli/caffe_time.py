@@ -126,7 +126,7 @@ class Timer:
             fixed = {i: values[i] for i in node.bottoms if i not in bottoms}
             others = {
                 key: self._arrays[key]
-                for key in (*shapes.keys[n].values(), *shapes.carried)
+                for key in (*shapes.nodes[n].keys.values(), *shapes.carried)
                 if key not in learned
             }
             seconds, (tops, pullback, updates) = timed(
@@ -145,13 +145,12 @@ class Timer:
     ) -> tuple[Params, dict[int, Held]]:
         """A layer's learned arrays and bottoms whose gradients training would compute."""
         node = self._graph.nodes[n]
-        blobs = shapes.blobs[n]
         learned = {
             key: self._arrays[key]
-            for name, key in shapes.keys[n].items()
-            if blobs[name].learned and shapes.param_specs[key].lr_mult
+            for _, key, blob in shapes.nodes[n].learned
+            if blob.learned and shapes.param_specs[key].lr_mult
         }
-        wanted = zip(node.bottoms, shapes.wanted[n], strict=True)
+        wanted = zip(node.bottoms, shapes.nodes[n].wanted, strict=True)
         return learned, {i: values[i] for i, want in wanted if want}
 
     def _backward(

@@ -102,14 +102,12 @@ def masked_shapes(shapes: Shapes) -> MaskedShapes:
 
 
 def _varying(shapes: Shapes) -> tuple[tuple[int, int], ...]:
-    """(value, axis) of each size that hangs on the images' sizes."""
-    graph = shapes.graph
-    fed = {name: shapes.values[graph.first_blobs[name]] for name in graph.fed}
+    """(value, axis) of each size that depends on the images' sizes."""
     larger = {
         name: _resized(shape, {axis: shape[axis] + _PROBE for axis in spatial(shape)})
-        for name, shape in fed.items()
+        for name, shape in shapes.fed.items()
     }
-    other = infer(graph, larger)
+    other = infer(shapes.graph, larger)
     return tuple(
         (value, axis)
         for value, (shape, probed) in enumerate(zip(shapes.values, other.values, strict=True))
@@ -186,9 +184,8 @@ class Bucketed:
         """The same batch in arrays of its own size, for a program made for it."""
         if self.sizes is None:
             return self
-        first = self.exact.graph.first_blobs
+        exact = self.exact.fed
         feeds = {
-            name: array[tuple(slice(n) for n in self.exact.values[first[name]])]
-            for name, array in self.feeds.items()
+            name: array[tuple(slice(n) for n in exact[name])] for name, array in self.feeds.items()
         }
         return Bucketed(feeds, self.exact, self.exact)

@@ -58,7 +58,7 @@ def predict(
     return Prediction(
         parameters=parameters - learned + learned // parts,
         history=(slots + sums) * learned // parts,
-        data=FLOAT_BYTES * sum(count(shapes.values[graph.first_blobs[name]]) for name in graph.fed),
+        data=FLOAT_BYTES * sum(map(count, shapes.fed.values())),
         # Once more the weights: whole, and in the order that the processor likes.
         passes=loads(shapes, policy.blob_bytes).peak(passed) + parameters,
     )

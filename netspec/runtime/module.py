@@ -18,8 +18,8 @@ from flax.errors import TraceContextError
 
 from netspec.errors import GraphError, blame, counted, fail, nearest, require
 from netspec.formats import protobuf_wire
-from netspec.frontend.graph import Graph, Node
-from netspec.frontend.shapes import ParamKey, Shapes, infer
+from netspec.frontend.graph import Graph
+from netspec.frontend.shapes import NodeShapes, ParamKey, Shapes, infer
 from netspec.layers.base import Array, Shape, text
 from netspec.layers.fillers import fill
 from netspec.proto.layers_pb2 import TRAIN
@@ -114,18 +114,18 @@ class Net(nnx.Module):
         }
         self.params = NetParams(
             {
-                node.name: LayerParams({name: variables[key] for name, key in keys.items()})
-                for node, keys in zip(self.graph.nodes, shapes.keys, strict=True)
-                if keys
+                each.node.name: LayerParams({n: variables[key] for n, key in each.keys.items()})
+                for each in shapes.nodes
+                if each.keys
             }
         )
         self.carried = NetParams(
             {
-                node.name: LayerParams(
-                    {k: Carried(jnp.zeros(s, jnp.float32)) for k, s in memory.items()}
+                each.node.name: LayerParams(
+                    {n: Carried(jnp.zeros(s, jnp.float32)) for n, s in each.carried.items()}
                 )
-                for node, memory in zip(self.graph.nodes, shapes.carried_per_node, strict=True)
-                if memory
+                for each in shapes.nodes
+                if each.carried
             }
         )
 
@@ -239,13 +239,13 @@ class Net(nnx.Module):
 def _shapes_like(shapes: Shapes, given: tuple[tuple[str, Shape], ...]) -> Shapes:
     """Shapes for other inputs, with the same learned arrays."""
     other = infer(shapes.graph, dict(given))
-    for node, old, new in zip(shapes.graph.nodes, shapes.blobs, other.blobs, strict=True):
-        for name in old:
-            with blame(node.place, node.who):
+    for old, new in zip(shapes.nodes, other.nodes, strict=True):
+        for name, blob in old.blobs.items():
+            with blame(old.node.place, old.node.who):
                 require(
-                    old[name].shape == new[name].shape,
-                    f"its {name} is {text(old[name].shape)}, but this input needs "
-                    f"{text(new[name].shape)}; the layer cannot work at this size",
+                    blob.shape == new.blobs[name].shape,
+                    f"its {name} is {text(blob.shape)}, but this input needs "
+                    f"{text(new.blobs[name].shape)}; the layer cannot work at this size",
                 )
     return other
 
@@ -277,15 +277,13 @@ def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
     Raises LayerError where a filler, or a stated blob, does not fit.
     """
     root = jax.random.key(seed)
-    nodes = {
-        node.name: node for node, keys in zip(shapes.graph.nodes, shapes.keys, strict=True) if keys
-    }
+    nodes = {each.node.name: each for each in shapes.nodes if each.keys}
     arrays = {}
     for i, (key, blob) in enumerate(shapes.params.items()):
-        node = nodes[key.layer]
+        node = nodes[key.layer].node
         if node.layer.spec.blobs:
             with blame(node.place, node.who):
-                arrays[key] = jnp.asarray(_stated(shapes, node, key))
+                arrays[key] = jnp.asarray(_stated(nodes[key.layer], key.blob))
             continue
         if blob.start is not None:
             arrays[key] = jnp.array(blob.start)
@@ -295,17 +293,15 @@ def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
     return arrays
 
 
-def _stated(shapes: Shapes, node: Node, key: ParamKey) -> np.ndarray:
+def _stated(each: NodeShapes[Shape], name: str) -> np.ndarray:
     """A learned array that the layer's own message holds."""
-    blobs = shapes.blobs[shapes.graph.nodes.index(node)]
-    stated = node.layer.spec.blobs
+    blobs = each.blobs
+    stated = each.node.layer.spec.blobs
     require(
         len(stated) == len(blobs),
         f"states {counted(len(stated), 'blob')} but learns {len(blobs)} ({', '.join(blobs)})",
     )
-    found = protobuf_wire.blob(memoryview(stated[list(blobs).index(key.blob)].SerializeToString()))
-    shape = blobs[key.blob].shape
-    require(
-        found.fits(shape), f"states {key.blob} {text(found.array.shape)}, but it is {text(shape)}"
-    )
+    found = protobuf_wire.blob(memoryview(stated[list(blobs).index(name)].SerializeToString()))
+    shape = blobs[name].shape
+    require(found.fits(shape), f"states {name} {text(found.array.shape)}, but it is {text(shape)}")
     return found.array.reshape(shape).astype(np.float32)

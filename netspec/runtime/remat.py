@@ -75,7 +75,7 @@ def loads(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> Loads:
     """The loads of a net's layers. blob_bytes: what a number of the blobs between layers takes."""
     graph = shapes.graph
     learned = [_learned(shapes, n) for n in range(len(graph.nodes))]
-    carries = [any(w) or bool(p) for w, p in zip(shapes.wanted, learned, strict=True)]
+    carries = [any(each.wanted) or bool(p) for each, p in zip(shapes.nodes, learned, strict=True)]
     overwritten = {node.bottoms[slot] for node in graph.nodes for slot in node.in_place}
     sizes = [count(shape) for shape in held_shapes(shapes)]
     kept, own = [], []
@@ -90,7 +90,8 @@ def loads(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> Loads:
             mine += FLOAT_BYTES * reads
         kept.append(mine if needed else 0)
         diffs = sum(sizes[i] for i in node.tops)
-        diffs += sum(sizes[i] for i, w in zip(node.bottoms, shapes.wanted[n], strict=True) if w)
+        wanted = shapes.nodes[n].wanted
+        diffs += sum(sizes[i] for i, want in zip(node.bottoms, wanted, strict=True) if want)
         # For products, arrays and weights are brought into the order that the processor likes.
         moved = FLOAT_BYTES * (diffs + reads) + 2 * learned[n] if learned[n] else 0
         own.append(blob_bytes * diffs + moved if carries[n] else 0)
@@ -101,10 +102,11 @@ def loads(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> Loads:
 
 def _learned(shapes: Shapes, n: int) -> int:
     """The bytes of a layer's arrays that training changes; of shared ones, those of their owner."""
+    each = shapes.nodes[n]
     return FLOAT_BYTES * sum(
         count(shapes.params[key].shape)
-        for key in shapes.keys[n].values()
-        if key.layer == shapes.graph.nodes[n].name
+        for key in each.keys.values()
+        if key.layer == each.node.name
         and shapes.params[key].learned
         and shapes.param_specs[key].lr_mult
     )

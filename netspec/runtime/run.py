@@ -127,10 +127,10 @@ def run(
     nodes: which layers to run, in order; all by default. Some alone compute all of their pixels, as
     do those that are given perturbations: see `netspec.runtime.border_reuse`. perturbations: arrays
     added to the values of these indices as they are made, so that gradients with respect to one are
-    gradients with respect to the value; users' own layers are still asked only for those gradients that Caffe
-    would compute. instead: arrays that stand in for the values of these indices; gradients go
-    through to what was computed there. sizes: the true sizes of values in arrays that may be
-    larger, as `MaskedShapes.sizes` gives them. policy: whole nets alone, and
+    gradients with respect to the value; users' own layers are still asked only for those gradients
+    that Caffe would compute. instead: arrays that stand in for the values of these indices;
+    gradients go through to what was computed there. sizes: the true sizes of values in arrays that
+    may be larger, as `MaskedShapes.sizes` gives them. policy: whole nets alone, and
     those without perturbations, are computed in segments.
     """
     perturbations, instead = perturbations or {}, instead or {}
@@ -177,7 +177,7 @@ class _Pass:
         graph, nodes = self.shapes.graph, self._computing(nodes)
         read = {i for n in nodes for i in graph.nodes[n].bottoms if i in made.values}
         live = {i: made.values[i].alone() for i in read}
-        keys = {key for n in nodes for key in self.shapes.keys[n].values()}
+        keys = {key for n in nodes for key in self.shapes.nodes[n].keys.values()}
         mine = {key: made.updates.get(key, self.params[key]) for key in keys}
         later = [i for n in nodes for i in graph.nodes[n].tops if self._is_read(i, nodes)]
 
@@ -210,7 +210,7 @@ class _Pass:
         step = self.steps.get(n)
         layer = step.layer if step else node.layer
         bottoms = [made.values[i].with_margins(step.bottom if step else ()) for i in node.bottoms]
-        wanted = self.shapes.wanted[n]
+        wanted = self.shapes.nodes[n].wanted
         stops = [not w for w in wanted] if self.perturbations and node.layer.on_host else node.stops
         with blame(node.place, node.who):
             ctx = Context(
@@ -238,7 +238,7 @@ class _Pass:
                 first = made.values[i].channels_first()
                 made.values[i] = Held(first + self.perturbations[i].astype(first.dtype))
         for name, array in ctx.updates.items():
-            owner = self.shapes.keys[n][name]
+            owner = self.shapes.nodes[n].keys[name]
             made.updates[owner] = array.reshape(self.shapes.params[owner].shape)
         for name, array in ctx.carried_on.items():
             made.updates[ParamKey(node.name, name)] = jax.lax.stop_gradient(array)
@@ -284,15 +284,16 @@ def runnable(graph: Graph, compiled: AnyFunction) -> AnyFunction:
 
 def _blobs(shapes: Shapes, n: int, params: Params, updates: Params) -> dict[str, Array]:
     """A node's learned arrays, in its own shapes: PERMISSIVE sharers may see others than owners."""
-    keys = shapes.keys[n]
-    found = {name: updates.get(key, params[key]) for name, key in keys.items()}
-    return {name: found[name].reshape(blob.shape) for name, blob in shapes.blobs[n].items()}
+    return {
+        name: updates.get(key, params[key]).reshape(blob.shape)
+        for name, key, blob in shapes.nodes[n].learned
+    }
 
 
 def _carried(shapes: Shapes, n: int, params: Params) -> dict[str, Array]:
     """What the run before left for a node."""
     memory = {}
-    for name, shape in shapes.carried_per_node[n].items():
+    for name, shape in shapes.nodes[n].carried.items():
         held = params.get(ParamKey(shapes.graph.nodes[n].name, name))
         memory[name] = (
             jnp.zeros(shape, jnp.float32) if held is None else jax.lax.stop_gradient(held)

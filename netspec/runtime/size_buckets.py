@@ -38,7 +38,7 @@ class SizeBuckets:
     ) -> None:
         """say: is told once how images of different sizes are dealt with."""
         self.net = net
-        self.home = home or _fed(net.shapes)
+        self.home = home or net.shapes.fed
         self.programs: set[tuple[Shapes, bool]] = set()
         self.sizes: set[Sized] = set()
         self._say = say
@@ -64,7 +64,7 @@ class SizeBuckets:
         self.programs.add((roomy or exact, roomy is not None))
         if roomy is None:
             return Bucketed(feeds, exact, exact)
-        room = _fed(roomy)
+        room = roomy.fed
         padded = {name: _padded(array, room[name]) for name, array in feeds.items()}
         return Bucketed(padded, roomy, exact, masked_shapes(roomy).sizes(exact))
 
@@ -139,11 +139,6 @@ def _require_same(together: Sequence[Given]) -> None:
 def as_shapes(lists: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
     """Shapes of blobs that JSON has made lists of."""
     return {name: tuple(shape) for name, shape in lists.items()}
-
-
-def _fed(shapes: Shapes) -> dict[str, Shape]:
-    graph = shapes.graph
-    return {name: shapes.values[graph.first_blobs[name]] for name in graph.fed}
 
 
 def _padded(array: Any, shape: Shape) -> Any:

@@ -147,13 +147,14 @@ class TestNets:
         Caffe: ``ShareTrainedLayersWith``. Raises SolverError where shapes differ.
         """
         mine = {
-            (node.name, blob): arrays[key]
-            for node, keys in zip(self.train.graph.nodes, self.train.shapes.keys, strict=True)
-            for blob, key in keys.items()
+            (each.node.name, blob): arrays[key]
+            for each in self.train.shapes.nodes
+            for blob, key in each.keys.items()
         }
         shared = {}
-        for node, keys in zip(net.graph.nodes, net.shapes.keys, strict=True):
-            for blob, key in keys.items():
+        for each in net.shapes.nodes:
+            node = each.node
+            for blob, key in each.keys.items():
                 if (node.name, blob) not in mine:
                     continue
                 array, shape = mine[node.name, blob], net.shapes.params[key].shape

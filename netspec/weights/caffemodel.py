@@ -203,13 +203,13 @@ def copy_into(
     for name, n in _nodes_by_name(shapes).items():
         stored = weights.layers.get(name)
         if stored is None:
-            missing += [name] if shapes.blobs[n] else []
+            missing += [name] if shapes.nodes[n].blobs else []
         elif misfit := _misfit(shapes, n, stored, weights.owners_only, fc_to_conv):
             with blame(Place(weights.file), graph.nodes[n].who):
                 require(skip_misfits, f"{misfit.what}; {misfit.remedy}", WeightsError)
             misfits[name] = misfit.what
-        elif stored or shapes.blobs[n]:
-            mine = list(zip(shapes.keys[n].values(), shapes.blobs[n].values(), strict=True))
+        elif stored or shapes.nodes[n].blobs:
+            mine = [(key, blob) for _, key, blob in shapes.nodes[n].learned]
             taken.update({mine[i][0]: blob for i, blob in stored.items()})
             turned += [name] * any(not blob.fits(mine[i][1].shape) for i, blob in stored.items())
             copied.append(name)
@@ -244,9 +244,9 @@ def _floats(blob: protobuf_wire.StoredBlob, shape: Shape) -> jax.Array:
 def _nodes_by_name(shapes: Shapes) -> dict[str, int]:
     """Layer name -> its node; of several, the one that learns blobs."""
     by_name: dict[str, int] = {}
-    for n, node in enumerate(shapes.graph.nodes):
-        if shapes.blobs[n] or node.name not in by_name:
-            by_name[node.name] = n
+    for n, each in enumerate(shapes.nodes):
+        if each.blobs or each.node.name not in by_name:
+            by_name[each.node.name] = n
     return by_name
 
 
@@ -265,7 +265,7 @@ def _misfit(
     fc_to_conv: bool,
 ) -> _Misfit | None:
     """Why node ``n`` cannot take the stored blobs, if it cannot."""
-    blobs = shapes.blobs[n]
+    blobs = shapes.nodes[n].blobs
     every = set(range(len(blobs)))
     elsewhere = {i for i in every if owners_only and (n, i) in shapes.graph.shared}
     if not every - elsewhere <= set(stored) <= every:
@@ -328,18 +328,20 @@ def _write_binary(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
     with open(path, "wb") as file:
         title = shapes.graph.name.encode()
         file.write(protobuf_wire.header(1, len(title)) + title)
-        for node, blobs, keys in zip(shapes.graph.nodes, shapes.blobs, shapes.keys, strict=True):
+        for each in shapes.nodes:
             spec = LayerParameter()
-            spec.CopyFrom(node.layer.spec)
+            spec.CopyFrom(each.node.layer.spec)
             spec.ClearField("blobs")
             head = spec.SerializeToString()
-            sizes = [protobuf_wire.blob_size(blob.shape, len(kinds)) for blob in blobs.values()]
+            sizes = [
+                protobuf_wire.blob_size(blob.shape, len(kinds)) for blob in each.blobs.values()
+            ]
             headers = sum(len(protobuf_wire.header(_CURRENT[2], size)) for size in sizes)
             file.write(protobuf_wire.header(_LAYER, len(head) + headers + sum(sizes)))
             file.write(head)
-            for name, blob in blobs.items():
+            for _, key, blob in each.learned:
                 # A layer that shares an array may see it in another shape than its owner does.
-                fetch = [partial(on_host, kind[keys[name]], blob.shape) for kind in kinds.values()]
+                fetch = [partial(on_host, kind[key], blob.shape) for kind in kinds.values()]
                 protobuf_wire.write_fetched(file, _CURRENT[2], blob.shape, *fetch)
 
 
@@ -348,12 +350,12 @@ def _write_hdf5(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
     with hdf5.created(path) as file:
         for kind, arrays in kinds.items():
             layers = file.create_group(kind)
-            for n, node in enumerate(shapes.graph.nodes):
-                layer = layers.require_group(node.name)
-                for i, (name, blob) in enumerate(shapes.blobs[n].items()):
+            for n, each in enumerate(shapes.nodes):
+                layer = layers.require_group(each.node.name)
+                for i, (_, key, blob) in enumerate(each.learned):
                     # Data stands with its owner alone, a diff with each layer that shares it.
                     if kind == "diff" or (n, i) not in shapes.graph.shared:
-                        layer[str(i)] = on_host(arrays[shapes.keys[n][name]], blob.shape)
+                        layer[str(i)] = on_host(arrays[key], blob.shape)
 
 
 def require_hdf5_names(shapes: Shapes) -> None:

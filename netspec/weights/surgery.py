@@ -166,7 +166,7 @@ class _Operation:
         self.net = net
         self.plan = plan
         shapes = net.shapes
-        self.nodes = {node.name: n for n, node in enumerate(net.graph.nodes) if shapes.blobs[n]}
+        self.nodes = {each.node.name: n for n, each in enumerate(shapes.nodes) if each.blobs}
         self.bilinear = self._matching(plan.bilinear)
         classes, channels = map(self._matching, (plan.more_classes, plan.more_channels))
         self.growing = dict.fromkeys(classes, _CLASSES) | dict.fromkeys(channels, _CHANNELS)
@@ -176,7 +176,7 @@ class _Operation:
                 f'layer "{layer}" can be only one of bilinear, of more classes, of more channels',
                 WeightsError,
             )
-        keys = [key for layer in classes for key in shapes.keys[self.nodes[layer]].values()]
+        keys = [key for layer in classes for key in shapes.nodes[self.nodes[layer]].keys.values()]
         # Several files may grow a layer, each from what the fillers made.
         self.begun = {key: np.asarray(net.params[key.layer][key.blob][...]) for key in keys}
         self.sources = dict.fromkeys(self.nodes, "as its fillers begin it")
@@ -232,14 +232,14 @@ class _Operation:
         """A layer's stored blobs at the size that the net wants, and what was done, in words."""
         n, shapes = self.nodes[layer], self.net.shapes
         grown, done = dict(stored), ""
-        for i, (name, blob) in enumerate(shapes.blobs[n].items()):
+        for i, (name, key, blob) in enumerate(shapes.nodes[n].learned):
             if i not in stored or stored[i].fits(blob.shape):
                 continue
             axis = self._axis(n, name, blob.shape, kind)
             old = self._part(stored[i], name, blob.shape, axis, kind)
             had, wanted = old.shape[axis], blob.shape[axis]
             rest = (
-                np.split(self.begun[shapes.keys[n][name]].reshape(blob.shape), [had], axis)[1]
+                np.split(self.begun[key].reshape(blob.shape), [had], axis)[1]
                 if kind == _CLASSES
                 else old.mean(axis, keepdims=True).repeat(wanted - had, axis)
             )
@@ -252,7 +252,7 @@ class _Operation:
         node = self.net.graph.nodes[n]
         axis = node.layer.channel_axes(name)[kind]
         if kind == _CHANNELS:
-            bottom = self.net.shapes.values[node.bottoms[0]]
+            bottom = self.net.shapes.nodes[n].bottoms[0]
             if axis is None or bottom[1:2] != shape[axis : axis + 1]:
                 fail(
                     f"its {name} {text(shape)} has not one input channel for each of the bottom's "
@@ -288,20 +288,21 @@ class _Operation:
         shapes = self.net.shapes
         for layer in self.bilinear:
             n = self.nodes[layer]
-            name, blob = next(iter(shapes.blobs[n].items()))
+            _, key, blob = next(shapes.nodes[n].learned)
             # One channel of weights for each group needs no diagonal.
             kind = "bilinear" if len(blob.shape) > 1 and blob.shape[1] == 1 else "bilinear_diagonal"
             node = self.net.graph.nodes[n]
             with blame(node.place, node.who):
                 array = fill(FillerParameter(type=kind), blob.shape, jax.random.key(0))
-            self.net.assign({shapes.keys[n][name]: array})
+            self.net.assign({key: array})
             self.sources[layer] = "bilinear interpolation"
 
     def outcome(self) -> Outcome:
         """What has been done."""
         origins = []
         for layer, n in self.nodes.items():
-            blobs = [f"{k} {text(blob.shape)}" for k, blob in self.net.shapes.blobs[n].items()]
+            found = self.net.shapes.nodes[n].blobs
+            blobs = [f"{name} {text(blob.shape)}" for name, blob in found.items()]
             origins.append(Origin(layer, ", ".join(blobs), self.sources[layer]))
         return Outcome(tuple(origins), {f: names for f, names in self.unused.items() if names})
 
