@@ -19,8 +19,9 @@ from netspec.frontend.graph import AUTOMATIC, Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, text
 from netspec.proto.layers_pb2 import TRAIN
+from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net as Module
-from netspec.runtime.run import Params, runnable
+from netspec.runtime.values import Params
 from netspec.sources.feed import Feed
 
 # What is called with a layer's index, beside its pass.

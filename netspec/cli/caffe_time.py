@@ -19,9 +19,11 @@ from netspec.errors import NetSpecError, require
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import TRAIN
+from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net
-from netspec.runtime.run import Held, Params, run, runnable
+from netspec.runtime.run import run_layers
 from netspec.runtime.timing import timed
+from netspec.runtime.values import Held, Params
 from netspec.sources.feed import Feed
 
 _Values = Mapping[int, Held]
@@ -187,7 +189,7 @@ def _layer(
     """Run layer ``n`` forward: its tops, its pullback, and its updated statistics."""
 
     def forward(learned: Params, bottoms: _Values) -> tuple[_Values, Params]:
-        made = run(shapes, {**others, **learned}, {**fixed, **bottoms}, key, [n])
+        made = run_layers(shapes, [n], {**others, **learned}, {**fixed, **bottoms}, key)
         return {i: made.values[i] for i in shapes.graph.nodes[n].tops}, made.updates
 
     tops, pullback, updates = jax.vjp(forward, learned, bottoms, has_aux=True)

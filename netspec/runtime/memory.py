@@ -53,7 +53,7 @@ def predict(
         if blob.learned and shapes.param_specs[key].lr_mult
     )
     parameters = FLOAT_BYTES * sum(count(blob.shape) for blob in shapes.params.values())
-    whole = (Segment(range(len(graph.nodes)), again=False),)
+    whole = (Segment(range(len(graph.nodes)), rematerialised=False),)
     passed = segments(shapes, policy.blob_bytes) if policy.remat else whole
     return Prediction(
         parameters=parameters - learned + learned // parts,

@@ -24,8 +24,10 @@ from netspec.layers.base import Array, Shape, text
 from netspec.layers.fillers import fill
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.compute_policy import PLAIN, ComputePolicy
+from netspec.runtime.host_calls import runnable
 from netspec.runtime.masked_shapes import Bucketed
-from netspec.runtime.run import Params, run, runnable
+from netspec.runtime.run import run
+from netspec.runtime.values import Params
 
 # What is made of a run's blobs, given by name, and of what earlier runs came to.
 Fold = Callable[[Any, Callable[[str], Array]], Any]

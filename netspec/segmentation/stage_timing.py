@@ -22,8 +22,9 @@ from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.geometry.coords import step
 from netspec.layers.base import Array, Shape, text
 from netspec.runtime.module import Net
-from netspec.runtime.run import Held, run
+from netspec.runtime.run import run_layers
 from netspec.runtime.timing import median_seconds
+from netspec.runtime.values import Held
 from netspec.segmentation.tiles import RANK, made_by
 
 UPSAMPLING = "upsampling"
@@ -142,7 +143,7 @@ def _program(
     """Some layers as one compiled function: what they read -> what is kept of what they make."""
 
     def forward(arrays: Mapping[ParamKey, Array], given: Mapping[int, Held]) -> dict[int, Held]:
-        made = run(shapes, arrays, given, nodes=nodes).values
+        made = run_layers(shapes, nodes, arrays, given).values
         return {i: made[i].alone() for i in kept}
 
     return jax.jit(forward)

@@ -15,9 +15,9 @@ from netspec.errors import SolverError, WeightsError, blame, require
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, text
 from netspec.proto.solver_pb2 import SolverParameter
+from netspec.runtime.host_calls import runnable
 from netspec.runtime.memory import of_program
 from netspec.runtime.module import Net
-from netspec.runtime.run import runnable
 from netspec.runtime.size_buckets import Given, SizeBuckets
 from netspec.solving import updates
 from netspec.solving.distributed.mesh import Mesh

@@ -19,7 +19,9 @@ import numpy as np
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, Shape, count
-from netspec.runtime.run import Params, run, runnable
+from netspec.runtime.host_calls import runnable
+from netspec.runtime.run import run_layers, value_gradients
+from netspec.runtime.values import Params, Run
 
 # Magnitudes from here on are those of a run that grows without bound.
 LARGE = 1e6
@@ -137,21 +139,12 @@ def _look(
 ) -> Parts:
     """Figures alone leave the program, so that each array is gone as soon as in a step."""
     wanted = carrying(shapes, learned)
-    if shapes.graph.data_dependent:
-        seen = run(shapes, params, given, key)
-        perturbations = {i: jnp.zeros_like(seen.value(i)) for i in wanted}
-    else:
-        perturbations = {i: jnp.zeros(shapes.values[i], jnp.float32) for i in wanted}
 
-    def loss(
-        learned: dict[ParamKey, Array], perturbations: dict[int, Array]
-    ) -> tuple[Array, dict[int, Figures]]:
-        made = run(shapes, {**params, **learned}, given, key, perturbations=perturbations)
+    def objective(made: Run) -> tuple[Array, dict[int, Figures]]:
         return made.loss(), {i: _figures(made.value(i)) for i in made.values}
 
-    mine = {name: params[name] for name in learned}
-    (value, values), (gradients, diffs) = jax.value_and_grad(loss, (0, 1), has_aux=True)(
-        mine, perturbations
+    value, values, gradients, diffs = value_gradients(
+        shapes, range(len(shapes.graph.nodes)), params, given, objective, learned, wanted, key
     )
     return (
         value,
@@ -189,7 +182,7 @@ def _value(
 ) -> Array:
     """One value, by no more layers than it takes."""
     nodes = range(shapes.graph.values[index].producer + 1)
-    return run(shapes, params, given, key, nodes).value(index)
+    return run_layers(shapes, nodes, params, given, key).value(index)
 
 
 def reached(graph: Graph) -> frozenset[int]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
-from netspec.runtime.run import Params, run
+from netspec.runtime.run import run_layers
+from netspec.runtime.values import Params
 from netspec.solving.diagnosis.not_finite import Look, open_bottoms, reached
 
 # How near to chance a loss counts as at chance.
@@ -55,7 +56,7 @@ def _at_equal_scores(
                 given[i] = jnp.asarray(fed[i])
             else:
                 return None
-    return float(run(shapes, params, given, nodes=nodes).loss())
+    return float(run_layers(shapes, nodes, params, given).loss())
 
 
 class StuckWatch:
