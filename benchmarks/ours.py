@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.contenders import Work, resident
-from netspec.build import compile_net, graph
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import read_solver
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import count
 from netspec.runtime.compute_policy import ComputePolicy
 from netspec.runtime.module import Net
 from netspec.solving.trainer import Trainer
+from netspec.sources.fed_net import compile_net
 
 ROOT = Path(__file__).parents[1]
 NETS = ROOT / "nets" / "voc-fcn8s"
@@ -81,7 +82,7 @@ class Netspec:
     def _net(self, name: str, *fed: str) -> Net:
         phase = "train" if name == "train" else "test"
         shapes = {blob: self.feeds[blob].shape for blob in fed}
-        net = compile_net(graph(NETS / f"{name}.prototxt", phase), shapes)
+        net = compile_net(read_graph(NETS / f"{name}.prototxt", phase), shapes)
         net.policy = ComputePolicy(self.work.dtype)
         return net
 

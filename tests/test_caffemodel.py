@@ -188,7 +188,8 @@ def test_names_that_hdf5_cannot_keep(net: Net, tmp_path: Path, name: str) -> Non
 MEMORY = """
 import sys, threading, time, tracemalloc
 import numpy as np
-from netspec.build import compile_net, graph_of
+from netspec.frontend.net_graph import graph_of
+from netspec.sources.fed_net import compile_net
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.weights.caffemodel import copy_into, read_weights, write_weights

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from netspec.build import look_at
 from netspec.errors import NetSpecError
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import KnownShapes, infer
 from netspec.geometry.min_padding import Alignment, alignment
+from netspec.inspect.look import look_at
 from netspec.spec import NetSpec, crop
 from netspec.spec import layers as L
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from netspec import build
 from netspec.frontend.graph import connect
+from netspec.frontend.net_graph import graph_of
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
@@ -60,7 +60,7 @@ def test_stages_hand_on_statistics_and_what_later_ones_read() -> None:
     """
     first, mark, rest = chain(12, more).partition('layer { name: "c2"')
     text = parse_net(f"{first}{drop}{mark}{rest}", "net.prototxt")
-    shapes = infer(build.graph_of(text, state_of(text, TRAIN, 0, ())))
+    shapes = infer(graph_of(text, state_of(text, TRAIN, 0, ())))
     again = {n for segment in segments(shapes) if segment.rematerialised for n in segment.nodes}
     assert shapes.graph.nodes.index(shapes.graph.node("drop")) in again
     net = Net(shapes)

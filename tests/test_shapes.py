@@ -13,9 +13,9 @@ from cases import input_text, layer_text
 from refusals import reached, sites
 
 import netspec
-from netspec.build import graph
 from netspec.errors import GraphError, LayerError, NetSpecError
 from netspec.frontend.graph import connect
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.base import Context, create
@@ -176,7 +176,7 @@ def mistakes() -> Iterator[NetSpecError]:
     for path in sorted(Path("mistakes").glob("*.prototxt")):
         for phase in ("train", "test"):
             try:
-                infer(graph(path, phase))
+                infer(read_graph(path, phase))
             except NetSpecError as error:
                 yield error
 

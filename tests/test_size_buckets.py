@@ -11,12 +11,14 @@ from PIL import Image
 
 from netspec import build
 from netspec.errors import LayerError
+from netspec.frontend.net_graph import read_graph
 from netspec.runtime.compile_cache import Compiles
 from netspec.runtime.size_buckets import SizeBuckets
 from netspec.segmentation.predict import predict
 from netspec.solving.callback import Callback
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.solver import Solver
+from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
 
 # Of rounded-up sizes there are three: 32x48, 48x32, 48x48. The first is a program's own.
@@ -195,9 +197,9 @@ def test_a_size_at_which_the_net_cannot_work_is_told() -> None:
 
 
 def evaluated() -> Evaluation:
-    graph = build.graph("net.prototxt")
+    graph = read_graph("net.prototxt")
     with Feed(graph, 0) as feed:
-        return evaluate(build.compile_net(graph, feed.tops), feed, len(SIZES))
+        return evaluate(compile_net(graph, feed.tops), feed, len(SIZES))
 
 
 @pytest.mark.slow

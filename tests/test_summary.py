@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from netspec.build import graph
 from netspec.frontend.graph import connect
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import Shapes, infer
 from netspec.inspect.summary import Row, Total, summarise
@@ -218,7 +218,7 @@ layer {{ name: "it" type: "{kind}" bottom: "x" bottom: "cont" top: "h"
 )
 def test_parameters_of_the_paper(name: str, learned: int, params: int) -> None:
     """57, 134 and 6 million that learn; what upsamples is frozen."""
-    summary = summarise(infer(graph(ROOT / "nets" / name / "deploy.prototxt")))
+    summary = summarise(infer(read_graph(ROOT / "nets" / name / "deploy.prototxt")))
     assert (summary.learned, summary.params) == (learned, params)
     assert [row.type for row in summary.rows if row.frozen] == ["Deconvolution"] * (
         summary.by_type["Deconvolution"].layers
@@ -227,7 +227,7 @@ def test_parameters_of_the_paper(name: str, learned: int, params: int) -> None:
 
 def test_fcn8s_at_500x500() -> None:
     """As a program of nested sums would count it, over sizes taken from the paper's figure."""
-    summary = summarise(infer(graph(ROOT / "nets" / "voc-fcn8s" / "deploy.prototxt")))
+    summary = summarise(infer(read_graph(ROOT / "nets" / "voc-fcn8s" / "deploy.prototxt")))
     widths = {1: (3, 64, 64), 2: (64, 128, 128), 3: (128, *[256] * 3), 4: (256, *[512] * 3)}
     widths[5] = (512,) * 4
     size, total = 698, 0
