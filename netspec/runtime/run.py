@@ -102,26 +102,28 @@ def value_gradients(
     }
 
     def perturbed(learned: Params, perturbations: Mapping[int, Array]) -> tuple[Array, Any]:
-        start = {
-            i: array + perturbations[i] if i in perturbations else array
-            for i, array in given.items()
-        }
-        made = Run(shapes, values={i: Held(array) for i, array in start.items()})
+        everything, instead = {**params, **learned}, replacements or {}
         layers = LayerPass(
-            shapes,
-            {**params, **learned},
-            key,
-            perturbations=perturbations,
-            replacements=replacements or {},
+            shapes, everything, key, perturbations=perturbations, replacements=instead
         )
-        with PLAIN.products():
-            layers.run(made, nodes)
-        return objective(made)
+        return objective(_run_perturbed(layers, nodes, given))
 
     mine = {name: params[name] for name in learned}
     passes = jax.value_and_grad(perturbed, (0, 1), has_aux=True)
     (value, kept), (gradients, diffs) = passes(mine, zeros)
     return value, kept, gradients, diffs
+
+
+def _run_perturbed(layers: LayerPass, nodes: Sequence[int], given: Mapping[int, Array]) -> Run:
+    """Run some layers, their perturbations added to given values, too."""
+    start = {
+        i: array + layers.perturbations[i] if i in layers.perturbations else array
+        for i, array in given.items()
+    }
+    made = Run(layers.shapes, values={i: Held(array) for i, array in start.items()})
+    with PLAIN.products():
+        layers.run(made, nodes)
+    return made
 
 
 def _own(array: Array | Held) -> Held:
