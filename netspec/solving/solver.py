@@ -47,7 +47,8 @@ from netspec.solving.testing import TestNets
 from netspec.solving.trainer import Trainer, set_memory
 from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
-from netspec.weights.caffemodel import Copied, copy_into, read_weights, require_hdf5_names
+from netspec.weights.caffemodel import Copied, copy_into, read_weights
+from netspec.weights.weights_hdf5 import require_hdf5_names
 
 
 class Solver:

@@ -1,4 +1,4 @@
-"""Weight files: .caffemodel and .caffemodel.h5, read and written as Caffe does.
+"""Weight files, .caffemodel or .caffemodel.h5: read, written, and copied into a net, as Caffe does.
 
 Of a binary net only names, types and blobs are taken: forks reuse the numbers of other fields.
 V0 and V1 files, doubles and half floats are read. Caffe: ``Net::CopyTrainedLayersFrom``,
@@ -13,27 +13,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from netspec.errors import Place, WeightsError, blame, counted, fail, require, unreadable
-from netspec.formats import hdf5, protobuf_wire, sniff
+from netspec.formats import protobuf_wire, sniff
 from netspec.formats.atomic import is_hdf5, whole
 from netspec.formats.manifest import verify
-from netspec.frontend.upgrade import current_type
+from netspec.frontend.upgrade_v1 import current_type
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.legacy_pb2 import V1LayerParameter
+from netspec.weights import weights_hdf5
+from netspec.weights.host_arrays import ArrayLike, Kinds, on_host
 
 if TYPE_CHECKING:
     from netspec.frontend.shapes import ParamKey, Shapes
     from netspec.runtime.module import Net
-
-ArrayLike = np.ndarray | jax.Array
-# What to write: "data" and perhaps "diff" -> array by key, None for zeros.
-_Kinds = dict[str, Mapping["ParamKey", ArrayLike | None]]
 
 # Where a layer's name, type and blobs stand: in LayerParameter, V1's and V0's.
 _CURRENT, _V1, _V0 = (1, 2, 7), (4, 5, 6), (1, 2, 50)
@@ -107,12 +104,16 @@ def read_weights(path: str | Path) -> Weights:
 
 def _read(path: Path, as_hdf5: bool) -> Weights:
     try:
-        weights = _read_hdf5(path) if as_hdf5 else _net(protobuf_wire.mapped(path), str(path))
+        weights = _net_of_hdf5(path) if as_hdf5 else _net(protobuf_wire.mapped(path), str(path))
         require(weights.learned, "holds no learned blobs; is it a .caffemodel?", WeightsError)
     except WeightsError:
         sniff.refuse_state(path)
         raise
     return weights
+
+
+def _net_of_hdf5(path: Path) -> Weights:
+    return Weights(str(path), weights_hdf5.read_layers(path), {}, owners_only=True)
 
 
 def _net(data: memoryview, file: str) -> Weights:
@@ -153,36 +154,6 @@ def _layer(
 def _v1_type(value: int) -> str:
     known = V1LayerParameter.LayerType.values()
     return current_type(V1LayerParameter.LayerType.Name(value)) if value in known else ""
-
-
-def _read_hdf5(path: Path) -> Weights:
-    layers: dict[str, dict[int, protobuf_wire.StoredBlob]] = {}
-
-    def enter(name: str, item: object) -> None:
-        # A damaged name could not even be printed.
-        name.encode()
-        # A layer called "inception_3a/1x1" is a group within a group.
-        layer, _, index = name.rpartition("/")
-        if isinstance(item, h5py.Dataset) and index.isdecimal():
-            with blame(None, f'layer "{layer}"'):
-                blob = protobuf_wire.StoredBlob(hdf5.array(item), legacy=False)
-            layers.setdefault(layer, {})[int(index)] = blob
-        elif isinstance(item, h5py.Group):
-            layers.setdefault(name, {})
-
-    with hdf5.opened(path, ".caffemodel.h5") as file:
-        data = file.get("data")
-        if not isinstance(data, h5py.Group):
-            _refuse_data(file)
-            fail('has no group "data"; is it a .caffemodel.h5?', WeightsError)
-        data.visititems(enter)
-    return Weights(str(path), layers, {}, owners_only=True)
-
-
-def _refuse_data(file: h5py.File) -> None:
-    """Raise WeightsError if an HDF5 file holds what an HDF5Data layer reads."""
-    held = [name for name in file if isinstance(file.get(name), h5py.Dataset)]
-    require(not held, f"is data ({', '.join(held)}), not weights", WeightsError)
 
 
 def copy_into(
@@ -308,23 +279,13 @@ def put_weights(
     hdf5: bool,
 ) -> None:
     """Write as `write_weights` does, in a format stated, to a path that is there at once."""
-    kinds: _Kinds = {"data": arrays}
+    kinds: Kinds = {"data": arrays}
     if diffs is not None:
         kinds["diff"] = {key: diffs.get(key) for key in shapes.params}
-    (_write_hdf5 if hdf5 else _write_binary)(path, shapes, kinds)
+    (weights_hdf5.write_layers if hdf5 else _write_binary)(path, shapes, kinds)
 
 
-def on_host(array: ArrayLike | None, shape: Shape) -> np.ndarray:
-    """An array as NumPy's, in a shape of equal count; zeros for None."""
-    if array is None:
-        return np.zeros(shape, np.float32)
-    if isinstance(array, jax.Array) and array.is_fully_replicated:
-        # An array keeps what was once fetched of it; this one is soon gone.
-        array = array.addressable_data(0)
-    return np.asarray(array, np.float32).reshape(shape)
-
-
-def _write_binary(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
+def _write_binary(path: Path, shapes: Shapes, kinds: Kinds) -> None:
     with open(path, "wb") as file:
         title = shapes.graph.name.encode()
         file.write(protobuf_wire.header(1, len(title)) + title)
@@ -343,31 +304,3 @@ def _write_binary(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
                 # A layer that shares an array may see it in another shape than its owner does.
                 fetch = [partial(on_host, kind[key], blob.shape) for kind in kinds.values()]
                 protobuf_wire.write_fetched(file, _CURRENT[2], blob.shape, *fetch)
-
-
-def _write_hdf5(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
-    require_hdf5_names(shapes)
-    with hdf5.created(path) as file:
-        for kind, arrays in kinds.items():
-            layers = file.create_group(kind)
-            for n, each in enumerate(shapes.nodes):
-                layer = layers.require_group(each.node.name)
-                for i, (_, key, blob) in enumerate(each.learned):
-                    # Data stands with its owner alone, a diff with each layer that shares it.
-                    if kind == "diff" or (n, i) not in shapes.graph.shared:
-                        layer[str(i)] = on_host(arrays[key], blob.shape)
-
-
-def require_hdf5_names(shapes: Shapes) -> None:
-    """Raise WeightsError where a layer has a name that HDF5 takes for another path."""
-    names = {node.name for node in shapes.graph.nodes}
-    for node in shapes.graph.nodes:
-        layer, _, index = node.name.rpartition("/")
-        with blame(node.place, node.who):
-            require(
-                not {"", "."} & set(node.name.split("/"))
-                and "\0" not in node.name
-                and not (layer in names and index.isdecimal()),
-                "HDF5 cannot keep a layer of this name; write a .caffemodel",
-                WeightsError,
-            )
