@@ -156,7 +156,7 @@ def test_programs_are_few() -> None:
         trained.guard.settle()
         assert compiles.count == before
     buckets = trained.trainer.buckets
-    assert buckets.told == f"4 programs compiled for images of {len(SIZES)} sizes"
+    assert buckets.summary == f"4 programs compiled for images of {len(SIZES)} sizes"
     [line] = lines.said
     assert line == (
         "net.prototxt: images differ in size; all but those of data 1x3x20x41, label 1x1x20x41 are "
@@ -235,9 +235,9 @@ def test_a_run_goes_on_to_the_bit() -> None:
     whole = solver(settings)
     whole.step(7)
     resumed = solver(settings, seed=5)
-    assert resumed.trainer.buckets.home != whole.trainer.buckets.home
+    assert resumed.trainer.buckets.unpadded != whole.trainer.buckets.unpadded
     resumed.restore("s_iter_3.solverstate")
     resumed.step(4)
     for key, array in whole.net.arrays().items():
         np.testing.assert_array_equal(resumed.net.arrays()[key], array)
-    assert resumed.tests.buckets[0].home == whole.tests.buckets[0].home
+    assert resumed.tests.buckets[0].unpadded == whole.tests.buckets[0].unpadded

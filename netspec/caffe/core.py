@@ -258,7 +258,7 @@ class Core:
         return {i: self.blobs[graph.values[i].name].data_mirror.device for i in needed}
 
     def _arrays(self) -> Params:
-        return {**self.sync(), **self.module.memory_for(self._shapes)}
+        return {**self.sync(), **self.module.carried_for(self._shapes)}
 
     @property
     def _run_key(self) -> Array | None:

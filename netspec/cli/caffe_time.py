@@ -64,7 +64,7 @@ class Timer:
     def __init__(self, net: Net, feed: Feed) -> None:
         """Run the net once on what its data layers read; raises LayerError, SourceError."""
         self._net, self._graph, self._feed = net, net.graph, feed
-        self._arrays = {**net.arrays(), **net.memory_for(net.shapes)}
+        self._arrays = {**net.arrays(), **net.carried_for(net.shapes)}
         self._key = jax.random.key(0) if net.graph.phase == TRAIN else None
         # Shapes for which all is compiled.
         self._ready: set[Shapes] = set()

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import jax
 
-# The least recently used programs go beyond so many bytes; FCN-8s takes about a hundredth of it.
+# Above so many bytes the least recently used programs go; FCN-8s takes about a hundredth of it.
 _MOST_BYTES = 2 << 30
 # Each is a file, and all files are looked at when one is added: the many small ones do not pay.
 _LEAST_SECONDS = 0.1

@@ -1,4 +1,4 @@
-"""How a run computes, apart from what: its precision, and what it keeps for the way back.
+"""How a run computes what it computes: its precision, and which residuals it keeps.
 
 The one place that decides which array of a run is of which type.
 """
@@ -30,8 +30,7 @@ class ComputePolicy:
 
     dtype: ``f32``: all in float32. ``tf32``: products of float32 by the short multiplication of
     tensor cores, where a device has such. ``bf16``: products of bfloat16, which the blobs between
-    them are held in. remat: of most blobs nothing is kept for the way back; they are computed
-    again.
+    them are held in. remat: most blobs are not kept as residuals but computed again.
     """
 
     dtype: str = "f32"

@@ -51,7 +51,7 @@ class LayerPass:
         """As `run`; no residuals are kept of what is within: gradients compute it once more."""
         graph, nodes = self.shapes.graph, self._computing(nodes)
         read = {i for n in nodes for i in graph.nodes[n].bottoms if i in made.values}
-        live = {i: made.values[i].alone() for i in read}
+        live = {i: made.values[i].in_one_layout() for i in read}
         keys = {key for n in nodes for key in self.shapes.nodes[n].keys.values()}
         mine = {key: made.updates.get(key, self.params[key]) for key in keys}
         later = [i for n in nodes for i in graph.nodes[n].tops if self._is_read(i, nodes)]
@@ -61,10 +61,12 @@ class LayerPass:
         ) -> tuple[dict[int, Held], dict[ParamKey, Array]]:
             # A residual must not be given another layout here.
             part = Run(
-                self.shapes, made.valid_regions, {i: held.alone() for i, held in live.items()}
+                self.shapes,
+                made.valid_regions,
+                {i: held.in_one_layout() for i, held in live.items()},
             )
             replace(self, params={**self.params, **mine}).run(part, nodes)
-            return {i: part.values[i].alone() for i in later}, part.updates
+            return {i: part.values[i].in_one_layout() for i in later}, part.updates
 
         values, updates = rematerialised(compute)(live, mine)
         made.values.update(values)

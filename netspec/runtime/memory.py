@@ -1,4 +1,4 @@
-"""How much memory a training step takes: as shapes tell beforehand, and as XLA has it."""
+"""How much memory a training step takes: predicted from shapes, and as XLA counts it."""
 
 from __future__ import annotations
 

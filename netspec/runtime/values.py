@@ -36,7 +36,7 @@ class Held:
         array = self.first if self.first is not None else self.last
         return array.ndim  # type: ignore[union-attr]
 
-    def alone(self) -> Held:
+    def in_one_layout(self) -> Held:
         """The same in one layout only, the one that later layers take without a transposition."""
         if self.last is not None:
             return Held(last=self.last, borders=self.borders)

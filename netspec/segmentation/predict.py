@@ -97,7 +97,7 @@ class Segmenter:
             # All tiles are of one size, and have one program.
             return self.net.forward(feeds, (plan.scores,))[plan.scores][0]
         batch = (self.buckets or SizeBuckets(self.net)).bucket(feeds)
-        return self.net.forward_framed(batch, (plan.scores,))[plan.scores][0]
+        return self.net.forward_bucketed(batch, (plan.scores,))[plan.scores][0]
 
     def plan(self, size: Shape) -> Plan:
         """What is run for an image of a size; raises as `pieces` does."""

@@ -144,6 +144,6 @@ def _program(
 
     def forward(arrays: Mapping[ParamKey, Array], given: Mapping[int, Held]) -> dict[int, Held]:
         made = run_layers(shapes, nodes, arrays, given).values
-        return {i: made[i].alone() for i in kept}
+        return {i: made[i].in_one_layout() for i in kept}
 
     return jax.jit(forward)

@@ -388,7 +388,7 @@ class Solver:
         self.trainer.reseed(found.seed)
         self.net.policy = replace(self.net.policy, dtype=found.dtype)
         if found.home:
-            self.trainer.buckets.home = as_shapes(found.home)
+            self.trainer.buckets.unpadded = as_shapes(found.home)
         self.tests.seed = found.seed
         set_memory(self.net, found.memory)
         self.losses.extend(found.losses)

@@ -119,7 +119,7 @@ class TestNets:
         if "nets" not in self.__dict__:
             return ()
         return tuple(
-            {"data": feed.state(), "memory": memory_lists(net), "home": buckets.home}
+            {"data": feed.state(), "memory": memory_lists(net), "home": buckets.unpadded}
             for net, feed, buckets in zip(self.nets, self.feeds, self.buckets, strict=True)
         )
 

@@ -94,7 +94,7 @@ class Trainer:
     def fixed(self, shapes: Shapes) -> Tree:
         """All else that a run at these shapes needs: frozen arrays, and what layers remember."""
         frozen = {k: a for k, a in self.net.arrays().items() if k not in self.learned_specs}
-        return {**frozen, **self.net.memory_for(shapes)}
+        return {**frozen, **self.net.carried_for(shapes)}
 
     def statistics(self, shapes: Shapes) -> Tree:
         """What layers keep from run to run by themselves."""

@@ -49,8 +49,8 @@ _GROWN = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to do beside copying layer by layer.
+class SurgeryPlan:
+    """What to change when weights are copied layer by layer.
 
     rename: layer of the files -> layer of the net. suffixes: what the names of a file's layers
     end in, too, in the net: one for each file, or several for the only one. The others name layers
@@ -98,7 +98,7 @@ class Outcome:
 
 
 def transplant(
-    net: Net, files: Sequence[str | Path], plan: Plan, out: str | Path | None = None
+    net: Net, files: Sequence[str | Path], plan: SurgeryPlan, out: str | Path | None = None
 ) -> Outcome:
     """Set a net's learned arrays from weight files, and write them to ``out`` if it is given.
 
@@ -145,7 +145,9 @@ def _pairs(files: Sequence[str | Path], suffixes: Sequence[str]) -> Iterator[tup
     yield from zip(files, suffixes, strict=True)
 
 
-def _require_renamed(read: Mapping[str, Weights], nodes: Collection[str], plan: Plan) -> None:
+def _require_renamed(
+    read: Mapping[str, Weights], nodes: Collection[str], plan: SurgeryPlan
+) -> None:
     """Raise WeightsError where a layer that is renamed, or its new name, is nowhere."""
     known = {name for weights in read.values() for name in weights.learned}
     for old, new in plan.rename.items():
@@ -162,7 +164,7 @@ def _require_renamed(read: Mapping[str, Weights], nodes: Collection[str], plan: 
 class _Operation:
     """A net under way, and what has been done to each of its layers."""
 
-    def __init__(self, net: Net, plan: Plan) -> None:
+    def __init__(self, net: Net, plan: SurgeryPlan) -> None:
         self.net = net
         self.plan = plan
         shapes = net.shapes
