@@ -21,7 +21,7 @@ AnyShape = TypeVar("AnyShape", bound=Shape | None, covariant=True)
 
 
 class ParamKey(NamedTuple):
-    """Which learned or carried array: its layer and its name there, e.g. conv1, weight."""
+    """The key of a learned or carried array: its layer and its name there, e.g. conv1, weight."""
 
     layer: str
     blob: str

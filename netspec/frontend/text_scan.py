@@ -1,4 +1,4 @@
-"""Where fields and layers stand in a prototxt's text, found by tokens without parsing it."""
+"""Where fields and layers begin in a prototxt's text, found by tokens without parsing it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _NUMBERS = re.compile(r"\s*:\s*(\[[^\]#]*\]|[-+.\w]+)")
 
 
 def with_values(text: str, changed: Mapping[str, Sequence[str]]) -> str:
-    """A text in which fields outside all blocks have other values; new ones stand at the end."""
+    """A text in which fields outside all blocks have other values; new ones come at the end."""
     left = {name: iter(values) for name, values in changed.items()}
     missing = dict(changed)
     parts, at, depth = [], 0, 0

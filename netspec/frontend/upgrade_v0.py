@@ -76,7 +76,7 @@ _V0_TRANSFORM = {
 
 
 def without_padding(net: NetText, layers: list[V1]) -> list[V1]:
-    """V0's padding layers folded into the ``pad`` of the convolution or pooling behind them."""
+    """V0's padding layers folded into the ``pad`` of the convolution or pooling that reads them."""
     producer: dict[str, V1LayerParameter | None] = dict.fromkeys(net.message.input)
     kept: list[V1] = []
     for layer, place in layers:

@@ -37,7 +37,7 @@ class Border:
         """How many rows it has, with those left out."""
         return self.stop - self.start + self.left_out
 
-    def seen(self, scale: int, first: int, extent: int) -> Border:
+    def of_top(self, scale: int, first: int, extent: int) -> Border:
         """The rows of a layer's top whose windows lie within these rows.
 
         The window of row r of the top is the ``extent`` rows from ``scale * r + first`` on.
@@ -68,7 +68,7 @@ def put_back(array: Array, axes: Sequence[int], held: Borders, wanted: Borders) 
 
     axes: those of the array that the borders are along.
     """
-    wanted = wanted or tuple(_lacking(along, [0] * len(along)) for along in held)
+    wanted = wanted or tuple(_leaving_out(along, [0] * len(along)) for along in held)
     for axis, before, after in zip(axes, held, wanted, strict=True):
         parts, done = [], 0
         for old, new in zip(before, after, strict=True):
@@ -168,8 +168,8 @@ class _Chain:
         less = cast(Layer, node.layer.repadded(pad))
         reduced[self.nodes[0]] = ReducedLayer(less, (), borders)
         for i in range(1, end):
-            bottom = tuple(_lessened(along, needs[i], units[i]) for along in borders)
-            borders = _seen(bottom, self.maps[i])
+            bottom = tuple(_with_at_least(along, needs[i], units[i]) for along in borders)
+            borders = _borders_of_top(bottom, self.maps[i])
             if not any(border.left_out for along in borders for border in along):
                 break
             reduced[self.nodes[i]] = ReducedLayer(
@@ -208,7 +208,7 @@ class _Chain:
             kept = pad - scale * out
             borders = tuple(
                 tuple(
-                    replace(border.seen(scale, 0, extent), left_out=out)
+                    replace(border.of_top(scale, 0, extent), left_out=out)
                     for border in (Border(0, kept, 0), Border(kept + size, size + 2 * kept, 0))
                 )
                 for size in sizes
@@ -241,21 +241,21 @@ def _scale(found: CoordMap) -> int:
     return int(found.scale[0])
 
 
-def _first_seen(found: CoordMap) -> int:
+def _window_start(found: CoordMap) -> int:
     """The row of the bottom where the window of row 0 of the top begins; negative in padding."""
     return int(found.shift[0] - (found.extent[0] - 1) / 2)
 
 
 def _pad(layer: Layer, found: CoordMap) -> int:
     """The padding of a layer that can have less of it; else 0."""
-    return -_first_seen(found) if layer.repadded(0) is not None else 0
+    return -_window_start(found) if layer.repadded(0) is not None else 0
 
 
-def _seen(borders: Borders, found: CoordMap) -> Borders:
+def _borders_of_top(borders: Borders, found: CoordMap) -> Borders:
     extent = int(found.extent[0])
     return tuple(
         tuple(
-            border.seen(_scale(found), _first_seen(found), extent)
+            border.of_top(_scale(found), _window_start(found), extent)
             for border in along
             if border.left_out
         )
@@ -263,12 +263,14 @@ def _seen(borders: Borders, found: CoordMap) -> Borders:
     )
 
 
-def _lessened(along: tuple[Border, ...], need: int, unit: int) -> tuple[Border, ...]:
+def _with_at_least(along: tuple[Border, ...], need: int, unit: int) -> tuple[Border, ...]:
     """Borders with at least ``need`` rows there, and a multiple of ``unit`` left out."""
-    return _lacking(along, [max(0, min(m.left_out, m.whole - need)) // unit * unit for m in along])
+    return _leaving_out(
+        along, [max(0, min(m.left_out, m.whole - need)) // unit * unit for m in along]
+    )
 
 
-def _lacking(along: Sequence[Border], outs: Sequence[int]) -> tuple[Border, ...]:
+def _leaving_out(along: Sequence[Border], outs: Sequence[int]) -> tuple[Border, ...]:
     """The borders along an axis with these numbers of rows left out."""
     more = [border.left_out - out for border, out in zip(along, outs, strict=True)]
     before = [0, *accumulate(more)]

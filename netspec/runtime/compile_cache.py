@@ -81,8 +81,8 @@ class Compiles:
 def keep_programs(warn: Callable[[str], None]) -> None:
     """Save compiled programs in the user's cache folder, and take those saved before.
 
-    Whoever set ``JAX_COMPILATION_CACHE_DIR``, or ``JAX_ENABLE_COMPILATION_CACHE=false``, keeps
-    what they set. warn: told why a folder cannot be trusted or written; none is used then.
+    ``JAX_COMPILATION_CACHE_DIR`` and ``JAX_ENABLE_COMPILATION_CACHE=false``, where the user has set
+    them, stay. warn: called with why a folder can't be trusted or written; none is used then.
     """
     config: Any = jax.config
     if config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache:

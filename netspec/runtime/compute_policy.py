@@ -37,17 +37,17 @@ class ComputePolicy:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        """Raises GraphError."""
+        """Refuse an unknown dtype with GraphError."""
         known = ", ".join(DTYPES)
         require(self.dtype in DTYPES, f'unknown dtype "{self.dtype}" ({known})', GraphError)
 
     @property
     def blob_bytes(self) -> int:
-        """What a number takes in the blobs between layers."""
+        """The bytes of a number in the blobs between layers."""
         return 2 if self.dtype == "bf16" else 4
 
     def describe(self) -> str:
-        """In what blobs are computed and held."""
+        """In which types blobs are computed and held."""
         return {
             "f32": "all in float32",
             "tf32": "products in tf32 where the device has it, all else in float32",

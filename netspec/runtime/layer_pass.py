@@ -1,4 +1,4 @@
-"""One layer of a run after another: its bottoms as it takes them, its tops as later ones may.
+"""Run layers in order: each one's bottoms in the layout and type that it takes, its tops held.
 
 A run holds images channels-last where layers compute faster so; layers say which layouts they
 take, and a blob is transposed only where two layers disagree. What goes in and comes out has

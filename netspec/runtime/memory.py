@@ -59,7 +59,7 @@ def predict(
         parameters=parameters - learned + learned // parts,
         history=(slots + sums) * learned // parts,
         data=FLOAT_BYTES * sum(map(count, shapes.fed.values())),
-        # Once more the weights: whole, and in the order that the processor likes.
+        # Products take a copy of the weights in a layout of their own.
         passes=loads(shapes, policy.blob_bytes).peak(passed) + parameters,
     )
 

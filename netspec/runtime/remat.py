@@ -160,7 +160,7 @@ def segments(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> tuple[Segment, ..
 
 
 def _cuts(loads: Loads) -> list[int]:
-    """Before which layers to cut, so that the peak is least, and then what crosses the cuts."""
+    """The layers before which to cut: for the least peak, then for the least across the cuts."""
     nodes = len(loads.work)
     inner = sorted(range(1, nodes), key=lambda cut: int(loads.crossing[cut][0]))[:_PLACES]
     places = np.array([0, *sorted(inner), nodes])
@@ -183,7 +183,7 @@ def _cuts(loads: Loads) -> list[int]:
 
 
 def _within(loads: Loads, places: Bytes, most: Sequence[Bytes], limit: int) -> list[int] | None:
-    """The cuts that the least crosses, among those whose peak is within a limit, if there are."""
+    """The cuts within a limit of memory that the least crosses; None if there are none."""
     never = np.iinfo(np.int64).max
     costs, froms = np.full(len(places), never), [0] * len(places)
     costs[0] = 0

@@ -1,4 +1,4 @@
-"""Which program a batch is run by: one for its size, or one for many sizes."""
+"""Choose the program for a batch: one of its own size, or one of a size bucket."""
 
 from __future__ import annotations
 

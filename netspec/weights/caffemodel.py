@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from netspec.frontend.shapes import ParamKey, Shapes
     from netspec.runtime.module import Net
 
-# Where a layer's name, type and blobs stand: in LayerParameter, V1's and V0's.
+# The fields of a layer's name, type and blobs: in LayerParameter, V1's and V0's.
 _CURRENT, _V1, _V0 = (1, 2, 7), (4, 5, 6), (1, 2, 50)
 _LAYER, _LAYERS, _V0_LAYER = 100, 2, 1
 
@@ -45,7 +45,7 @@ class Weights:
     """What a weight file holds: layer name -> its blobs by index, and the layers' types.
 
     Layers that learn nothing are there too, without blobs. owners_only: whether a blob that layers
-    share stands with its owner alone. Arrays are views of the file, read when they are used.
+    share is stored with its owner alone. Arrays are views of the file, read when they are used.
     """
 
     file: str
@@ -278,7 +278,7 @@ def put_weights(
     diffs: Mapping[ParamKey, ArrayLike] | None,
     hdf5: bool,
 ) -> None:
-    """Write as `write_weights` does, in a format stated, to a path that is there at once."""
+    """Write as `write_weights` does, in a stated format and straight to the path."""
     kinds: Kinds = {"data": arrays}
     if diffs is not None:
         kinds["diff"] = {key: diffs.get(key) for key in shapes.params}

@@ -1,4 +1,4 @@
-"""Surgery on weights: what one net learned becomes what another begins with.
+"""Surgery on weights: start a net from what another one learned.
 
 The nets of a family differ in few layers: a classifier's fully connected layers are an FCN's
 convolutions, a set has more classes, an image a fourth channel, one trunk becomes two. All else
@@ -162,7 +162,7 @@ def _require_renamed(
 
 
 class _Operation:
-    """A net under way, and what has been done to each of its layers."""
+    """A net during surgery, and what has been done to each of its layers."""
 
     def __init__(self, net: Net, plan: SurgeryPlan) -> None:
         self.net = net
@@ -286,7 +286,7 @@ class _Operation:
         return np.asarray(stored.array, np.float32).reshape(part)
 
     def interpolate(self) -> None:
-        """Make the layers bilinear that are to be, each channel into itself."""
+        """Make the layers of the plan's ``bilinear`` interpolate each channel into itself."""
         shapes = self.net.shapes
         for layer in self.bilinear:
             n = self.nodes[layer]

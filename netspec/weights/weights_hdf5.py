@@ -55,7 +55,7 @@ def write_layers(path: Path, shapes: Shapes, kinds: Kinds) -> None:
             for n, each in enumerate(shapes.nodes):
                 layer = layers.require_group(each.node.name)
                 for i, (_, key, blob) in enumerate(each.learned):
-                    # Data stands with its owner alone, a diff with each layer that shares it.
+                    # Data is stored with its owner alone, a diff with each layer that shares it.
                     if kind == "diff" or (n, i) not in shapes.graph.shared:
                         layer[str(i)] = on_host(arrays[key], blob.shape)
 
