@@ -30,8 +30,7 @@ class ParamKey(NamedTuple):
         return f"{self.layer}.{self.blob}"
 
 
-@dataclass(frozen=True, eq=False)
-class NodeShapes(Generic[AnyShape]):
+class NodeShapes(NamedTuple, Generic[AnyShape]):
     """A node of the graph with all that its shapes tell.
 
     bottoms, tops: the shapes of what it reads and makes. blobs: its learned arrays by name. keys:
@@ -198,18 +197,10 @@ class _Inference:
                 own = owner == n and j == i
                 key = ParamKey(node.name, name) if own else [*keys[owner].values()][j]
                 keys[n][name] = key
-            found.append(
-                NodeShapes(
-                    node=node,
-                    bottoms=tuple(self._values[i] for i in node.bottoms),
-                    tops=tuple(self._values[i] for i in node.tops),
-                    blobs=self._blobs[n],
-                    keys=keys[n],
-                    carried=self._carried[n],
-                    wanted=wanted[n],
-                    known=self._known[n],
-                )
-            )
+            bottoms = tuple([self._values[i] for i in node.bottoms])
+            tops = tuple([self._values[i] for i in node.tops])
+            mine = self._blobs[n], keys[n], self._carried[n], wanted[n], self._known[n]
+            found.append(NodeShapes(node, bottoms, tops, *mine))
         return tuple(found)
 
     def _tops(self, node: Node, bottoms: list[Shape] | None) -> Sequence[Shape | None]:

@@ -1,9 +1,9 @@
 """A net as pure functions: the whole net, some of its layers, or gradients of some values.
 
-All three take every learned array by key (shared ones once) with the carried state (zeros where it
-is absent), and arrays of given values by the graph's value index, in Caffe's layout. A ``key`` is
-needed by layers that draw random numbers. LayerError is raised with the place of the layer that
-cannot work.
+All three take learned arrays by key (shared ones once) in the shapes of ``shapes.params``, with
+the carried state in those of ``shapes.carried`` (zeros where it is absent), and given values by
+index in the shapes of ``shapes.values``, in Caffe's layout. A ``key`` is needed by layers that draw
+random numbers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def run(
     """Run a whole net.
 
     given: what the host feeds. sizes: the true sizes of values in arrays that may be larger, as
-    `MaskedShapes.sizes` gives them. policy: dtype, and whether only segments' ends are kept.
+    `MaskedShapes.sizes` gives them. policy: dtype, and whether segments are rematerialised, of
+    which only what later ones read is in the run. Raises LayerError with the place of a layer that
+    cannot work.
     """
     regions = None if sizes is None else ValidRegions(masked_shapes(shapes), sizes)
     made = Run(shapes, regions, {i: Held(array) for i, array in given.items()})
@@ -66,7 +68,8 @@ def run_layers(
     params: at least what these layers learn. given: arrays in Caffe's layout, or as another run of
     layers holds them (`Run.values`). Both are pytrees that are only read, so that ``jax.vjp`` of
     what is taken of the run, by either, gives the layers' residuals. Layers alone compute all of
-    their rows: those that reuse borders do so only where all of them run.
+    their rows: those that reuse borders do so only where all of them run. Raises LayerError with
+    the place of a layer that cannot work.
     """
     made = Run(shapes, values={i: _own(array) for i, array in given.items()})
     reduced = reduced_layers(shapes)
@@ -92,8 +95,8 @@ def value_gradients(
     nodes, given: as `run_layers` takes them. objective: what the gradients are of. learned, values:
     what they are with respect to; each gradient has its shape. Layers on the host are asked only
     for the gradients that Caffe would compute. replacements: arrays that stand for what the layers
-    make of these values; gradients go on to what was computed there. Returns the objective, what
-    else it gave, and both gradients.
+    make of these values; gradients go on to what was computed there. Returns the objective (), what
+    else it gave, and both gradients. Raises LayerError as `run_layers` does.
     """
     made = run_layers(shapes, nodes, params, given, key) if shapes.graph.data_dependent else None
     zeros = {
