@@ -19,8 +19,9 @@ from netspec.frontend.graph import AUTOMATIC, Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, text
 from netspec.proto.layers_pb2 import TRAIN
+from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net as Module
-from netspec.runtime.run import Params, runnable
+from netspec.runtime.values import Params
 from netspec.sources.feed import Feed
 
 # What is called with a layer's index, beside its pass.
@@ -118,12 +119,13 @@ class Core:
         Raises LayerError where shapes differ. Caffe: ``ShareTrainedLayersWith``.
         """
         theirs = {
-            (node.name, name): key
-            for node, keys in zip(other.module.graph.nodes, other._shapes.keys, strict=True)
-            for name, key in keys.items()
+            (each.node.name, name): key
+            for each in other._shapes.nodes
+            for name, key in each.keys.items()
         }
-        for node, keys in zip(self.module.graph.nodes, self._shapes.keys, strict=True):
-            for name, key in keys.items():
+        for each in self._shapes.nodes:
+            node = each.node
+            for name, key in each.keys.items():
                 if (node.name, name) not in theirs:
                     continue
                 mine = self._param_blobs[key]
@@ -256,7 +258,7 @@ class Core:
         return {i: self.blobs[graph.values[i].name].data_mirror.device for i in needed}
 
     def _arrays(self) -> Params:
-        return {**self.sync(), **self.module.memory_for(self._shapes)}
+        return {**self.sync(), **self.module.carried_for(self._shapes)}
 
     @property
     def _run_key(self) -> Array | None:
@@ -278,7 +280,7 @@ class Core:
 
     def _view(self, n: int) -> LayerView:
         node = self.module.graph.nodes[n]
-        blobs = [self._param_blobs[key] for key in self._shapes.keys[n].values()]
+        blobs = [self._param_blobs[key] for key in self._shapes.nodes[n].keys.values()]
         return LayerView(node.type, blobs, lambda: self._user(node))
 
     def _user(self, node: Node) -> Any:

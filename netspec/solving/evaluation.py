@@ -127,7 +127,7 @@ def evaluate(
     while done < batches and not stopped():
         batch = buckets.bucket(feed.next(net.shapes))
         # Beyond an image there is no label, and nothing counts.
-        blobs, tallies = net.fold_framed(batch, wanted, count, tallies)
+        blobs, tallies = net.fold_bucketed(batch, wanted, count, tallies)
         figures.add(batch, {name: blobs[name] for name in (*outputs, *weights)})
         if keep is not None:
             keep({name: batch.cut(name, np.asarray(blobs[name])) for name in pictures})

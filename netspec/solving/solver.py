@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from netspec import build
 from netspec.errors import (
     LayerError,
     Place,
@@ -26,6 +25,7 @@ from netspec.errors import (
 )
 from netspec.formats import manifest
 from netspec.formats.manifest import Manifest
+from netspec.frontend.net_graph import graph_of
 from netspec.frontend.prototxt import SolverText, read_solver
 from netspec.frontend.upgrade import upgrade_solver
 from netspec.layers.base import Array
@@ -45,8 +45,10 @@ from netspec.solving.snapshots.store import Found, Store
 from netspec.solving.step import Batch
 from netspec.solving.testing import TestNets
 from netspec.solving.trainer import Trainer, set_memory
+from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
-from netspec.weights.caffemodel import Copied, copy_into, read_weights, require_hdf5_names
+from netspec.weights.caffemodel import Copied, copy_into, read_weights
+from netspec.weights.weights_hdf5 import require_hdf5_names
 
 
 class Solver:
@@ -85,11 +87,11 @@ class Solver:
             train, tests = settings.net_texts(self.text)
         seed = self.param.random_seed if self.param.random_seed >= 0 else _entropy()
         seed = self.mesh.agreed(seed)
-        train_graph = self.mesh.prepare(build.graph_of(*train))
+        train_graph = self.mesh.prepare(graph_of(*train))
         self.feed = Feed(train_graph, seed, skip_corrupt=skip_corrupt, share=self.mesh.share)
         tops = as_shapes(self.mesh.agreed(self.feed.tops))
-        self.net = build.compile_net(train_graph, tops, seed)
-        graphs = [build.graph_of(*test) for test in tests]
+        self.net = compile_net(train_graph, tops, seed)
+        graphs = [graph_of(*test) for test in tests]
         self.tests = TestNets(graphs, self.net, seed, self._say, self.mesh.local)
         self.mesh.check(self.net.shapes)
         with self.text.blamed():
@@ -386,7 +388,7 @@ class Solver:
         self.trainer.reseed(found.seed)
         self.net.policy = replace(self.net.policy, dtype=found.dtype)
         if found.home:
-            self.trainer.buckets.home = as_shapes(found.home)
+            self.trainer.buckets.unpadded = as_shapes(found.home)
         self.tests.seed = found.seed
         set_memory(self.net, found.memory)
         self.losses.extend(found.losses)

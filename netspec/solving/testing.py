@@ -8,15 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from netspec import build
 from netspec.errors import SolverError, blame, require
 from netspec.frontend.graph import Graph
+from netspec.frontend.net_graph import read_graph
 from netspec.layers.base import text
 from netspec.runtime.module import Net
 from netspec.runtime.size_buckets import Given, SizeBuckets, as_shapes
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.trainer import memory_lists, set_memory
 from netspec.solving.updates import Tree
+from netspec.sources.fed_net import compile_net, with_data
 from netspec.sources.feed import Feed
 from netspec.weights.caffemodel import Copied, Weights, copy_into, read_weights
 
@@ -35,7 +36,7 @@ def opened(net: str | Path, weights: str | Path | None) -> Iterator[Tested]:
 
     Raises SourceError where nothing feeds it, and what its parts raise.
     """
-    with build.with_data(build.graph(net)) as (compiled, feed):
+    with with_data(read_graph(net)) as (compiled, feed):
         copied = copy_into(compiled, read_weights(weights)) if weights else None
         yield Tested(compiled, feed, copied)
 
@@ -67,7 +68,7 @@ class TestNets:
     def nets(self) -> list[Net]:
         """The nets; raises SourceError where data is missing."""
         feeds = zip(self.graphs, self.feeds, strict=True)
-        nets = [build.compile_net(graph, feed.tops, self.seed) for graph, feed in feeds]
+        nets = [compile_net(graph, feed.tops, self.seed) for graph, feed in feeds]
         for weights in self._weights:
             for net in nets:
                 if self._lacking(net.graph, weights):
@@ -118,7 +119,7 @@ class TestNets:
         if "nets" not in self.__dict__:
             return ()
         return tuple(
-            {"data": feed.state(), "memory": memory_lists(net), "home": buckets.home}
+            {"data": feed.state(), "memory": memory_lists(net), "home": buckets.unpadded}
             for net, feed, buckets in zip(self.nets, self.feeds, self.buckets, strict=True)
         )
 
@@ -147,13 +148,14 @@ class TestNets:
         Caffe: ``ShareTrainedLayersWith``. Raises SolverError where shapes differ.
         """
         mine = {
-            (node.name, blob): arrays[key]
-            for node, keys in zip(self.train.graph.nodes, self.train.shapes.keys, strict=True)
-            for blob, key in keys.items()
+            (each.node.name, blob): arrays[key]
+            for each in self.train.shapes.nodes
+            for blob, key in each.keys.items()
         }
         shared = {}
-        for node, keys in zip(net.graph.nodes, net.shapes.keys, strict=True):
-            for blob, key in keys.items():
+        for each in net.shapes.nodes:
+            node = each.node
+            for blob, key in each.keys.items():
                 if (node.name, blob) not in mine:
                     continue
                 array, shape = mine[node.name, blob], net.shapes.params[key].shape

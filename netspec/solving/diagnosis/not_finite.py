@@ -19,7 +19,9 @@ import numpy as np
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, Shape, count
-from netspec.runtime.run import Params, run, runnable
+from netspec.runtime.host_calls import runnable
+from netspec.runtime.run import run_layers, value_gradients
+from netspec.runtime.values import Params, Run
 
 # Magnitudes from here on are those of a run that grows without bound.
 LARGE = 1e6
@@ -137,21 +139,12 @@ def _look(
 ) -> Parts:
     """Figures alone leave the program, so that each array is gone as soon as in a step."""
     wanted = carrying(shapes, learned)
-    if shapes.graph.data_dependent:
-        seen = run(shapes, params, given, key)
-        perturbations = {i: jnp.zeros_like(seen.value(i)) for i in wanted}
-    else:
-        perturbations = {i: jnp.zeros(shapes.values[i], jnp.float32) for i in wanted}
 
-    def loss(
-        learned: dict[ParamKey, Array], perturbations: dict[int, Array]
-    ) -> tuple[Array, dict[int, Figures]]:
-        made = run(shapes, {**params, **learned}, given, key, perturbations=perturbations)
+    def objective(made: Run) -> tuple[Array, dict[int, Figures]]:
         return made.loss(), {i: _figures(made.value(i)) for i in made.values}
 
-    mine = {name: params[name] for name in learned}
-    (value, values), (gradients, diffs) = jax.value_and_grad(loss, (0, 1), has_aux=True)(
-        mine, perturbations
+    value, values, gradients, diffs = value_gradients(
+        shapes, range(len(shapes.graph.nodes)), params, given, objective, learned, wanted, key
     )
     return (
         value,
@@ -189,7 +182,7 @@ def _value(
 ) -> Array:
     """One value, by no more layers than it takes."""
     nodes = range(shapes.graph.values[index].producer + 1)
-    return run(shapes, params, given, key, nodes).value(index)
+    return run_layers(shapes, nodes, params, given, key).value(index)
 
 
 def reached(graph: Graph) -> frozenset[int]:
@@ -215,11 +208,12 @@ def carrying(shapes: Shapes, learned: Iterable[ParamKey]) -> frozenset[int]:
     """
     graph, mine = shapes.graph, set(learned)
     moving: set[int] = set()
-    for node, keys in zip(graph.nodes, shapes.keys, strict=True):
+    for each in shapes.nodes:
+        node = each.node
         bottoms = list(open_bottoms(node))
         if graph.force_backward:
             moving |= {i for slot, i in bottoms if node.layer.allow_force_backward(slot)}
-        if mine & set(keys.values()) or any(i in moving for _, i in bottoms):
+        if mine & set(each.keys.values()) or any(i in moving for _, i in bottoms):
             moving |= set(node.tops)
     return reached(graph) & moving
 
@@ -295,7 +289,7 @@ def _blob_culprit(look: Look, shapes: Shapes, where: Callable[[int], str]) -> st
         node = graph.nodes[n]
         what = f'its top "{graph.values[i].name}" is the first blob that is not finite: {where(i)}'
         inputs = [look.values[bottom] for bottom in node.bottoms]
-        arrays = [look.params[key] for key in shapes.keys[n].values()]
+        arrays = [look.params[key] for key in shapes.nodes[n].keys.values()]
         remedy = _remedy(shapes, n, [*inputs, *arrays], "computes") or _bad_labels(look, shapes, n)
         return _said(node, "; ".join([what, *_inputs(look, shapes, n), *remedy]))
     return None
@@ -318,7 +312,7 @@ def _loss_culprit(look: Look, graph: Graph) -> str | None:
 def _gradient_culprit(look: Look, shapes: Shapes) -> str | None:
     graph = shapes.graph
     for n in reversed(range(len(graph.nodes))):
-        node, keys = graph.nodes[n], shapes.keys[n]
+        node, keys = graph.nodes[n], shapes.nodes[n].keys
         for name, found in [
             *((f"its {b}", look.gradients[k]) for b, k in keys.items() if k in look.gradients),
             *(
@@ -345,7 +339,7 @@ def _inputs(look: Look, shapes: Shapes, n: int) -> list[str]:
     """The ranges of what a layer reads."""
     node, values = shapes.graph.nodes[n], shapes.graph.values
     bottoms = [f'its bottom "{values[i].name}" {look.values[i].range}' for i in node.bottoms]
-    arrays = [f"its {name} {look.params[key].range}" for name, key in shapes.keys[n].items()]
+    arrays = [f"its {name} {look.params[key].range}" for name, key in shapes.nodes[n].keys.items()]
     return bottoms + arrays
 
 
@@ -357,21 +351,21 @@ def _remedy(shapes: Shapes, n: int, near: list[Measure], does: str) -> list[str]
             "numbers this large mostly come of updates that are too large: lower base_lr, or set "
             "clip_gradients" + "".join(f" ({line})" for line in _scalings(shapes))
         ]
-    if node.layer.formula and not node.layer.is_loss and not shapes.keys[n]:
+    if node.layer.formula and not node.layer.is_loss and not shapes.nodes[n].keys:
         return [f"the layer {does} {node.layer.formula}: keep its bottom where that is finite"]
     return []
 
 
 def _scalings(shapes: Shapes) -> Iterator[str]:
     """What each loss is divided by, since one that nothing divides needs a small base_lr."""
-    for node in shapes.graph.nodes:
-        if sentence := node.layer.scaling(*(shapes.values[i] for i in node.bottoms)):
-            yield f'the loss of layer "{node.name}" is a {sentence}'
+    for each in shapes.nodes:
+        if sentence := each.node.layer.scaling(*each.bottoms):
+            yield f'the loss of layer "{each.node.name}" is a {sentence}'
 
 
 def _bad_labels(look: Look, shapes: Shapes, n: int) -> list[str]:
     node = shapes.graph.nodes[n]
-    labels = node.layer.labels(*(shapes.values[i] for i in node.bottoms))
+    labels = node.layer.labels(*shapes.nodes[n].bottoms)
     if labels is None:
         return []
     found = look.values[node.bottoms[labels.bottom]]
@@ -384,11 +378,7 @@ def _bad_labels(look: Look, shapes: Shapes, n: int) -> list[str]:
 def _owner(shapes: Shapes, key: ParamKey) -> Node:
     """The layer that owns an array, or remembers it."""
     return next(
-        (
-            node
-            for node, keys in zip(shapes.graph.nodes, shapes.keys, strict=True)
-            if key in keys.values()
-        ),
+        (each.node for each in shapes.nodes if key in each.keys.values()),
         shapes.graph.node(key.layer),
     )
 

@@ -30,7 +30,7 @@ def capture(solver: Solver) -> Snapshot:
             data=solver.data,
             tests=solver.tests_stand,
             memory=memory_lists(solver.net),
-            home=trainer.buckets.home,
+            home=trainer.buckets.unpadded,
             dtype=solver.net.policy.dtype,
         ),
     )
