@@ -20,11 +20,12 @@ import jax
 from benchmarks.contenders import Child, Work, resident
 from benchmarks.figures import Row, machine, tell
 from benchmarks.rounds import Run, rates
-from netspec import build
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import read_solver, write
 from netspec.runtime.compute_policy import ComputePolicy
 from netspec.runtime.memory import predict
 from netspec.solving.trainer import Trainer
+from netspec.sources.fed_net import compile_net
 
 ROOT = Path(__file__).parents[1]
 GENERATOR = ROOT / "nets" / "voc-fcn8s" / "net.py"
@@ -49,7 +50,7 @@ class Stepper:
         path.write_text(write(net.to_proto()), encoding="utf-8")
         self.size = work.options["size"]
         shapes = {"data": (1, 3, *self.size), "label": (1, 1, *self.size)}
-        self.net = build.compile_net(build.graph(path, "train"), shapes)
+        self.net = compile_net(read_graph(path, "train"), shapes)
         self.net.policy = POLICIES[work.options["policy"]]
         self.trainer = Trainer(self.net, read_solver(SOLVER).message, 0)
         height, width = self.size

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.contenders import Work, resident
-from netspec.build import compile_net, graph
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import read_solver
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import count
 from netspec.runtime.compute_policy import ComputePolicy
 from netspec.runtime.module import Net
 from netspec.solving.trainer import Trainer
+from netspec.sources.fed_net import compile_net
 
 ROOT = Path(__file__).parents[1]
 NETS = ROOT / "nets" / "voc-fcn8s"
@@ -81,7 +82,7 @@ class Netspec:
     def _net(self, name: str, *fed: str) -> Net:
         phase = "train" if name == "train" else "test"
         shapes = {blob: self.feeds[blob].shape for blob in fed}
-        net = compile_net(graph(NETS / f"{name}.prototxt", phase), shapes)
+        net = compile_net(read_graph(NETS / f"{name}.prototxt", phase), shapes)
         net.policy = ComputePolicy(self.work.dtype)
         return net
 
@@ -109,19 +110,20 @@ def _weights(shapes: Shapes) -> Iterator[tuple[ParamKey, jax.Array]]:
 def _numbered(shapes: Shapes, arrays: dict[ParamKey, jax.Array]) -> dict[str, np.ndarray]:
     """Arrays by layer and how many-th of it: ``conv1_1/0``."""
     return {
-        f"{node.name}/{i}": np.asarray(arrays[key])
-        for node, keys in zip(shapes.graph.nodes, shapes.keys, strict=True)
-        for i, key in enumerate(keys.values())
+        f"{each.node.name}/{i}": np.asarray(arrays[key])
+        for each in shapes.nodes
+        for i, key in enumerate(each.keys.values())
         if key in arrays
     }
 
 
 def _products(shapes: Shapes) -> Iterator[tuple[int, int]]:
     """Of each layer with filters: multiply-adds of one pass, and how many passes a step takes."""
-    for node, blobs, wanted in zip(shapes.graph.nodes, shapes.blobs, shapes.wanted, strict=True):
-        if "weight" in blobs:
+    for each in shapes.nodes:
+        if "weight" in each.blobs:
             # A transposed convolution sets its filters on the pixels of its bottom.
-            pixels = node.bottoms[0] if node.type == "Deconvolution" else node.tops[0]
-            learns = bool(node.param_spec(0).lr_mult)
-            once = count(shapes.values[pixels][2:]) * count(blobs["weight"].shape)
-            yield once, 1 + learns + wanted[0]
+            turned = each.node.type == "Deconvolution"
+            pixels = (each.bottoms if turned else each.tops)[0]
+            learns = bool(each.node.param_spec(0).lr_mult)
+            once = count(pixels[2:]) * count(each.blobs["weight"].shape)
+            yield once, 1 + learns + each.wanted[0]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.figures import Row, machine, tell
 from benchmarks.rounds import rates
-from netspec import build
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import write
 from netspec.layers.base import count
 from netspec.proto.solver_pb2 import SolverParameter
@@ -32,6 +32,7 @@ from netspec.runtime.masked_shapes import rounded
 from netspec.runtime.module import Net
 from netspec.runtime.size_buckets import SizeBuckets
 from netspec.solving.trainer import Trainer
+from netspec.sources.fed_net import compile_net
 
 IMAGES = 200
 DIFFERENT = 120
@@ -69,8 +70,8 @@ def narrow_net(width: float, first: Size) -> Net:
     with TemporaryDirectory(prefix="netspec-shapes-") as folder:
         path = Path(folder) / "net.prototxt"
         path.write_text(write(runpy.run_path(str(GENERATOR))["net"]("train", width).to_proto()))
-        graph = build.graph(path, "train")
-    return build.compile_net(graph, {"data": (1, 3, *first), "label": (1, 1, *first)})
+        graph = read_graph(path, "train")
+    return compile_net(graph, {"data": (1, 3, *first), "label": (1, 1, *first)})
 
 
 def batch(size: Size) -> dict[str, NDArray[np.float32]]:

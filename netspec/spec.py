@@ -79,7 +79,7 @@ class Top:
 class NetSpec:
     """A net in the making: a top assigned to an attribute or item takes its name.
 
-    A layer is called like its first top; what is never assigned is called after its type:
+    A layer is named after its first top; what is never assigned is named after its type:
     ``Convolution1``. ``n.tops`` has all by name.
     """
 
@@ -225,7 +225,7 @@ def _function(top: Top | Function) -> Function:
 
 
 def _ordered(roots: Iterable[Function]) -> list[Function]:
-    """The layers that some layers need and these themselves, each after those it needs."""
+    """Some layers and all that they need, each after those that it needs."""
     done: dict[Function, None] = {}
     for root in roots:
         stack = [root]

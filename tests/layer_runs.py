@@ -14,7 +14,8 @@ from reference import evaluate
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
-from netspec.runtime.run import Run, run
+from netspec.runtime.run import run
+from netspec.runtime.values import Run
 
 
 def close(got: ArrayLike, want: ArrayLike, tolerance: float = 1e-5) -> None:

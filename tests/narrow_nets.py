@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec import build
 from netspec.frontend.graph import Graph
+from netspec.frontend.net_graph import graph_of
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net, write
 from netspec.frontend.shapes import Shapes, infer
@@ -26,7 +26,7 @@ def shapes_of(name: str, width: float, size: tuple[int, int]) -> Shapes:
     # Random fillers are compiled for each shape.
     filled = re.sub("msra|xavier", "constant", write(generate("train", width).to_proto()))
     text = parse_net(filled, name)
-    graph = build.graph_of(text, state_of(text, TRAIN, 0, ()))
+    graph = graph_of(text, state_of(text, TRAIN, 0, ()))
     return infer(graph, {blob: _shape(blob, size) for blob in graph.fed})
 
 

@@ -85,7 +85,8 @@ def everything(loop: Solver) -> dict[str, Any]:
     """All that a run is made of, as bytes and numbers."""
     arrays = {str(key): np.asarray(a).tobytes() for key, a in loop.net.arrays().items()}
     memory = {
-        str(key): np.asarray(a).tobytes() for key, a in loop.net.memory_for(loop.net.shapes).items()
+        str(key): np.asarray(a).tobytes()
+        for key, a in loop.net.carried_for(loop.net.shapes).items()
     }
     history = [np.asarray(array).tobytes() for array in loop.trainer.history()]
     return {

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from netspec import build
+from netspec.frontend.net_graph import graph_of
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import ParamKey, Shapes
@@ -19,6 +19,7 @@ from netspec.runtime.module import Net
 from netspec.solving.diagnosis.measure import Look, look
 from netspec.solving.diagnosis.not_finite import culprit
 from netspec.solving.diagnosis.stuck import chance, why_stuck
+from netspec.sources.fed_net import compile_net
 
 X = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
 LABEL = np.array([1, 3], np.float32)
@@ -56,7 +57,7 @@ class Step:
     @cached_property
     def net(self) -> Net:
         text = parse_net(self.text, "net.prototxt")
-        return build.compile_net(build.graph_of(text, state_of(text, TRAIN)))
+        return compile_net(graph_of(text, state_of(text, TRAIN)))
 
     @property
     def shapes(self) -> Shapes:

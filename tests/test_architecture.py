@@ -34,16 +34,16 @@ ALLOWED = {
     "frontend": "errors formats layers proto",
     "geometry": "errors frontend layers proto",
     "runtime": "errors formats frontend layers proto",
-    "sources": "errors formats frontend layers proto",
+    "sources": "errors formats frontend layers proto runtime",
     "weights": "errors formats frontend layers proto runtime",
-    "inspect": "errors formats frontend geometry layers proto",
+    "inspect": "errors formats frontend geometry layers proto sources",
     "spec": "errors frontend geometry layers proto",
     "build": "errors frontend layers proto runtime sources weights",
     "segmentation": "errors formats frontend geometry layers proto runtime sources",
-    "solving": ("build errors formats frontend layers proto runtime segmentation sources weights"),
+    "solving": "errors formats frontend layers proto runtime segmentation sources weights",
     "reporting": "errors inspect layers proto runtime segmentation solving version weights",
     "caffe": (
-        "build errors formats frontend geometry inspect layers proto reporting runtime "
+        "errors formats frontend geometry inspect layers proto reporting runtime "
         "solving sources spec version weights"
     ),
     "cli": (

@@ -13,10 +13,10 @@ from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.vision import Convolution
 from netspec.runtime import run as run_module
-from netspec.runtime.border_reuse import plan
+from netspec.runtime.border_reuse import reduced_layers
 from netspec.runtime.compute_policy import ComputePolicy
 from netspec.runtime.remat import segments
-from netspec.runtime.run import run
+from netspec.runtime.run import run, run_layers
 
 CONV = """
 layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" convolution_param {{
@@ -164,12 +164,12 @@ def test_it_is_the_same_function(
     """Every blob, the loss, statistics, and the gradients of parameters and image."""
     net = NETS[name]._replace(sizes=sizes)
     shapes = shapes_of(net)
-    steps = plan(shapes)
+    steps = reduced_layers(shapes)
     first = [step.top for n, step in steps.items() if shapes.graph.nodes[n].name == "c1"]
     fewer = sum(margin.left_out for margin in first[0][0]) if first else 0
     assert fewer == net.fewer
     less = trained(shapes)
-    monkeypatch.setattr(run_module, "plan", lambda shapes: {})
+    monkeypatch.setattr(run_module, "reduced_layers", lambda shapes: {})
     jax.tree.map(close, less, trained(shapes))
 
 
@@ -190,7 +190,7 @@ STAGES = {
 @pytest.mark.parametrize("net", STAGES.values(), ids=STAGES)
 def test_stages_are_the_same_function(net: Padded) -> None:
     shapes = shapes_of(net)
-    assert any(segment.again for segment in segments(shapes))
+    assert any(segment.rematerialised for segment in segments(shapes))
     ((again, _), gradients), ((once, _), wanted) = (
         trained(shapes, policy=ComputePolicy(remat=remat)) for remat in (True, False)
     )
@@ -203,9 +203,9 @@ def test_some_layers_alone_compute_all_of_their_pixels() -> None:
     start = shapes.graph.first_blobs["data"]
     params = {key: jnp.ones(blob.shape) for key, blob in shapes.params.items()}
     held = {start: jnp.ones(shapes["data"])}
-    for nodes, size in ((None, 2), (range(len(shapes.graph.nodes)), 2), ([1, 2], 0)):
-        made = run(shapes, params, held, nodes=nodes)
-        assert len(made.values[shapes.graph.nodes[1].tops[0]].margins) == size
+    for nodes, size in ((range(len(shapes.graph.nodes)), 2), ([1, 2], 0)):
+        made = run_layers(shapes, nodes, params, held)
+        assert len(made.values[shapes.graph.nodes[1].tops[0]].borders) == size
 
 
 def test_a_deep_net_without_wide_padding_is_planned_at_once(
@@ -222,5 +222,5 @@ def test_a_deep_net_without_wide_padding_is_planned_at_once(
     monkeypatch.setattr(
         Convolution, "coords", lambda self, rank: asked.append(1) or coords(self, rank)
     )
-    assert not plan(shapes)
+    assert not reduced_layers(shapes)
     assert len(asked) < 5 * len(shapes.graph.nodes)

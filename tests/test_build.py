@@ -5,9 +5,12 @@ import pytest
 
 from netspec import build
 from netspec.errors import GraphError, LayerError, SourceError
+from netspec.frontend.net_graph import graph_of, read_graph
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import KnownShapes
+from netspec.inspect.look import look_at
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState
+from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
 
 FED = """
@@ -41,34 +44,38 @@ def test_every_stage_is_passed(tmp_path: Path) -> None:
 
 def test_a_parsed_net_is_built_in_a_state() -> None:
     net = parse_net('layer { name: "a" type: "Input" top: "x" include { stage: "b" } }')
-    assert build.graph_of(net, NetState(phase=TRAIN, stage=["b"])).phase == TRAIN
-    assert build.graph_of(net, NetState(phase=TEST)).nodes == ()
+    assert graph_of(net, NetState(phase=TRAIN, stage=["b"])).phase == TRAIN
+    assert graph_of(net, NetState(phase=TEST)).nodes == ()
 
 
 def test_shapes_hang_on_data_that_is_not_here() -> None:
-    graph = build.graph_of(parse_net(FED), NetState(phase=TEST))
-    assert build.compile_net(graph, {"x": (1, 2, 5, 7)}).shapes["y"] == (1, 4, 3, 5)
+    graph = graph_of(parse_net(FED), NetState(phase=TEST))
+    assert compile_net(graph, {"x": (1, 2, 5, 7)}).shapes["y"] == (1, 4, 3, 5)
     with pytest.raises(SourceError, match=r"nowhere.txt: no such file$"):
-        build.compile_net(graph)
+        compile_net(graph)
     with pytest.raises(LayerError, match="kernel extent 3 > size 2"):
-        build.compile_net(graph, {"x": (1, 2, 2, 7)})
+        compile_net(graph, {"x": (1, 2, 2, 7)})
 
 
 def test_a_net_to_look_at(tmp_path: Path) -> None:
     """Shapes that hang on data that is not here, and on a layer that is not known, are unknown."""
     path = tmp_path / "net.prototxt"
     path.write_text(FED + LOOKED_AT)
-    known = build.look_at(path)
+    known = look_at(path)
     assert shapes_by_name(known) == {"x": None, "y": None, "z": (1, 2), "u": None, "v": None}
-    assert known.unasked == {0, 1, 3, 4}
-    known = build.look_at(path, "train", {"x": (1, 2, 5, 7)})
+    assert unasked(known) == {0, 1, 3, 4}
+    known = look_at(path, "train", {"x": (1, 2, 5, 7)})
     assert known.graph.phase == TRAIN
     assert shapes_by_name(known)["y"] == (1, 4, 3, 5)
-    assert known.unasked == {3, 4}
+    assert unasked(known) == {3, 4}
     with pytest.raises(LayerError, match="kernel extent 3 > size 2"):
-        build.look_at(path, "train", {"x": (1, 2, 2, 7)})
+        look_at(path, "train", {"x": (1, 2, 2, 7)})
     with pytest.raises(LayerError, match=r':7: layer "u" \(Interp\): unknown layer type "Interp"'):
-        build.graph(path)
+        read_graph(path)
+
+
+def unasked(known: KnownShapes) -> set[int]:
+    return {n for n, each in enumerate(known.nodes) if not each.known}
 
 
 def shapes_by_name(known: KnownShapes) -> dict[str, tuple[int, ...] | None]:
@@ -76,9 +83,9 @@ def shapes_by_name(known: KnownShapes) -> dict[str, tuple[int, ...] | None]:
 
 
 def test_a_shape_for_a_blob_that_is_not_fed() -> None:
-    graph = build.graph_of(parse_net(FED, "net.prototxt"), NetState(phase=TEST))
+    graph = graph_of(parse_net(FED, "net.prototxt"), NetState(phase=TEST))
     with pytest.raises(GraphError) as error:
-        build.compile_net(graph, {"x": (1, 2, 5, 7), "y": (1,)})
+        compile_net(graph, {"x": (1, 2, 5, 7), "y": (1,)})
     assert str(error.value) == 'net.prototxt: no input blob "y"; the net is fed x'
 
 
@@ -98,8 +105,8 @@ def test_data_layers_that_state_their_shapes_need_no_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    net = build.compile_net(
-        build.graph_of(parse_net(STATED, "net.prototxt"), NetState(phase=TEST)), {"b": (4,)}
+    net = compile_net(
+        graph_of(parse_net(STATED, "net.prototxt"), NetState(phase=TEST)), {"b": (4,)}
     )
     assert net.shapes.by_name == {
         "x": (2, 3, 5, 7),
@@ -133,11 +140,11 @@ def test_data_layers_that_state_their_shapes_need_no_data(
 )
 def test_data_layers_whose_data_is_not_here(layer_type: str, param: str) -> None:
     text = f'layer {{ name: "d" type: "{layer_type}" top: "x" top: "y" {param} }}'
-    graph = build.graph_of(parse_net(text, "net.prototxt"), NetState(phase=TEST))
+    graph = graph_of(parse_net(text, "net.prototxt"), NetState(phase=TEST))
     given = {"x": (2, 3, 5, 7), "y": (2,)}
-    assert build.compile_net(graph, given).shapes.by_name == given
+    assert compile_net(graph, given).shapes.by_name == given
     with pytest.raises(SourceError) as error:
-        build.compile_net(graph)
+        compile_net(graph)
     assert str(error.value).startswith(
         f'net.prototxt:1: layer "d" ({layer_type}): source: nowhere: no such '
     )

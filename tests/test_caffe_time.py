@@ -7,14 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from netspec.build import compile_net, graph_of
 from netspec.cli import caffe_time
 from netspec.cli.caffe_time import Timer
 from netspec.errors import NetSpecError
+from netspec.frontend.net_graph import graph_of
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.run import run
+from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
 
 # A blob that three layers read, layers in place, a frozen one, a statistic, and two losses, of

@@ -68,8 +68,9 @@ def test_a_written_file_is_caffes_message(net: Net, tmp_path: Path) -> None:
     assert {field.name for field, _ in message.ListFields()} == {"name", "layer"}
     found = {x.name: [tuple(b.shape.dim) for b in x.blobs] for x in message.layer if x.blobs}
     assert found == BLOBS
-    for node, keys, theirs in zip(net.graph.nodes, net.shapes.keys, message.layer, strict=True):
-        for key, stored in zip(keys.values(), theirs.blobs, strict=True):
+    for each, theirs in zip(net.shapes.nodes, message.layer, strict=True):
+        node = each.node
+        for key, stored in zip(each.keys.values(), theirs.blobs, strict=True):
             assert {field.name for field, _ in stored.ListFields()} == {"shape", "data"}
             mine = np.asarray(net.arrays()[key])
             assert np.array_equal(np.array(stored.data, np.float32), mine.ravel())
@@ -117,8 +118,8 @@ def test_diffs_stand_beside_the_data(net: Net, other: Net, tmp_path: Path) -> No
     write_weights(path, net.shapes, net.arrays(), diffs)
     message = parsed(path)
     assert unknown(message) == 0
-    for keys, theirs in zip(net.shapes.keys, message.layer, strict=True):
-        for key, stored in zip(keys.values(), theirs.blobs, strict=True):
+    for each, theirs in zip(net.shapes.nodes, message.layer, strict=True):
+        for key, stored in zip(each.keys.values(), theirs.blobs, strict=True):
             assert {field.name for field, _ in stored.ListFields()} == {"shape", "data", "diff"}
             data = np.asarray(net.arrays()[key])
             assert np.array_equal(np.array(stored.data, np.float32), data.ravel())
@@ -136,9 +137,9 @@ def test_diffs_stand_beside_the_data_in_hdf5(net: Net, other: Net, tmp_path: Pat
     with h5py.File(path) as file:
         assert sorted(file) == ["data", "diff"]
         assert sorted(file["data/again"]) == ["1"]
-        for node, keys in zip(net.graph.nodes, net.shapes.keys, strict=True):
-            for i, key in enumerate(keys.values()):
-                diff = file["diff"][f"{node.name}/{i}"]
+        for each in net.shapes.nodes:
+            for i, key in enumerate(each.keys.values()):
+                diff = file["diff"][f"{each.node.name}/{i}"]
                 assert diff.dtype == np.float32
                 expected = diffs.get(key, np.zeros(net.shapes.params[key].shape, np.float32))
                 assert np.array_equal(diff[()], expected)
@@ -187,7 +188,8 @@ def test_names_that_hdf5_cannot_keep(net: Net, tmp_path: Path, name: str) -> Non
 MEMORY = """
 import sys, threading, time, tracemalloc
 import numpy as np
-from netspec.build import compile_net, graph_of
+from netspec.frontend.net_graph import graph_of
+from netspec.sources.fed_net import compile_net
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.weights.caffemodel import copy_into, read_weights, write_weights

@@ -11,10 +11,11 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from netspec.build import compile_net, graph
 from netspec.errors import SourceError
+from netspec.frontend.net_graph import read_graph
 from netspec.proto.layers_pb2 import Datum
 from netspec.sources.checks import require_files
+from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
 
 SAMPLES = 4
@@ -86,7 +87,7 @@ def feed(data: str, loss: str = "", **how: bool) -> Feed:
     """What feeds a net of this data layer, its next batch looked at."""
     net = PIXELS.replace("LOSS", loss) if data in (VOC, SBD) else WHOLE
     Path("net.prototxt").write_text(data + net)
-    connected = graph("net.prototxt")
+    connected = read_graph("net.prototxt")
     made = Feed(connected, 1, **how)
     try:
         made.check(compile_net(connected, made.tops).shapes)
@@ -340,10 +341,10 @@ def test_random_orders_stay() -> None:
     Path(LIST).rename("voc/ImageSets/Segmentation/train.txt")
     train = VOC.replace("'val'", "'train', 'seed': 5")
     Path("net.prototxt").write_text(train)
-    with Feed(graph("net.prototxt")) as made:
+    with Feed(read_graph("net.prototxt")) as made:
         whole = shades(made, 30)
     image(2).write_text("nothing")
-    with Feed(graph("net.prototxt"), skip_corrupt=True) as made:
+    with Feed(read_graph("net.prototxt"), skip_corrupt=True) as made:
         assert shades(made, 15) == [each for each in whole if each != [2]][:15]
 
 

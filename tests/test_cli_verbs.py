@@ -12,8 +12,8 @@ from command_line import signals as signals
 from command_line import trained as trained
 
 from netspec import __version__
-from netspec.build import graph
 from netspec.cli import main
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import read_net
 from netspec.inspect.layer_catalogue import entries
 from netspec.proto.layers_pb2 import LayerParameter
@@ -29,9 +29,9 @@ def test_upgrade_a_net(here: Path) -> None:
 
 
 def test_upgrade_a_net_in_its_place(here: Path) -> None:
-    before = graph("net.prototxt")
+    before = read_graph("net.prototxt")
     output("upgrade", "net.prototxt", "net.prototxt")
-    after = graph("net.prototxt")
+    after = read_graph("net.prototxt")
     assert [node.layer.spec for node in after.nodes] == [node.layer.spec for node in before.nodes]
 
 

@@ -10,7 +10,6 @@ import scipy.io
 from numpy.typing import NDArray
 from PIL import Image
 
-from netspec.build import look_at
 from netspec.errors import NetSpecError
 from netspec.formats.palette import colour_map
 from netspec.inspect.contact_sheet import (
@@ -23,6 +22,7 @@ from netspec.inspect.contact_sheet import (
     words,
     write,
 )
+from netspec.inspect.look import look_at
 from netspec.sources.show import ShownSample, samples
 
 FILES = Path(__file__).parent / "golden" / "data" / "files"

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import contenders, fcn8s, figures, frontend, ours, peers
 from benchmarks.contenders import Absent, Child, Work
-from netspec.build import graph
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.shapes import infer
 from netspec.layers.fillers import fill
 from netspec.proto.layers_pb2 import FillerParameter
@@ -110,7 +110,7 @@ def test_peers_have_the_weights_of_the_published_net() -> None:
         filler = FillerParameter(type="bilinear_diagonal")
         ups = fill(filler, (21, 21, kernel, kernel), jax.random.key(0))
         np.testing.assert_array_equal(peers.bilinear(kernel), ups)
-    net = infer(graph(ours.NETS / "deploy.prototxt"), {"data": (1, 3, 500, 500)})
+    net = infer(read_graph(ours.NETS / "deploy.prototxt"), {"data": (1, 3, 500, 500)})
     once = sum(once for once, _ in ours._products(net))
     assert once == pytest.approx(181.3e9, rel=2e-3)
 

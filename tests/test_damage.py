@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from sweeps import first_of_each
 
-from netspec import build
 from netspec.errors import WeightsError
+from netspec.frontend.net_graph import graph_of
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST
 from netspec.runtime.module import Net
 from netspec.solving.snapshots.solverstate import State, put_state, read_state
+from netspec.sources.fed_net import compile_net
 from netspec.weights.caffemodel import copy_into, read_weights, write_weights
 
 PLACES = 200
@@ -40,7 +41,7 @@ layer {
 
 def tiny() -> Net:
     parsed = parse_net(NET, "net.prototxt")
-    return build.compile_net(build.graph_of(parsed, state_of(parsed, TEST)))
+    return compile_net(graph_of(parsed, state_of(parsed, TEST)))
 
 
 def write_net(path: Path, net: Net) -> None:

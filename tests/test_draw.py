@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from sweeps import first_of_each
 
-from netspec import build
 from netspec.errors import NetSpecError
 from netspec.frontend.graph import Graph, connect
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import parse_net
-from netspec.frontend.shapes import KnownShapes, Shapes, infer, infer_known
+from netspec.frontend.shapes import KnownShapes, Shapes, infer
 from netspec.inspect import canvas
 from netspec.inspect.canvas import Box, Line, Point, Scene, Size, text_width
 from netspec.inspect.draw import dot, draw, png, scene, svg
@@ -103,7 +103,7 @@ layer { name: "prior" type: "PriorBox" bottom: "pool" bottom: "score" top: "prio
 
 def unknown(**given: tuple[int, ...]) -> KnownShapes:
     net = parse_net(UNKNOWN, "net.prototxt")
-    return infer_known(connect(net, create_or_stand_in), given)
+    return infer(connect(net, create_or_stand_in), given, "known")
 
 
 def drawings() -> Iterator[tuple[str, Graph | KnownShapes]]:
@@ -112,9 +112,9 @@ def drawings() -> Iterator[tuple[str, Graph | KnownShapes]]:
     yield "unknown layers", unknown(data=(2, 3, 20, 24))
     yield "residual", infer(graph(residual(40)))
     for path in sorted(ROOT.glob("nets/*/*.prototxt")):
-        yield f"{path.parent.name} {path.stem}", build.graph(path)
+        yield f"{path.parent.name} {path.stem}", read_graph(path)
     for path in PUBLISHED:
-        yield path.stem, infer(build.graph(path))
+        yield path.stem, infer(read_graph(path))
 
 
 DRAWINGS = dict(drawings())
@@ -444,7 +444,7 @@ def test_short(number: int, expected: str) -> None:
 
 def test_the_three_streams_of_fcn8s_meet() -> None:
     """pool3, pool4 and fc7 go side by side, and join one after the other."""
-    net = build.graph(ROOT / "nets" / "voc-fcn8s" / "train.prototxt")
+    net = read_graph(ROOT / "nets" / "voc-fcn8s" / "train.prototxt")
     picture = scene(net)
     at = {text.text: text.at for text in picture.texts}
     assert at["score_pool4"].x > at["fc7"].x

@@ -12,8 +12,8 @@ import pytest
 import tiny_sets
 from numpy.typing import NDArray
 
-from netspec import build
 from netspec.frontend.graph import Graph
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import write
 from netspec.frontend.shapes import ParamKey
 from netspec.layers.base import Array
@@ -23,6 +23,7 @@ from netspec.runtime.module import Net
 from netspec.runtime.run import run
 from netspec.runtime.size_buckets import SizeBuckets
 from netspec.solving.solver import Solver
+from netspec.sources.fed_net import compile_net
 
 # Odd, and others when rounded up.
 ODD = (61, 37)
@@ -136,14 +137,14 @@ def test_a_program_of_many_sizes_gives_the_same(name: str, tmp_path: Path) -> No
     text = write(generate("train", WIDTH).to_proto())
     path = tmp_path / "train.prototxt"
     path.write_text(re.sub("msra|xavier", "constant", text))
-    graph = build.graph(path, "train")
-    net = build.compile_net(graph, {k: a.shape for k, a in fed(graph, (48, 64)).items()})
+    graph = read_graph(path, "train")
+    net = compile_net(graph, {k: a.shape for k, a in fed(graph, (48, 64)).items()})
     net.assign(drawn(net))
     for node in graph.nodes:
         node.layer.phase = TEST
     batch = SizeBuckets(net).bucket(fed(graph, ODD))
     assert batch.shapes.values != batch.exact.values
-    (found, gradients), (expected, exact) = passed(net, batch), passed(net, batch.alone)
+    (found, gradients), (expected, exact) = passed(net, batch), passed(net, batch.unpadded)
     for got, want in ((found, expected), (gradients, exact)):
         for key, array in want.items():
             scale = max(float(jnp.abs(array).max()), 1e-30)

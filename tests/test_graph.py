@@ -216,7 +216,7 @@ RESHAPED = "num_output: 6 kernel_h: 3 kernel_w: 1"
 def test_params_of_one_name_are_one_array() -> None:
     shapes = inferred(SHARED.format("", "", SAME))
     assert shapes.graph.shared == {(2, 0): (1, 0)}
-    assert [dict(keys) for keys in shapes.keys] == [
+    assert [dict(each.keys) for each in shapes.nodes] == [
         {},
         {"weight": ParamKey("a", "weight"), "bias": ParamKey("a", "bias")},
         {"weight": ParamKey("a", "weight")},
@@ -233,14 +233,14 @@ def test_a_layer_may_share_within_itself() -> None:
           param { name: "p" } param { name: "p" } }
     """)
     assert shapes.graph.shared == {(1, 1): (1, 0)}
-    assert shapes.keys[1] == {"scale": ParamKey("s", "scale"), "bias": ParamKey("s", "scale")}
+    assert shapes.nodes[1].keys == {"scale": ParamKey("s", "scale"), "bias": ParamKey("s", "scale")}
 
 
 def test_permissive_sharing_asks_for_equal_counts() -> None:
     shapes = inferred(SHARED.format("", "share_mode: PERMISSIVE", RESHAPED))
-    assert shapes.keys[2]["weight"] == ParamKey("a", "weight")
+    assert shapes.nodes[2].keys["weight"] == ParamKey("a", "weight")
     assert shapes.params[ParamKey("a", "weight")].shape == (2, 3, 3, 3)
-    assert shapes.blobs[2]["weight"].shape == (6, 3, 3, 1)
+    assert shapes.nodes[2].blobs["weight"].shape == (6, 3, 3, 1)
 
 
 @pytest.mark.parametrize(

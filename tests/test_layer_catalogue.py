@@ -40,10 +40,7 @@ def test_what_a_row_says(name: str, bottoms: str, tops: str, blobs: str) -> None
 def test_docstrings_list_the_blobs_that_there_are(name: str) -> None:
     """After ``Blobs:``, in the order of a .caffemodel, all that some case has."""
     found = {
-        tuple(blobs)
-        for case in CASES
-        for node, blobs in zip(case.graph.nodes, case.shapes.blobs, strict=True)
-        if node.type == name
+        tuple(each.blobs) for case in CASES for each in case.shapes.nodes if each.node.type == name
     }
     listed = blob_names(REGISTRY[name])
     assert {blob for blobs in found for blob in blobs} == set(listed)

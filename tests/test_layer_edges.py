@@ -18,6 +18,7 @@ from netspec.frontend.shapes import infer
 from netspec.layers.fillers import fill
 from netspec.layers.lowering import windows
 from netspec.proto.layers_pb2 import BlobProto
+from netspec.runtime import layer_pass
 from netspec.runtime.run import run
 
 # Algorithms that small cases do not reach
@@ -90,7 +91,8 @@ def test_the_first_of_equal_maxima_has_the_gradient(
     kernel: str, channels_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows overlap, so that one pixel can win several of them."""
-    monkeypatch.setattr(windows, "channels_last", lambda backend: channels_last)
+    if not channels_last:
+        monkeypatch.setattr(layer_pass, "computes_channels_last", lambda node, bottoms: False)
     layer = f"""layer {{ name: "y" type: "Pooling" bottom: "a" top: "y" top: "mask"
         pooling_param {{ {kernel} }} }}"""
     x = np.array([4, 4, 1, 4], np.float32).reshape(1, 1, 1, 4)

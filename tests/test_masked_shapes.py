@@ -14,14 +14,17 @@ from sweeps import first_of_each
 
 from netspec.errors import LayerError
 from netspec.frontend.shapes import infer
+from netspec.runtime.layer_pass import LayerPass
 from netspec.runtime.masked_shapes import (
     MaskedShapes,
+    ValidRegions,
     masked_shapes,
     rounded,
     rounded_shape,
     spatial,
 )
-from netspec.runtime.run import Run, run
+from netspec.runtime.run import run
+from netspec.runtime.values import Held, Run
 
 # What lies beyond a blob: finite, and nothing that a sum or a maximum would pass over.
 GARBAGE = 7.0
@@ -43,8 +46,10 @@ def larger(case: Case) -> MaskedShapes | None:
         found = masked_shapes(infer(case.graph, grown))
     except LayerError:
         return None
-    learned = [{name: b.shape for name, b in blobs.items()} for blobs in found.shapes.blobs]
-    mine = [{name: b.shape for name, b in blobs.items()} for blobs in case.shapes.blobs]
+    learned, mine = (
+        [{name: b.shape for name, b in each.blobs.items()} for each in shapes.nodes]
+        for shapes in (found.shapes, case.shapes)
+    )
     return found if learned == mine and found.fits(case.shapes) else None
 
 
@@ -106,8 +111,11 @@ def objective(
             for i, shape in enumerate(case.shapes.values)
             if shape != arrays[i]
         }
-        sizes = found.sizes(case.shapes)
-        made = run(found.shapes, params, inputs, perturbations=perturbations, sizes=sizes)
+        regions = ValidRegions(found, jnp.asarray(found.sizes(case.shapes)))
+        made = Run(found.shapes, regions, {i: Held(array) for i, array in inputs.items()})
+        layers = LayerPass(found.shapes, params, perturbations=perturbations)
+        with layers.policy.products():
+            layers.run(made, range(len(found.shapes.graph.nodes)))
     seeded = []
     for i, seed in case.seeds.items():
         value = made.value(i)

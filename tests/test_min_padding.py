@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from netspec.build import look_at
 from netspec.errors import NetSpecError
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
-from netspec.frontend.shapes import KnownShapes, infer, infer_known
+from netspec.frontend.shapes import KnownShapes, infer
 from netspec.geometry.min_padding import Alignment, alignment
+from netspec.inspect.look import look_at
 from netspec.spec import NetSpec, crop
 from netspec.spec import layers as L
 
@@ -18,7 +18,7 @@ SIZES = range(1, 41)
 
 
 def known(n: NetSpec) -> KnownShapes:
-    return infer_known(connect(parse_net(str(n.to_proto()), "net.prototxt")), {})
+    return infer(connect(parse_net(str(n.to_proto()), "net.prototxt")), {}, "known")
 
 
 def small(pad: int, size: int = 40, stride: int = 1, kernel: int = 3) -> NetSpec:

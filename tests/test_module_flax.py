@@ -173,7 +173,7 @@ def test_other_streams_start_from_zero(load: Load) -> None:
     net(x=STEPS[:2], cont=cont(1, 1))
     assert net.carried["lstm"]["h"].shape == (3, 7)
     np.testing.assert_array_equal(net(x=STEPS[:2, :1], cont=cont(1, 1)[:, :1])["h"], first)
-    assert {key: a.shape for key, a in net.memory_for(net.shapes).items()} == net.shapes.carried
+    assert {key: a.shape for key, a in net.carried_for(net.shapes).items()} == net.shapes.carried
 
 
 def test_jax_cannot_keep_what_a_run_leaves(load: Load) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from netspec import build
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import read_net, read_solver
 from netspec.frontend.shapes import Shapes, infer
 from netspec.geometry.receptive_field import receptive_field
@@ -94,7 +94,7 @@ def test_nets_are_the_published_ones(name: str) -> None:
     ],
 )
 def test_sizes(name: str, count_of_numbers: int) -> None:
-    shapes = infer(build.graph(ROOT / "nets" / name / "deploy.prototxt"))
+    shapes = infer(read_graph(ROOT / "nets" / name / "deploy.prototxt"))
     assert sum(count(blob.shape) for blob in shapes.params.values()) == count_of_numbers
     assert shapes["score"] == (1, 21, 500, 500)
 
@@ -121,7 +121,7 @@ OUTPUTS = {
 @pytest.mark.parametrize("folder", FCNS, ids=ids)
 def test_classes(folder: Path) -> None:
     size, scores = OUTPUTS[folder.name.split("-")[0]]
-    graph = build.graph(folder / "deploy.prototxt")
+    graph = read_graph(folder / "deploy.prototxt")
     shapes = infer(graph)
     expected = {blob: (1, classes, *size) for blob, classes in scores.items()}
     assert {blob: shapes[blob] for blob in graph.outputs} == expected
@@ -160,7 +160,7 @@ def shapes_of(folder: Path, phase: str, images: int = 2) -> Shapes:
     given = {"data": (images, *deployed.dim[1:])}
     if phase != "deploy":
         given["label"] = (images,)
-    graph = build.graph(folder / f"{phase}.prototxt", "train" if phase == "train" else "test")
+    graph = read_graph(folder / f"{phase}.prototxt", "train" if phase == "train" else "test")
     return infer(graph, given)
 
 
@@ -248,7 +248,7 @@ def test_scores_are_the_size_of_the_image(folder: Path, size: tuple[int, int]) -
     channels = {x.name: x.input_param.shape[0].dim[1] for x in images if x.type == "Input"}
     net = read_net(folder / "train.prototxt").message
     given = {top: (1, channels.get(top, 1), *size) for top in net.layer[0].top}
-    shapes = infer(build.graph(folder / "train.prototxt", "train"), given)
+    shapes = infer(read_graph(folder / "train.prototxt", "train"), given)
     losses = [layer for layer in net.layer if layer.type == "SoftmaxWithLoss"]
     assert [layer.bottom[1] for layer in losses] == [top for top in given if top not in channels]
     for layer in losses:
@@ -258,7 +258,7 @@ def test_scores_are_the_size_of_the_image(folder: Path, size: tuple[int, int]) -
 
 @pytest.mark.parametrize("folder", FCNS, ids=ids)
 def test_the_narrow_end_sees_far(folder: Path) -> None:
-    graph = build.graph(folder / "deploy.prototxt")
+    graph = read_graph(folder / "deploy.prototxt")
     others = {"voc-fcn-alexnet": 355, "voc-fcn32s-vgg19": 460, "voc-fcn32s-googlenet": 715}
     narrow = dict.fromkeys(STAGES, 246) | dict.fromkeys(CAMVID, 342)
     expected = (others | narrow).get(folder.name, 404)
@@ -270,7 +270,7 @@ def test_the_narrow_end_sees_far(folder: Path) -> None:
 
 def learned_blobs(name: str) -> dict[str, Shape]:
     """What training changes: the array of each -> its shape."""
-    shapes = infer(build.graph(ROOT / "nets" / name / "deploy.prototxt"))
+    shapes = infer(read_graph(ROOT / "nets" / name / "deploy.prototxt"))
     return {
         str(key): shapes.params[key].shape
         for key, spec in shapes.param_specs.items()

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from netspec.build import graph
 from netspec.errors import GraphError
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.phase import meets, select, state_of
 from netspec.frontend.prototxt import NetText, parse_net
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState, NetStateRule, Phase
@@ -25,7 +25,7 @@ def names(net: NetText) -> list[str]:
     ids=[f"{phase}-{level}-{''.join(stages)}" for phase, level, stages, _ in KEPT],
 )
 def test_kept_as_by_caffe(phase: str, level: int, stages: list[str], kept: list[str]) -> None:
-    connected = graph(GOLDEN / "net.prototxt", phase, level, stages)
+    connected = read_graph(GOLDEN / "net.prototxt", phase, level, stages)
     assert [node.name for node in connected.nodes] == kept
     assert connected.phase == Phase.Value(phase)
 
@@ -119,4 +119,4 @@ def test_include_and_exclude_do_not_mix() -> None:
 
 def test_an_unknown_phase(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match=r'^unknown phase "tst" \(train, test\)$'):
-        graph(GOLDEN / "net.prototxt", "tst")
+        read_graph(GOLDEN / "net.prototxt", "tst")

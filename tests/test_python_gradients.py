@@ -66,7 +66,7 @@ FREE = INPUTS.replace(FORCE, "")
 def test_whose_gradients_caffe_wants(text: str, wanted: list[list[bool]]) -> None:
     Path("net.prototxt").write_text(FREE + text.replace("RATE", ""))
     shapes = netspec.load("net.prototxt", phase="train").shapes
-    assert [list(mine) for mine in shapes.wanted[1:]] == wanted
+    assert [list(each.wanted) for each in shapes.nodes[1:]] == wanted
 
 
 def test_a_layer_is_told_whose_gradients_are_wanted() -> None:

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from netspec import caffe
-from netspec.build import compile_net, graph
 from netspec.errors import SourceError
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST
 from netspec.sources import Source, open_source
+from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
 from netspec.sources.readers.python_layer import PythonReader
 from netspec.sources.sets.pascal_voc import VOCSegData
@@ -297,7 +298,7 @@ def test_it_runs_ahead_of_a_net() -> None:
         + 'layer { name: "p" type: "Pooling" bottom: "data" top: "p"'
         " pooling_param { global_pooling: true } }"
     )
-    connected = graph("net.prototxt")
+    connected = read_graph("net.prototxt")
     with Feed(connected) as feed:
         net = compile_net(connected, feed.tops)
         for i in (0, 1, 2):
@@ -397,7 +398,7 @@ def test_an_error_on_the_way_arrives_with_its_place(how: str, folder: Path) -> N
         MODULE.replace("self.made += 1", f"self.made += 1\n        if self.made > 3: {how}")
     )
     Path("net.prototxt").write_text(layer("Resumable"))
-    with Feed(graph("net.prototxt")) as feed:
+    with Feed(read_graph("net.prototxt")) as feed:
         for _ in range(3):
             feed.next()
         for _ in range(2):

@@ -13,7 +13,7 @@ from netspec.errors import LayerError
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
-from netspec.layers.lowering import windows
+from netspec.runtime import layer_pass
 from netspec.runtime.run import run
 
 # A right generator is blamed for one test in a million; keys are fixed, so none of these is.
@@ -99,7 +99,8 @@ def test_each_level_of_a_pyramid_draws_anew() -> None:
 def test_stochastic_pooling_picks_in_proportion(
     channels_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "channels_last", lambda backend: channels_last)
+    if not channels_last:
+        monkeypatch.setattr(layer_pass, "computes_channels_last", lambda node, bottoms: False)
     x = np.tile([[1.0, 0], [2, 5]], (100, 50)).reshape(2, 5, 20, 100)
     layer = STOCHASTIC % "kernel_size: 2 stride: 2"
     (top,) = forward(layer, x, phase="TRAIN", key=jax.random.key(2))

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from netspec import build
 from netspec.errors import GraphError
 from netspec.frontend.graph import Graph, connect
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
 from netspec.geometry.receptive_field import (
@@ -203,7 +203,7 @@ def test_receptive_fields_of_alexnet(blob: str, stride: int, size: int, offset: 
     ],
 )
 def test_receptive_fields_of_the_paper(net: str, blob: str, size: int) -> None:
-    field = receptive_field(build.graph(ROOT / "nets" / net / "deploy.prototxt"), blob)
+    field = receptive_field(read_graph(ROOT / "nets" / net / "deploy.prototxt"), blob)
     assert (field.stride, field.size) == ((F(32),) * 2, (size,) * 2)
 
 

@@ -1,6 +1,6 @@
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
-from netspec.frontend.shapes import infer_known
+from netspec.frontend.shapes import infer
 from netspec.inspect.receptive_field_text import table
 from netspec.spec import NetSpec
 from netspec.spec import layers as L
@@ -16,7 +16,7 @@ def test_each_input_has_its_table() -> None:
     n.both = L.Eltwise(n.left, L.Power(n.right))
     n.ip = L.InnerProduct(n.both, num_output=2)
     graph = connect(parse_net(str(n.to_proto()), "net.prototxt"))
-    assert table(infer_known(graph, {})) == (
+    assert table(infer(graph, {}, "known")) == (
         "in pixels of left\n"
         "\n"
         "blob  stride  field    offset\n"
@@ -47,7 +47,7 @@ def test_a_fed_blob_sees_itself_if_asked() -> None:
     n = NetSpec()
     n.data = L.Input(shape={"dim": [1, 1, 30, 30]})
     n.pool = L.Pooling(n.data, kernel_size=2, stride=2)
-    lines = table(infer_known(connect(parse_net(str(n.to_proto()))), {}), "data").splitlines()
+    lines = table(infer(connect(parse_net(str(n.to_proto()))), {}, "known"), "data").splitlines()
     assert lines[:5] == [
         "in pixels of data",
         "",

@@ -13,7 +13,8 @@ from layer_runs import close, forward
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import Shapes, infer
-from netspec.runtime.run import Run, run
+from netspec.runtime.run import run
+from netspec.runtime.values import Run
 
 LSTM = """layer { name: "y" type: "LSTM" bottom: "a" bottom: "b" top: "y"
     recurrent_param { num_output: 2 } }"""

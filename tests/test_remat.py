@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from netspec import build
 from netspec.frontend.graph import connect
+from netspec.frontend.net_graph import graph_of
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
@@ -40,8 +40,8 @@ def test_a_chain_is_cut_in_about_the_root_of_its_length() -> None:
     found = segments(shapes)
     assert [n for segment in found for n in segment.nodes] == list(range(len(shapes.graph.nodes)))
     assert 4 <= len(found) <= 16
-    assert not found[-1].again
-    assert sum(segment.again for segment in found) >= 3
+    assert not found[-1].rematerialised
+    assert sum(segment.rematerialised for segment in found) >= 3
 
 
 @pytest.mark.slow
@@ -60,8 +60,8 @@ def test_stages_hand_on_statistics_and_what_later_ones_read() -> None:
     """
     first, mark, rest = chain(12, more).partition('layer { name: "c2"')
     text = parse_net(f"{first}{drop}{mark}{rest}", "net.prototxt")
-    shapes = infer(build.graph_of(text, state_of(text, TRAIN, 0, ())))
-    again = {n for segment in segments(shapes) if segment.again for n in segment.nodes}
+    shapes = infer(graph_of(text, state_of(text, TRAIN, 0, ())))
+    again = {n for segment in segments(shapes) if segment.rematerialised for n in segment.nodes}
     assert shapes.graph.nodes.index(shapes.graph.node("drop")) in again
     net = Net(shapes)
     draw = np.random.default_rng(1)

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from scale_runs import environment, write_nets
 
-from netspec import build
 from netspec.errors import Place, SolverError, SourceError, require
+from netspec.frontend.net_graph import read_graph
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import TRAIN, LayerParameter
 from netspec.solving.callback import Callback
@@ -111,7 +111,7 @@ def test_processes_read_without_overlap() -> None:
 @pytest.mark.parametrize("net", ["rows", "sizes"])
 def test_shuffled_data_are_dealt_out(folder: Path, net: str) -> None:
     """To three processes in turn, over several passes."""
-    graph = build.graph(f"{net}.prototxt", "train")
+    graph = read_graph(f"{net}.prototxt", "train")
     with ExitStack() as stack:
         whole = stack.enter_context(Feed(graph, seed=3))
         parts = [

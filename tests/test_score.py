@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
-from netspec.build import graph, load
+from netspec.build import load
 from netspec.cli import main
 from netspec.errors import SourceError
+from netspec.frontend.net_graph import read_graph
 from netspec.segmentation.score import Tally
 from netspec.segmentation.submission import Results
 from netspec.solving.evaluation import evaluate
@@ -244,7 +245,7 @@ def test_sets_name_their_classes_and_samples(
         "nyud-fcn32s-color": {"label": (40, "wall", "other prop")},
         "pascalcontext-fcn32s": {"label": (60, "background", "thing59")},
     }.items():
-        with Feed(graph(ROOT / "nets" / name / "val.prototxt")) as feed:
+        with Feed(read_graph(ROOT / "nets" / name / "val.prototxt")) as feed:
             known = feed.about.classes
             assert feed.sample == ""
             feed.next()

@@ -13,9 +13,9 @@ from cases import input_text, layer_text
 from refusals import reached, sites
 
 import netspec
-from netspec.build import graph
 from netspec.errors import GraphError, LayerError, NetSpecError
 from netspec.frontend.graph import connect
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.base import Context, create
@@ -176,7 +176,7 @@ def mistakes() -> Iterator[NetSpecError]:
     for path in sorted(Path("mistakes").glob("*.prototxt")):
         for phase in ("train", "test"):
             try:
-                infer(graph(path, phase))
+                infer(read_graph(path, phase))
             except NetSpecError as error:
                 yield error
 
@@ -264,6 +264,6 @@ def test_shared_arrays_are_one_under_their_first_owner() -> None:
     (key,) = shapes.params
     assert str(key) == "first.weight"
     assert shapes.params[key].shape == (5, 12)
-    assert [dict(keys) for keys in shapes.keys] == [{}, {"weight": key}, {"weight": key}]
+    assert [dict(each.keys) for each in shapes.nodes] == [{}, {"weight": key}, {"weight": key}]
     spec = shapes.param_specs[key]
     assert (spec.lr_mult, spec.decay_mult) == (3, 0)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from netspec import build
 from netspec.errors import LayerError
+from netspec.frontend.net_graph import read_graph
 from netspec.runtime.compile_cache import Compiles
 from netspec.runtime.size_buckets import SizeBuckets
 from netspec.segmentation.predict import predict
@@ -18,6 +19,7 @@ from netspec.solving.callback import Callback
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.options import SolverOptions
 from netspec.solving.solver import Solver
+from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
 
 # Of rounded-up sizes there are three: 32x48, 48x32, 48x48. The first is a program's own.
@@ -155,7 +157,7 @@ def test_programs_are_few() -> None:
         trained.guard.settle()
         assert compiles.count == before
     buckets = trained.trainer.buckets
-    assert buckets.told == f"4 programs compiled for images of {len(SIZES)} sizes"
+    assert buckets.summary == f"4 programs compiled for images of {len(SIZES)} sizes"
     [line] = lines.said
     assert line == (
         "net.prototxt: images differ in size; all but those of data 1x3x20x41, label 1x1x20x41 are "
@@ -196,9 +198,9 @@ def test_a_size_at_which_the_net_cannot_work_is_told() -> None:
 
 
 def evaluated() -> Evaluation:
-    graph = build.graph("net.prototxt")
+    graph = read_graph("net.prototxt")
     with Feed(graph, 0) as feed:
-        return evaluate(build.compile_net(graph, feed.tops), feed, len(SIZES))
+        return evaluate(compile_net(graph, feed.tops), feed, len(SIZES))
 
 
 @pytest.mark.slow
@@ -234,9 +236,9 @@ def test_a_run_goes_on_to_the_bit() -> None:
     whole = solver(settings)
     whole.step(7)
     resumed = solver(settings, seed=5)
-    assert resumed.trainer.buckets.home != whole.trainer.buckets.home
+    assert resumed.trainer.buckets.unpadded != whole.trainer.buckets.unpadded
     resumed.restore("s_iter_3.solverstate")
     resumed.step(4)
     for key, array in whole.net.arrays().items():
         np.testing.assert_array_equal(resumed.net.arrays()[key], array)
-    assert resumed.tests.buckets[0].home == whole.tests.buckets[0].home
+    assert resumed.tests.buckets[0].unpadded == whole.tests.buckets[0].unpadded

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from single_steps import DATA, LOSS, ONES, RELU, TWO, Step, layer, product
 
-from netspec import build
+from netspec.frontend.net_graph import graph_of
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.solving.diagnosis.measure import look
 from netspec.solving.diagnosis.stuck import StuckWatch, why_stuck
+from netspec.sources.fed_net import compile_net
 
 FCN = (
     DATA
@@ -179,8 +180,8 @@ layer { name: "loss" type: "Reduction" bottom: "z" top: "loss" loss_weight: 1 }
 
 def test_a_bias_at_zero_does_not_promise_gradients_to_what_lies_below() -> None:
     text = parse_net(ZERO_LSTM, "net.prototxt")
-    net = build.compile_net(build.graph_of(text, state_of(text, TRAIN)))
-    params = {**net.arrays(), **net.memory_for(net.shapes)}
+    net = compile_net(graph_of(text, state_of(text, TRAIN)))
+    params = {**net.arrays(), **net.carried_for(net.shapes)}
     learned = [key for key, spec in net.shapes.param_specs.items() if spec.lr_mult]
     feeds = {"x": jnp.asarray(np.ones((2, 1, 3))), "cont": jnp.ones((2, 1))}
     seen = look(net.shapes, params, learned, feeds, jax.random.key(0))

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from netspec.build import graph
 from netspec.frontend.graph import connect
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import parse_net
-from netspec.frontend.shapes import Shapes, infer, infer_known
+from netspec.frontend.shapes import Shapes, infer
 from netspec.inspect.summary import Row, Total, summarise
 from netspec.layers.base import Shape
 from netspec.layers.placeholder import create_or_stand_in
@@ -127,7 +127,7 @@ layer {
 def test_what_is_not_known_is_not_counted() -> None:
     """Nor is an array that is shared with a layer whose arrays are not known."""
     net = connect(parse_net(UNKNOWN, "net.prototxt"), create_or_stand_in)
-    summary = summarise(infer_known(net, {}))
+    summary = summarise(infer(net, {}, "known"))
     assert [(row.name, row.tops, row.known) for row in summary.rows] == [
         ("data", ((2, 3, 5, 7),), True),
         ("in", (None,), False),
@@ -145,7 +145,7 @@ def test_what_is_not_known_is_not_counted() -> None:
 def test_what_is_all_known() -> None:
     """As far as shapes are known is all of a net, where they are."""
     net = connect(parse_net(TEXT, "net.prototxt"), create_or_stand_in)
-    assert summarise(infer_known(net, {})) == summarise(infer(net))
+    assert summarise(infer(net, {}, "known")) == summarise(infer(net))
 
 
 # What one item of the first bottom costs, counted by hand: layer, bottoms, multiply-adds.
@@ -218,7 +218,7 @@ layer {{ name: "it" type: "{kind}" bottom: "x" bottom: "cont" top: "h"
 )
 def test_parameters_of_the_paper(name: str, learned: int, params: int) -> None:
     """57, 134 and 6 million that learn; what upsamples is frozen."""
-    summary = summarise(infer(graph(ROOT / "nets" / name / "deploy.prototxt")))
+    summary = summarise(infer(read_graph(ROOT / "nets" / name / "deploy.prototxt")))
     assert (summary.learned, summary.params) == (learned, params)
     assert [row.type for row in summary.rows if row.frozen] == ["Deconvolution"] * (
         summary.by_type["Deconvolution"].layers
@@ -227,7 +227,7 @@ def test_parameters_of_the_paper(name: str, learned: int, params: int) -> None:
 
 def test_fcn8s_at_500x500() -> None:
     """As a program of nested sums would count it, over sizes taken from the paper's figure."""
-    summary = summarise(infer(graph(ROOT / "nets" / "voc-fcn8s" / "deploy.prototxt")))
+    summary = summarise(infer(read_graph(ROOT / "nets" / "voc-fcn8s" / "deploy.prototxt")))
     widths = {1: (3, 64, 64), 2: (64, 128, 128), 3: (128, *[256] * 3), 4: (256, *[512] * 3)}
     widths[5] = (512,) * 4
     size, total = 698, 0

@@ -4,7 +4,7 @@ import json
 
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
-from netspec.frontend.shapes import infer, infer_known
+from netspec.frontend.shapes import infer
 from netspec.inspect.summary import Summary, summarise
 from netspec.inspect.summary_text import as_json, comma_separated, table
 
@@ -73,7 +73,7 @@ layer {
 
 
 def partial(text: str) -> str:
-    return table(summarise(infer_known(connect(parse_net(text, "net.prototxt")), {})))
+    return table(summarise(infer(connect(parse_net(text, "net.prototxt")), {}, "known")))
 
 
 def test_what_is_not_known_is_no_nothing() -> None:
@@ -100,7 +100,7 @@ def test_what_is_not_known_is_no_nothing() -> None:
     assert "Convolution       2    308+  1.9+  0.3+" in lines
     words = "308 parameters, 308 of them learned, as far as shapes are known; 0.0 GMAC a run"
     assert words in lines
-    found = summarise(infer_known(connect(parse_net(UNKNOWN, "net.prototxt")), {}))
+    found = summarise(infer(connect(parse_net(UNKNOWN, "net.prototxt")), {}, "known"))
     assert "layer,conv,Convolution,?,,,,,0" in comma_separated(found).splitlines()
     assert json.loads(as_json(found))["total"]["known"] is False
 

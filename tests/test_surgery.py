@@ -14,7 +14,7 @@ from netspec.errors import NetSpecError
 from netspec.proto.net_pb2 import NetParameter
 from netspec.runtime.module import Net
 from netspec.weights.caffemodel import write_weights
-from netspec.weights.surgery import Plan, transplant
+from netspec.weights.surgery import SurgeryPlan, transplant
 
 INPUT = """layer {{ name: "data" type: "Input" top: "data"
   input_param {{ shape {{ dim: [2, {channels}, 6, 8] }} }} }}
@@ -80,7 +80,7 @@ def images(channels: int = 3) -> NDArray[np.float32]:
     return np.random.default_rng(5).standard_normal((2, channels, 6, 8)).astype(np.float32)
 
 
-def sources(net: Net, files: Sequence[Path], plan: Plan) -> dict[str, str]:
+def sources(net: Net, files: Sequence[Path], plan: SurgeryPlan) -> dict[str, str]:
     """Layer -> where its blobs come from, as told; files by their names alone."""
     done = transplant(net, files, plan)
     return {
@@ -90,7 +90,7 @@ def sources(net: Net, files: Sequence[Path], plan: Plan) -> dict[str, str]:
 
 def test_a_classifier_becomes_convolutional(tmp_path: Path) -> None:
     old, new = compiled(CLASSIFIER, tmp_path, "a"), compiled(FCN, tmp_path, "b", seed=1)
-    plan = Plan(rename={"cls": "score"}, fc_to_conv=True)
+    plan = SurgeryPlan(rename={"cls": "score"}, fc_to_conv=True)
     told = sources(new, [saved(old, tmp_path)], plan)
     data = images()
     expected = np.asarray(old(data=data)["cls"])
@@ -110,7 +110,7 @@ def test_bilinear_upsampling_is_interpolation(tmp_path: Path, kernel: int, group
     net = INPUT.format(channels=3) + up("up", "data", 3, kernel, f"group: {group}")
     net += conv("conv", "up", 2)
     old, new = (compiled(net, tmp_path, "up", seed) for seed in (0, 1))
-    told = sources(new, [saved(old, tmp_path)], Plan(bilinear=["u*"]))
+    told = sources(new, [saved(old, tmp_path)], SurgeryPlan(bilinear=["u*"]))
     ramp = 1 - np.abs(np.arange(kernel) - (kernel - 1) / 2) / (kernel // 2)
     weight = blob(new, "up")
     for i in range(3):
@@ -126,7 +126,7 @@ def test_more_classes_keep_the_old_rows(tmp_path: Path) -> None:
     old = compiled(CLASSIFIER, tmp_path, "a")
     grown = CONVOLUTIONAL + conv("score", "fc", 6)
     new, before = (compiled(grown, tmp_path, "b", seed=1) for _ in range(2))
-    plan = Plan(rename={"cls": "score"}, more_classes=["score"], fc_to_conv=True)
+    plan = SurgeryPlan(rename={"cls": "score"}, more_classes=["score"], fc_to_conv=True)
     told = sources(new, [saved(old, tmp_path)], plan)
     for which in (0, 1):
         theirs = blob(old, "cls", which)
@@ -162,7 +162,7 @@ def test_files_of_old_become_more_classes_and_channels(tmp_path: Path) -> None:
     old = compiled(CLASSIFIER, tmp_path, "a")
     wide = CONVOLUTIONAL.replace("3, 6, 8", "4, 6, 8") + conv("score", "fc", 6)
     new = compiled(wide, tmp_path, "b", seed=1)
-    plan = Plan({"cls": "score"}, (), (), ["score"], ["conv"], fc_to_conv=True)
+    plan = SurgeryPlan({"cls": "score"}, (), (), ["score"], ["conv"], fc_to_conv=True)
     transplant(new, [old_file(old, tmp_path)], plan)
     data = images(4) * np.array([1, 1, 1, 0], np.float32)[:, None, None]
     expected = np.asarray(old(data=data[:, :3])["cls"])
@@ -173,7 +173,7 @@ def test_a_channel_more_begins_as_the_mean_of_the_others(tmp_path: Path) -> None
     old = compiled(INPUT.format(channels=3) + conv("conv", "data", 5, 3), tmp_path, "a")
     wide = INPUT.format(channels=4) + conv("conv_d", "data", 5, 3)
     new = compiled(wide, tmp_path, "b", seed=1)
-    plan = Plan(rename={"conv": "conv_d"}, more_channels=["conv_d"])
+    plan = SurgeryPlan(rename={"conv": "conv_d"}, more_channels=["conv_d"])
     told = sources(new, [saved(old, tmp_path)], plan)
     weight = blob(new, "conv_d")
     assert np.array_equal(weight[:, :3], blob(old, "conv"))
@@ -191,30 +191,30 @@ def test_a_channel_more_begins_as_the_mean_of_the_others(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("old", "wide", "plan", "axis"),
     [
-        (up("up", "data", 4), up("up", "data", 6), Plan(more_classes=["up"]), 1),
-        (up("up", "data", 4), up("up", "wide", 4), Plan(more_channels=["up"]), 0),
+        (up("up", "data", 4), up("up", "data", 6), SurgeryPlan(more_classes=["up"]), 1),
+        (up("up", "data", 4), up("up", "wide", 4), SurgeryPlan(more_channels=["up"]), 0),
         (
             fc("fc", "data", 4).replace("num", "transpose: true num"),
             fc("fc", "data", 6).replace("num", "transpose: true num"),
-            Plan(more_classes=["fc"]),
+            SurgeryPlan(more_classes=["fc"]),
             1,
         ),
         (
             EMBED.format(outputs=4),
             EMBED.format(outputs=6),
-            Plan(more_classes=["embed"]),
+            SurgeryPlan(more_classes=["embed"]),
             1,
         ),
         (
             up("up", "data", 3, more="group: 3"),
             up("up", "wide", 5, more="group: 5"),
-            Plan(more_classes=["up"]),
+            SurgeryPlan(more_classes=["up"]),
             0,
         ),
     ],
 )
 def test_layers_whose_outputs_lie_elsewhere(
-    tmp_path: Path, old: str, wide: str, plan: Plan, axis: int
+    tmp_path: Path, old: str, wide: str, plan: SurgeryPlan, axis: int
 ) -> None:
     """What was there comes first along their axis."""
     inputs = INPUT.format(channels=3) + INPUT.format(channels=5).replace('"data"', '"wide"')
@@ -240,7 +240,7 @@ def test_a_trunk_for_each_of_two_modalities(tmp_path: Path, names: list[str]) ->
     olds = {name: compiled(TRUNK, tmp_path, "a", seed) for seed, name in enumerate(names)}
     files = [saved(net, tmp_path, name) for name, net in olds.items()]
     new = compiled(TWO, tmp_path, "b", seed=7)
-    told = sources(new, files, Plan(suffixes=["_a", "_b"]))
+    told = sources(new, files, SurgeryPlan(suffixes=["_a", "_b"]))
     for suffix, name in (("_a", names[0]), ("_b", names[-1])):
         assert told[f"conv{suffix}"] == f"conv of {name}.caffemodel"
         for which in (0, 1):
@@ -255,7 +255,7 @@ def test_the_last_file_counts_and_what_no_file_has_stays(tmp_path: Path) -> None
     new = compiled(TWO + conv("late", "conv_b", 2), tmp_path, "c", seed=3)
     before = blob(new, "late")
     files = [saved(first, tmp_path, "first"), saved(second, tmp_path, "second")]
-    told = sources(new, files, Plan(rename={"conv": "conv_b"}))
+    told = sources(new, files, SurgeryPlan(rename={"conv": "conv_b"}))
     assert np.array_equal(blob(new, "conv_a"), blob(first, "conv_a"))
     assert np.array_equal(blob(new, "conv_b"), blob(second, "conv"))
     assert np.array_equal(blob(new, "late"), before)
@@ -274,7 +274,7 @@ def test_classes_that_the_last_file_lacks_are_new(tmp_path: Path) -> None:
         for seed, (name, text) in enumerate({"wide": wide, "narrow": narrow}.items())
     ]
     new, before = (compiled(wide, tmp_path, "new", seed=7) for _ in range(2))
-    transplant(new, files, Plan(more_classes=["score"]))
+    transplant(new, files, SurgeryPlan(more_classes=["score"]))
     assert np.array_equal(blob(new, "score")[4:], blob(before, "score")[4:])
 
 
@@ -283,14 +283,16 @@ def test_what_went_nowhere_is_told(tmp_path: Path) -> None:
     trunk = compiled(TRUNK + conv("late", "conv", 2) + conv("cls", "late", 4), tmp_path, "a")
     file = saved(trunk, tmp_path)
     new = compiled(TWO + conv("late_b", "conv_b", 2), tmp_path, "b")
-    assert transplant(new, [file], Plan(suffixes=["_a", "_b"])).unused == {str(file): ("cls",)}
+    assert transplant(new, [file], SurgeryPlan(suffixes=["_a", "_b"])).unused == {
+        str(file): ("cls",)
+    }
 
 
 def test_misfits_are_left_if_asked(tmp_path: Path) -> None:
     old = compiled(TRUNK + conv("score", "conv", 4), tmp_path, "a")
     new = compiled(TRUNK + conv("score", "conv", 6), tmp_path, "b", seed=1)
     before = blob(new, "score")
-    told = sources(new, [saved(old, tmp_path)], Plan(skip_misfits=True))
+    told = sources(new, [saved(old, tmp_path)], SurgeryPlan(skip_misfits=True))
     assert np.array_equal(blob(new, "score"), before)
     assert told["score"] == (
         "as its fillers begin it: not fitting old.caffemodel "
@@ -307,97 +309,97 @@ GROUPED = INPUT.format(channels=4) + conv("conv", "data", 6, 3, "group: 2")
         (
             CLASSIFIER,
             FCN,
-            Plan(),
+            SurgeryPlan(),
             'FILE: layer "fc" (Convolution): weight is 7x120 in the file, 7x5x4x6 in the net; '
             "fc_to_conv (--fc-to-conv) reads the one as the other",
         ),
         (
             TRUNK,
             INPUT.format(channels=4) + conv("conv", "data", 5, 3),
-            Plan(),
+            SurgeryPlan(),
             'FILE: layer "conv" (Convolution): weight is 5x3x3x3 in the file, 5x4x3x3 in the net; '
             "skip_misfits (--skip-misfits) leaves the layer as it is; to learn it anew, rename it",
         ),
         (
             TRUNK,
             INPUT.format(channels=4) + conv("conv", "data", 5, 3),
-            Plan(more_classes=["conv"]),
+            SurgeryPlan(more_classes=["conv"]),
             'FILE: layer "conv" (Convolution): weight is 5x3x3x3 in the file, 5x4x3x3 in the net, '
             "which is not the same with more classes",
         ),
         (
             TRUNK,
             INPUT.format(channels=3) + conv("conv", "data", 4, 3),
-            Plan(more_classes=["conv"]),
+            SurgeryPlan(more_classes=["conv"]),
             'FILE: layer "conv" (Convolution): weight is 5x3x3x3 in the file, 4x3x3x3 in the net, '
             "which is not the same with more classes",
         ),
         (
             INPUT.format(channels=2) + conv("conv", "data", 6, 3, "group: 2"),
             GROUPED,
-            Plan(more_channels=["conv"]),
+            SurgeryPlan(more_channels=["conv"]),
             'FILE: layer "conv" (Convolution): its weight 6x2x3x3 has not one input channel for '
             "each of the bottom's 2x4x6x8, so that none can be added",
         ),
         (
             INPUT.format(channels=4) + conv("conv", "data", 4, 3, "group: 2"),
             GROUPED,
-            Plan(more_classes=["conv"]),
+            SurgeryPlan(more_classes=["conv"]),
             'FILE: layer "conv" (Convolution): its weight 6x2x3x3 has its classes in groups, so '
             "that none can be added behind them",
         ),
         (
             INPUT.format(channels=6) + up("up", "data", 4),
             INPUT.format(channels=6) + up("up", "data", 6),
-            Plan(more_channels=["up"]),
+            SurgeryPlan(more_channels=["up"]),
             'FILE: layer "up" (Deconvolution): weight is 6x4x4x4 in the file, 6x6x4x4 in the net, '
             "which is not the same with more input channels",
         ),
         (
             TRUNK,
             TRUNK,
-            Plan(rename={"conv": "cnov"}),
+            SurgeryPlan(rename={"conv": "cnov"}),
             'no layer "cnov" to rename "conv" to has learned blobs; did you mean "conv"?',
         ),
         (
             TRUNK,
             TRUNK,
-            Plan(bilinear=["conv"]),
+            SurgeryPlan(bilinear=["conv"]),
             'NET:3: layer "conv" (Convolution): weights 5x3x3x3 have no diagonal: channels differ',
         ),
         (
             TRUNK,
             TRUNK,
-            Plan(more_classes=["cnov"]),
+            SurgeryPlan(more_classes=["cnov"]),
             'NET: no layer "cnov" has learned blobs; did you mean "conv"?',
         ),
         (
             TRUNK,
             TRUNK,
-            Plan(more_classes=["conv"], bilinear=["c*"]),
+            SurgeryPlan(more_classes=["conv"], bilinear=["c*"]),
             'layer "conv" can be only one of bilinear, of more classes, of more channels',
         ),
         (
             TRUNK,
             TRUNK,
-            Plan(rename={"cnov": "x"}),
+            SurgeryPlan(rename={"cnov": "x"}),
             'no file has a layer "cnov" to rename; did you mean "conv"?',
         ),
         (
             TWO,
             TWO,
-            Plan(rename={"conv_a": "conv_b"}),
+            SurgeryPlan(rename={"conv_a": "conv_b"}),
             'FILE: layers "conv_a" and "conv_b" would both be "conv_b"',
         ),
         (
             TRUNK,
             TRUNK,
-            Plan(suffixes=["_a"]),
+            SurgeryPlan(suffixes=["_a"]),
             "FILE: has no layer of NET; it has conv_a",
         ),
     ],
 )
-def test_mistakes(tmp_path: Path, old: str, new: str, plan: Plan, message: str) -> None:
+def test_mistakes(tmp_path: Path, old: str, new: str, plan: SurgeryPlan, message: str) -> None:
     file = saved(compiled(old, tmp_path, "old"), tmp_path)
     net = compiled(new, tmp_path, "new", seed=1)
     with pytest.raises(NetSpecError) as error:
@@ -411,7 +413,7 @@ def test_suffixes_go_with_files(tmp_path: Path) -> None:
     net = compiled(TRUNK, tmp_path, "net")
     files = [saved(net, tmp_path, "a"), saved(net, tmp_path, "b")]
     with pytest.raises(NetSpecError, match=r"^suffix given 1 time for 2 files; give one"):
-        transplant(net, files, Plan(suffixes=["_a"]))
+        transplant(net, files, SurgeryPlan(suffixes=["_a"]))
 
 
 # The command

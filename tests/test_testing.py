@@ -110,4 +110,4 @@ def test_a_restored_home_counts_for_test_nets_that_are_built() -> None:
     home = {name: [7, *shape[1:]] for name, shape in state["home"].items()}
     loop.tests.restore([{**state, "home": home}], loop.seed)
     (buckets,) = loop.tests.buckets
-    assert buckets.home == {name: tuple(shape) for name, shape in home.items()}
+    assert buckets.unpadded == {name: tuple(shape) for name, shape in home.items()}

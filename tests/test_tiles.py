@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from nets import fcn, sets
 from nets.trunks import VGG
-from netspec.build import graph, load
+from netspec.build import load
 from netspec.errors import GraphError, LayerError, SourceError
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import write
 from netspec.frontend.shapes import infer
 from netspec.layers.base import Shape
@@ -223,7 +224,7 @@ def test_nets_that_have_no_tiles(tmp_path: Path, before: str, bottom: str, why: 
 def test_overlap_of_the_published_nets() -> None:
     """Their receptive fields are 404 pixels wide; skips and upsampling add what they see."""
     for name, overlap in (("voc-fcn32s", 436), ("voc-fcn8s", 460), ("voc-fcn-alexnet", 403)):
-        net = graph(Path("nets") / name / "deploy.prototxt")
+        net = read_graph(Path("nets") / name / "deploy.prototxt")
         shapes = infer(net, {"data": (1, 3, 500, 500)})
         tiles = tiling(net, net.first_blobs["data"], net.blob("score"))
         assert (tiles.period(0), tiles.overlap(shapes, 0)) == (32, overlap), name

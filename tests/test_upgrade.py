@@ -9,12 +9,12 @@ from old_nets import failure, layer, message_of, upgraded
 from netspec.errors import NetSpecError, SolverError
 from netspec.frontend.prototxt import NetText, parse_net, read_net, read_solver
 from netspec.frontend.upgrade import (
-    current_type,
     upgrade,
     upgrade_file,
     upgrade_solver,
     upgrade_solver_type,
 )
+from netspec.frontend.upgrade_v1 import current_type
 from netspec.proto.layers_pb2 import LayerParameter, ParamSpec
 from netspec.proto.legacy_pb2 import V1LayerParameter
 from netspec.proto.net_pb2 import NetParameter

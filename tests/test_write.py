@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from netspec.build import graph, load
+from netspec.build import load
 from netspec.cli import main
 from netspec.errors import GraphError, SourceError
+from netspec.frontend.net_graph import read_graph
 from netspec.segmentation.stage_timing import stage_times, stages
 from netspec.segmentation.write import Picture, gather, named
 from netspec.sources.images.decode import MEAN, preprocess, read_image, read_photo
@@ -246,7 +247,7 @@ def test_stages_of_the_published_nets() -> None:
         ],
     }  # fmt: skip
     for name, order in expected.items():
-        net = graph(Path("nets") / name / "deploy.prototxt")
+        net = read_graph(Path("nets") / name / "deploy.prototxt")
         found = stages(net, net.blob("score"))
         assert list(dict.fromkeys(found.values())) == order
         assert len(found) == len(net.nodes) - 1

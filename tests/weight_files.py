@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from netspec import build
+from netspec.frontend.net_graph import graph_of
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import ParamKey
@@ -15,6 +15,7 @@ from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import TEST, BlobProto, LayerParameter
 from netspec.proto.net_pb2 import NetParameter
 from netspec.runtime.module import Net
+from netspec.sources.fed_net import compile_net
 
 NET = """
 name: "tiny"
@@ -57,7 +58,7 @@ BLOBS = {
 
 def compiled(prototxt: str, seed: int = 0, shapes: Mapping[str, Shape] | None = None) -> Net:
     net = parse_net(prototxt, "net.prototxt")
-    return build.compile_net(build.graph_of(net, state_of(net, TEST)), shapes, seed)
+    return compile_net(graph_of(net, state_of(net, TEST)), shapes, seed)
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,9 @@ from netspec.frontend.graph import AUTOMATIC, Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import TRAIN
+from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net as Module
-from netspec.runtime.run import Params, runnable
+from netspec.runtime.values import Params
 from netspec.solving.weight_sharing import shared_arrays
 from netspec.sources.feed import Feed
 
@@ -240,7 +241,7 @@ class Core:
         return {i: self.blobs[graph.values[i].name].data_mirror.device for i in needed}
 
     def _arrays(self) -> Params:
-        return {**self.sync(), **self.module.memory_for(self._shapes)}
+        return {**self.sync(), **self.module.carried_for(self._shapes)}
 
     @property
     def _run_key(self) -> Array | None:
@@ -262,7 +263,7 @@ class Core:
 
     def _view(self, n: int) -> LayerView:
         node = self.module.graph.nodes[n]
-        blobs = [self._param_blobs[key] for key in self._shapes.keys[n].values()]
+        blobs = [self._param_blobs[key] for key in self._shapes.nodes[n].keys.values()]
         return LayerView(node.type, blobs, lambda: self._user(node))
 
     def _user(self, node: Node) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from netspec import build
 from netspec.errors import NetSpecError, Place, fail
 from netspec.formats.atomic import atomic_write
 from netspec.frontend.graph import Graph
+from netspec.frontend.net_graph import graph_of
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import NetText
 from netspec.inspect import draw
@@ -55,4 +55,4 @@ def _graph(net: NetParameter, phase: int | None) -> Graph:
     name = net.name or "net"
     written = NetText(message, name, (Place(name),) * (len(net.layer) + len(net.layers)))
     state = state_of(written, TEST if phase == TEST else TRAIN, 0, ())
-    return build.graph_of(written, state, create_or_stand_in)
+    return graph_of(written, state, create_or_stand_in)

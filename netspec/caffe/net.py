@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from netspec import build
 from netspec.caffe.blob import Arrays, Blob
 from netspec.caffe.core import Core
 from netspec.caffe.layer import LayerView
@@ -19,11 +18,13 @@ from netspec.caffe.runtime import next_seed
 from netspec.errors import GraphError, SourceError, blame, fail, nearest
 from netspec.formats.atomic import atomic_write
 from netspec.frontend.graph import AUTOMATIC, Node
+from netspec.frontend.net_graph import graph_of
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import read_net
 from netspec.layers.base import text
 from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.runtime.module import Net as Module
+from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
 from netspec.weights.caffemodel import copy_into, put_weights, read_weights, write_weights
 
@@ -59,10 +60,10 @@ class Net(Core):
             raise TypeError("Net needs a phase: caffe.TRAIN or caffe.TEST")
         written = read_net(network_file)
         state = state_of(written, TRAIN if phase == TRAIN else TEST, level, stages or ())
-        graph = build.graph_of(written, state)
+        graph = graph_of(written, state)
         seed = next_seed()
         feed = Feed(graph, seed) if len(graph.inputs) < len(graph.fed) else None
-        super().__init__(build.compile_net(graph, feed.tops if feed else None, seed), feed, seed)
+        super().__init__(compile_net(graph, feed.tops if feed else None, seed), feed, seed)
         if weights is not None:
             self.copy_from(weights)
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from netspec.frontend.graph import AUTOMATIC, Graph
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
-from netspec.runtime.run import Params, Run, run
+from netspec.runtime.run import run_layers, value_gradients
+from netspec.runtime.values import Params, Run
 
 # The first and the last layer of a pass, by index.
 Nodes = tuple[int, int]
@@ -31,7 +32,7 @@ def forward(
     shapes: Shapes, nodes: Nodes, params: Params, given: Mapping[int, Array], key: Array | None
 ) -> Made:
     """Run layers on the values that they are given."""
-    made = run(shapes, params, given, key, range(nodes[0], nodes[1] + 1))
+    made = run_layers(shapes, range(nodes[0], nodes[1] + 1), params, given, key)
     last = {
         shapes.graph.values[i].name: i
         for i in sorted(made.values)
@@ -59,18 +60,17 @@ def backward(
     # Layers without tops have no gradient, and what they write has been written by the forward.
     span = [n for n in range(nodes[0], nodes[1] + 1) if graph.nodes[n].tops]
     first = _first_bindings(graph, {*given, *(top for n in span for top in graph.nodes[n].tops)})
-    if graph.data_dependent:
-        seen = run(shapes, params, given, key, span)
-        perturbations = {i: jnp.zeros_like(seen.value(i)) for i in first.values()}
-    else:
-        perturbations = {i: jnp.zeros(shapes.values[i], jnp.float32) for i in first.values()}
-    learned = {key: params[key] for key in _learned(shapes, span)}
-
-    def objective(learned: Params, perturbations: Mapping[int, Array]) -> Array:
-        made = run(shapes, {**params, **learned}, given, key, span, perturbations, instead)
-        return _objective(made, seeds)
-
-    gradients, diffs = jax.grad(objective, argnums=(0, 1))(learned, perturbations)
+    _, _, gradients, diffs = value_gradients(
+        shapes,
+        span,
+        params,
+        given,
+        lambda made: (_objective(made, seeds), None),
+        _learned(shapes, span),
+        first.values(),
+        key,
+        instead,
+    )
     # The diff of an output is what the backward started from.
     shown = {name: seeds[i] if i in seeds else diffs[i] for name, i in first.items()}
     return shown, gradients
@@ -91,7 +91,7 @@ def _first_bindings(graph: Graph, values: Iterable[int]) -> dict[str, int]:
 def _learned(shapes: Shapes, span: Iterable[int]) -> list[ParamKey]:
     """The arrays of some layers that get gradients: learned ones, and frozen ones if forced."""
     specs, forced = shapes.param_specs, shapes.graph.force_backward
-    keys = dict.fromkeys(key for n in span for key in shapes.keys[n].values())
+    keys = dict.fromkeys(key for n in span for key in shapes.nodes[n].keys.values())
     return [key for key in keys if specs[key].lr_mult or forced]
 
 

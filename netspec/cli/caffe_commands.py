@@ -12,12 +12,12 @@ from typing import Any
 import click
 import numpy as np
 
-from netspec.build import graph, with_data
 from netspec.cli import train as training
 from netspec.cli.caffe import FLAGS
 from netspec.cli.caffe_flags import Flagged
 from netspec.cli.caffe_time import LayerTimes, Timer
 from netspec.errors import NetSpecError, require
+from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import read_solver
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.reporting.console import metric_lines
@@ -25,6 +25,7 @@ from netspec.reporting.glog import GlogWriter
 from netspec.runtime import devices
 from netspec.solving.distributed.launch import DeviceOptions
 from netspec.solving.evaluation import Evaluation, evaluate
+from netspec.sources.fed_net import with_data
 from netspec.weights.caffemodel import copy_into, read_weights
 
 
@@ -62,7 +63,7 @@ def test(model: str, weights: str, iterations: int, gpu: str, log_dir: str, **fl
     require(weights, "test needs weights: --weights=net.caffemodel", NetSpecError)
     with GlogWriter(log_dir) as log:
         _compute_on(log, gpu)
-        connected = graph(model, "test", flags["level"], _stages(flags["stage"]))
+        connected = read_graph(model, "test", flags["level"], _stages(flags["stage"]))
         with with_data(connected) as (net, feed):
             log.say(str(copy_into(net, read_weights(weights))))
             log.say(f"Running for {iterations} iterations.")
@@ -93,7 +94,7 @@ def time(model: str, weights: str, iterations: int, gpu: str, log_dir: str, **fl
     with GlogWriter(log_dir) as log:
         _compute_on(log, gpu)
         phase = flags["phase"] or "TRAIN"
-        connected = graph(model, phase.lower(), flags["level"], _stages(flags["stage"]))
+        connected = read_graph(model, phase.lower(), flags["level"], _stages(flags["stage"]))
         with with_data(connected, inputs_ok=True) as (net, feed):
             if weights:
                 log.say(str(copy_into(net, read_weights(weights))))

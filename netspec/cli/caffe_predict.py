@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
-from netspec.build import graph
 from netspec.caffe import Classifier, Detector
 from netspec.caffe.io import load_image
 from netspec.cli.caffe_windows import read_windows, write_detections
 from netspec.errors import NetSpecError, counted, fail, require, unreadable
 from netspec.formats.atomic import atomic_write
+from netspec.frontend.net_graph import read_graph
 from netspec.runtime import devices
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -180,7 +180,7 @@ def _use(gpu: bool) -> None:
 @contextmanager
 def _fitting(net: str) -> Iterator[None]:
     """Raise NetSpecError if the options do not fit a net."""
-    require(graph(net).inputs, f"{net}: has no Input layer to take images", NetSpecError)
+    require(read_graph(net).inputs, f"{net}: has no Input layer to take images", NetSpecError)
     try:
         yield
     except ValueError as error:

@@ -19,9 +19,11 @@ from netspec.errors import NetSpecError, require
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import TRAIN
+from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net
-from netspec.runtime.run import Held, Params, run, runnable
+from netspec.runtime.run import run_layers
 from netspec.runtime.timing import timed
+from netspec.runtime.values import Held, Params
 from netspec.sources.feed import Feed
 
 _Values = Mapping[int, Held]
@@ -62,7 +64,7 @@ class Timer:
     def __init__(self, net: Net, feed: Feed) -> None:
         """Run the net once on what its data layers read; raises LayerError, SourceError."""
         self._net, self._graph, self._feed = net, net.graph, feed
-        self._arrays = {**net.arrays(), **net.memory_for(net.shapes)}
+        self._arrays = {**net.arrays(), **net.carried_for(net.shapes)}
         self._key = jax.random.key(0) if net.graph.phase == TRAIN else None
         # Shapes for which all is compiled.
         self._ready: set[Shapes] = set()
@@ -126,7 +128,7 @@ class Timer:
             fixed = {i: values[i] for i in node.bottoms if i not in bottoms}
             others = {
                 key: self._arrays[key]
-                for key in (*shapes.keys[n].values(), *shapes.carried)
+                for key in (*shapes.nodes[n].keys.values(), *shapes.carried)
                 if key not in learned
             }
             seconds, (tops, pullback, updates) = timed(
@@ -145,13 +147,12 @@ class Timer:
     ) -> tuple[Params, dict[int, Held]]:
         """A layer's learned arrays and bottoms whose gradients training would compute."""
         node = self._graph.nodes[n]
-        blobs = shapes.blobs[n]
         learned = {
             key: self._arrays[key]
-            for name, key in shapes.keys[n].items()
-            if blobs[name].learned and shapes.param_specs[key].lr_mult
+            for _, key, blob in shapes.nodes[n].learned
+            if blob.learned and shapes.param_specs[key].lr_mult
         }
-        wanted = zip(node.bottoms, shapes.wanted[n], strict=True)
+        wanted = zip(node.bottoms, shapes.nodes[n].wanted, strict=True)
         return learned, {i: values[i] for i, want in wanted if want}
 
     def _backward(
@@ -188,7 +189,7 @@ def _layer(
     """Run layer ``n`` forward: its tops, its pullback, and its updated statistics."""
 
     def forward(learned: Params, bottoms: _Values) -> tuple[_Values, Params]:
-        made = run(shapes, {**others, **learned}, {**fixed, **bottoms}, key, [n])
+        made = run_layers(shapes, [n], {**others, **learned}, {**fixed, **bottoms}, key)
         return {i: made.values[i] for i in shapes.graph.nodes[n].tops}, made.updates
 
     tops, pullback, updates = jax.vjp(forward, learned, bottoms, has_aux=True)

@@ -11,11 +11,12 @@ from typing import Any
 
 import click
 
-from netspec.build import graph, look_at, with_data
 from netspec.cli.caffe_features import extract
 from netspec.cli.caffe_flags import Flagged
 from netspec.errors import NetSpecError, SourceError, require
+from netspec.frontend.net_graph import read_graph
 from netspec.inspect.draw import draw
+from netspec.inspect.look import look_at
 from netspec.layers.placeholder import create_or_stand_in
 from netspec.proto.layers_pb2 import DataParameter
 from netspec.reporting.glog import GlogWriter
@@ -28,6 +29,7 @@ from netspec.sources.convert import (
     samples_of_database,
     write_mean,
 )
+from netspec.sources.fed_net import with_data
 from netspec.sources.images.databases import BACKENDS
 from netspec.weights.caffemodel import copy_into, read_weights
 
@@ -133,7 +135,7 @@ def extract_features(
     with GlogWriter() as log:
         devices.use(devices.chosen(str(rest["device"]) if rest["mode"] == "GPU" else ""))
         log.say(f"Using {rest['mode']}")
-        with with_data(graph(net)) as (compiled, feed):
+        with with_data(read_graph(net)) as (compiled, feed):
             log.say(str(copy_into(compiled, read_weights(weights))))
             log.say("Extracting Features")
             extract(
@@ -175,7 +177,9 @@ def draw_net(net: str, out: str, rankdir: str | None, phase: str, display_lrm: b
 
 def _say_left_out(net: str) -> None:
     """Print the layers that phase TEST alone has."""
-    drawn, other = (graph(net, phase, create=create_or_stand_in) for phase in ("train", "test"))
+    drawn, other = (
+        read_graph(net, phase, create=create_or_stand_in) for phase in ("train", "test")
+    )
     kept = {(node.name, node.place) for node in drawn.nodes}
     names = [node.name for node in other.nodes if (node.name, node.place) not in kept]
     if names:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from netspec.build import look_at
 from netspec.inspect.contact_sheet import card, write
+from netspec.inspect.look import look_at
 from netspec.sources.show import samples
 
 

@@ -34,7 +34,7 @@ def test(net: str, weights: str | None, iterations: int | None, dtype: str | Non
         found = evaluate(compiled, feed, batches, buckets=buckets)
         names = class_names(compiled.shapes, feed)
     if len(buckets.sizes) > 1:
-        click.echo(buckets.told)
+        click.echo(buckets.summary)
     click.echo(f"{found.batches} batches, loss {found.loss:.6g}")
     for line in evaluation_lines(found, "    Test net output"):
         click.echo(line)
@@ -74,7 +74,7 @@ def score(net: str, weights: str, save: str | None, dtype: str | None) -> None:
         found = evaluate(compiled, feed, feed.batches, pictures=blobs, keep=keep, buckets=buckets)
         names = class_names(compiled.shapes, feed)
     if len(buckets.sizes) > 1:
-        click.echo(buckets.told, err=True)
+        click.echo(buckets.summary, err=True)
     if pairs:
         _say_metrics(found, names)
     if save:

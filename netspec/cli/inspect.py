@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from netspec.build import look_at, look_at_inputs, misfit
 from netspec.cli.options import parse_shapes, shape_option
 from netspec.frontend.shapes import KnownShapes
 from netspec.inspect import layer_catalogue, receptive_field_text
 from netspec.inspect.draw import draw as draw_net
+from netspec.inspect.look import look_at, look_at_inputs, misfit
 from netspec.inspect.summary import summarise
 from netspec.inspect.summary_text import FORMATS
 

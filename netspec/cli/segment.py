@@ -62,7 +62,7 @@ def segment(
     wanted = Wanted(options["overlay"], options["probabilities"])
     whole = _write_each(segmenter, pictures, out, wanted)
     if len(buckets.sizes) > 1:
-        click.echo(buckets.told, err=True)
+        click.echo(buckets.summary, err=True)
     plan = plan_of_first(segmenter, pictures) if time else None
     if plan is not None:
         times = stage_times(segmenter.net, plan.feeds, plan.scores)

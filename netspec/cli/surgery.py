@@ -9,7 +9,7 @@ import click
 from netspec.build import load
 from netspec.cli.options import parse_shapes, shape_option
 from netspec.errors import NetSpecError, require
-from netspec.weights.surgery import Plan, transplant
+from netspec.weights.surgery import SurgeryPlan, transplant
 
 
 @click.command()
@@ -40,7 +40,7 @@ def surgery(
     channels the mean of the others. A --suffix for each of WEIGHTS, or several for the only one,
     make trunks of one net.
     """
-    plan = Plan(rename=dict(map(_rename, rename)), **options)
+    plan = SurgeryPlan(rename=dict(map(_rename, rename)), **options)
     compiled = load(net, phase=phase, shapes=parse_shapes(shapes))
     click.echo(transplant(compiled, weights, plan, out))
     click.echo(out)

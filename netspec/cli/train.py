@@ -166,7 +166,7 @@ def _say_end(solver: Solver, report: ConsoleReport) -> None:
         )
     buckets = solver.trainer.buckets
     if len(buckets.sizes) > 1:
-        report.say(buckets.told)
+        report.say(buckets.summary)
     how = "Optimization stopped early." if solver.stopping else "Optimization Done."
     report.say(how)
     solver.callback.end(solver, how)

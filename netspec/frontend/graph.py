@@ -39,7 +39,7 @@ class Node:
     """A layer in its net.
 
     bottoms, tops: indices into `Graph.values`. in_place: the slots of tops that bind the name of
-    their own bottom again. place: where the layer stands. stops: per bottom, whether
+    their own bottom again. place: where the layer is written. stops: per bottom, whether
     ``propagate_down: false`` keeps gradients from it.
     """
 

@@ -10,7 +10,16 @@ from dataclasses import replace
 
 from netspec.errors import GraphError, blame, require
 from netspec.frontend.prototxt import NetText
-from netspec.proto.layers_pb2 import NetState, NetStateRule, Phase
+from netspec.proto.layers_pb2 import TEST, TRAIN, NetState, NetStateRule, Phase
+
+_PHASES: dict[str, Phase] = {"train": TRAIN, "test": TEST}
+
+
+def phase_of(name: str) -> Phase:
+    """The phase of a name, "train" or "test" in any case; raises GraphError."""
+    known = ", ".join(_PHASES)
+    require(name.lower() in _PHASES, f'unknown phase "{name}" ({known})', GraphError)
+    return _PHASES[name.lower()]
 
 
 def state_of(net: NetText, phase: Phase, level: int = 0, stages: Sequence[str] = ()) -> NetState:

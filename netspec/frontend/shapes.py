@@ -5,20 +5,23 @@ Shapes are Caffe's: (N, C, H, W) for images, whatever layout a run computes in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
-from weakref import WeakValueDictionary
+from typing import Generic, Literal, NamedTuple, TypeVar, cast, overload
 
 from netspec.errors import GraphError, blame, counted, fail, require
 from netspec.frontend.graph import Graph, Node
+from netspec.frontend.wanted_gradients import wanted_gradients
 from netspec.layers.base import Blob, Shape, count, text
 from netspec.proto.layers_pb2 import ParamSpec
 
+# A shape, or one that may not be known.
+AnyShape = TypeVar("AnyShape", bound=Shape | None, covariant=True)
+
 
 class ParamKey(NamedTuple):
-    """Which learned array, or which memory: its layer and its name there, e.g. conv1, weight."""
+    """The key of a learned or carried array: its layer and its name there, e.g. conv1, weight."""
 
     layer: str
     blob: str
@@ -27,50 +30,56 @@ class ParamKey(NamedTuple):
         return f"{self.layer}.{self.blob}"
 
 
-@dataclass(frozen=True, eq=False)
-class KnownShapes:
-    """What `infer_known` found.
+class NodeShapes(NamedTuple, Generic[AnyShape]):
+    """A node of the graph with all that its shapes tell.
 
-    values: the shape of each of the graph's values, None where it is not known. blobs: per node,
-    its learned arrays by name. unasked: the nodes that could not be asked, whose arrays are not
-    among these.
+    bottoms, tops: the shapes of what it reads and makes. blobs: its learned arrays by name. keys:
+    blob name -> the array behind it, another layer's if it is shared. carried: arrays that a run
+    leaves for the next one, by name. wanted: per bottom, whether training needs its gradient.
+    known: whether the layer could be asked; if not, blobs, keys and carried are empty.
     """
 
-    graph: Graph
-    values: tuple[Shape | None, ...]
-    blobs: tuple[Mapping[str, Blob], ...]
-    unasked: frozenset[int] = frozenset()
+    node: Node
+    bottoms: tuple[AnyShape, ...]
+    tops: tuple[AnyShape, ...]
+    blobs: Mapping[str, Blob]
+    keys: Mapping[str, ParamKey]
+    carried: Mapping[str, Shape]
+    wanted: tuple[bool, ...]
+    known: bool
 
     @property
-    def fed(self) -> dict[str, Shape]:
+    def learned(self) -> Iterator[tuple[str, ParamKey, Blob]]:
+        """(name, key, blob) of each learned array and statistic, in Caffe's order."""
+        return ((name, self.keys[name], blob) for name, blob in self.blobs.items())
+
+
+@dataclass(frozen=True, eq=False)
+class KnownShapes:
+    """The shapes of a graph as far as they are known: a `NodeShapes` for each of its nodes."""
+
+    graph: Graph
+    nodes: tuple[NodeShapes[Shape | None], ...]
+
+    @cached_property
+    def values(self) -> tuple[Shape | None, ...]:
+        """The shape of each of the graph's values, None where it is not known."""
+        return tuple(shape for each in self.nodes for shape in each.tops)
+
+    @cached_property
+    def fed(self) -> Mapping[str, Shape]:
         """Blob name -> the shape in which the host feeds it, as far as known."""
         first = self.graph.first_blobs
         fed = {name: self.values[first[name]] for name in self.graph.fed}
         return {name: shape for name, shape in fed.items() if shape is not None}
 
     @cached_property
-    def keys(self) -> tuple[Mapping[str, ParamKey], ...]:
-        """Per node, blob name -> the array that stands behind it, shared arrays resolved."""
-        keys: list[dict[str, ParamKey]] = []
-        for n, blobs in enumerate(self.blobs):
-            mine: dict[str, ParamKey] = {}
-            for i, name in enumerate(blobs):
-                if (n, i) in self.graph.shared:
-                    owner, j = self.graph.shared[n, i]
-                    theirs = mine if owner == n else keys[owner]
-                    mine[name] = theirs[list(self.blobs[owner])[j]]
-                else:
-                    mine[name] = ParamKey(self.graph.nodes[n].name, name)
-            keys.append(mine)
-        return tuple(keys)
-
-    @cached_property
     def params(self) -> dict[ParamKey, Blob]:
         """Every learned array once, in the order of the net."""
         return {
-            keys[name]: blob
-            for n, (keys, blobs) in enumerate(zip(self.keys, self.blobs, strict=True))
-            for i, (name, blob) in enumerate(blobs.items())
+            key: blob
+            for n, each in enumerate(self.nodes)
+            for i, (_, key, blob) in enumerate(each.learned)
             if (n, i) not in self.graph.shared
         }
 
@@ -78,17 +87,22 @@ class KnownShapes:
     def param_specs(self) -> dict[ParamKey, ParamSpec]:
         """The merged ``param`` of every learned array: multipliers given by any of its sharers."""
         specs: dict[ParamKey, ParamSpec] = {}
-        for node, keys in zip(self.graph.nodes, self.keys, strict=True):
-            for i, key in enumerate(keys.values()):
-                specs.setdefault(key, ParamSpec()).MergeFrom(node.param_spec(i))
+        for each in self.nodes:
+            for i, key in enumerate(each.keys.values()):
+                specs.setdefault(key, ParamSpec()).MergeFrom(each.node.param_spec(i))
         return specs
 
 
 @dataclass(frozen=True, eq=False)
 class Shapes(KnownShapes):
-    """What `infer` found: the shape of every value, the learned arrays of every node."""
+    """The shapes of a graph, all of them known."""
 
-    values: tuple[Shape, ...]
+    nodes: tuple[NodeShapes[Shape], ...]
+
+    @cached_property
+    def values(self) -> tuple[Shape, ...]:
+        """The shape of each of the graph's values."""
+        return tuple(shape for each in self.nodes for shape in each.tops)
 
     def __getitem__(self, name: str) -> Shape:
         """The shape of a blob by name."""
@@ -100,155 +114,104 @@ class Shapes(KnownShapes):
         return {name: self.values[i] for name, i in self.graph.blobs.items()}
 
     @cached_property
-    def carried_per_node(self) -> tuple[Mapping[str, Shape], ...]:
-        """Per node, the arrays that a run leaves for the next one."""
-        return tuple(
-            node.layer.carried(*(self.values[i] for i in node.bottoms)) for node in self.graph.nodes
-        )
-
-    @cached_property
     def carried(self) -> dict[ParamKey, Shape]:
         """All arrays that a run leaves for the next one."""
         return {
-            ParamKey(node.name, name): shape
-            for node, carried in zip(self.graph.nodes, self.carried_per_node, strict=True)
-            for name, shape in carried.items()
+            ParamKey(each.node.name, name): shape
+            for each in self.nodes
+            for name, shape in each.carried.items()
         }
 
-    @cached_property
-    def wanted(self) -> tuple[tuple[bool, ...], ...]:
-        """Per node and bottom, whether training needs the gradient: ``propagate_down`` in Caffe.
 
-        It does where something learns below and a loss stands above, unless the layer's own
-        ``propagate_down`` says else; ``force_backward`` wants all gradients that there are.
-        Caffe: ``Net::Init``, ``AppendBottom`` in ``net.cpp``.
-        """
-        runs, wanted = _asked_for(self)
-        _drop_unused(self.graph, runs, wanted)
-        if self.graph.force_backward:
-            return tuple(
-                tuple(want or node.layer.allow_force_backward(i) for i, want in enumerate(mine))
-                for node, mine in zip(self.graph.nodes, wanted, strict=True)
-            )
-        return tuple(
-            tuple(mine) if run else (False,) * len(mine)
-            for run, mine in zip(runs, wanted, strict=True)
-        )
+# How much to ask a graph for: see `infer`.
+Ask = Literal["all", "known", "fed"]
 
 
-def _asked_for(shapes: Shapes) -> tuple[list[bool], list[list[bool]]]:
-    """Per node, whether it or a node below it learns; and the bottoms that lead there."""
-    learns: set[int] = set()
-    runs, wanted = [], []
-    for node, blobs in zip(shapes.graph.nodes, shapes.blobs, strict=True):
-        below = [i in learns for i in node.bottoms]
-        runs.append(any(below) or any(node.param_spec(i).lr_mult for i in range(len(blobs))))
-        wanted.append(list(node.layer.spec.propagate_down) or below)
-        learns.update(node.tops if runs[-1] else ())
-    return runs, wanted
-
-
-def _drop_unused(graph: Graph, runs: list[bool], wanted: list[list[bool]]) -> None:
-    """Clear what no loss depends on, and what all readers of a node's tops keep gradients from."""
-    # Tops without a reader count as used, as do losses.
-    used = {i for i, readers in enumerate(graph.readers) if not readers}
-    used |= {i for i, _ in graph.losses}
-    for n in reversed(range(len(graph.nodes))):
-        node = graph.nodes[n]
-        if n not in graph.under_loss or (runs[n] and not used & set(node.tops)):
-            runs[n], wanted[n] = False, [False] * len(node.bottoms)
-        used |= {i for i, want in zip(node.bottoms, wanted[n], strict=True) if want}
-
-
-def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Shapes:
-    """Shapes of all blobs and learned arrays of a net.
+@overload
+def infer(graph: Graph, given: Mapping[str, Shape] | None = None) -> Shapes: ...
+@overload
+def infer(
+    graph: Graph, given: Mapping[str, Shape] | None, ask: Literal["known", "fed"]
+) -> KnownShapes: ...
+def infer(graph: Graph, given: Mapping[str, Shape] | None = None, ask: Ask = "all") -> KnownShapes:
+    """The shapes of a graph's blobs and learned arrays.
 
     given: shapes of blobs that the host feeds; they replace those that an Input layer states.
-    Raises LayerError where bottoms or settings cannot work, with place, layer and numbers.
+    ask: "all" shapes, or LayerError if one can't be known; all that are "known", which leaves out
+    the tops of placeholders, of sources whose data is not open, and what depends on those; or only
+    those of blobs that are "fed", which the rest of the net need not fit. Raises GraphError for a
+    given blob that is not fed, and LayerError where bottoms or settings can't work, with place,
+    layer and numbers.
     """
-    given = given or {}
-    _check_given(graph, given)
-    values: list[Shape] = []
-    blobs: list[Mapping[str, Blob]] = []
-    learners: set[str] = set()
+    found = _Inference(graph, given or {}, ask)
     for n, node in enumerate(graph.nodes):
         with blame(node.place, node.who):
-            bottoms = [values[i] for i in node.bottoms]
-            tops = _source(graph, node, given) if node.layer.is_source else _tops(node, bottoms)
-            _check_tops(graph, node, tops)
-            values.extend(tops)
-            blobs.append(node.layer.blobs(*bottoms))
-            _check_params(graph, n, blobs, learners)
-    return Shapes(graph, tuple(values), tuple(blobs))
+            found.add(n, node)
+    nodes = found.nodes()
+    if ask == "all":
+        return Shapes(graph, cast(tuple[NodeShapes[Shape], ...], nodes))
+    return KnownShapes(graph, nodes)
 
 
-def infer_once(graph: Graph, given: Mapping[str, Shape]) -> Shapes:
-    """As `infer`; nets that are alike in all have one object while one lives, and its programs."""
-    layers = [node.layer for node in graph.nodes]
-    if not all(layer.is_plain and not layer.on_host for layer in layers):
-        return infer(graph, given)
-    alike = (
-        *(graph.file, graph.name, graph.phase, graph.force_backward),
-        tuple((type(layer), layer.spec.SerializeToString()) for layer in layers),
-        tuple(node.place for node in graph.nodes),
-        tuple(sorted((name, tuple(shape)) for name, shape in given.items())),
-    )
-    found = _INFERRED.get(alike)
-    if found is None:
-        found = _INFERRED[alike] = infer(graph, given)
-    return found
+class _Inference:
+    """What is known after some of a graph's nodes; ``add`` takes the next one."""
 
+    def __init__(self, graph: Graph, given: Mapping[str, Shape], ask: Ask) -> None:
+        _check_given(graph, given)
+        self._graph, self._given, self._ask = graph, given, ask
+        self._values: list[Shape | None] = []
+        self._blobs: list[Mapping[str, Blob]] = []
+        self._carried: list[Mapping[str, Shape]] = []
+        self._known: list[bool] = []
+        self._learners: set[str] = set()
 
-_INFERRED: WeakValueDictionary[tuple[object, ...], Shapes] = WeakValueDictionary()
+    def add(self, n: int, node: Node) -> None:
+        """Ask node ``n``; raises LayerError without its place."""
+        bottoms = [self._values[i] for i in node.bottoms]
+        ready = self._ask == "all" or (
+            self._ask == "known" and node.layer.known and None not in bottoms
+        )
+        given = cast(list[Shape], bottoms)
+        tops = self._tops(node, given if ready else None)
+        if self._ask != "fed":
+            _check_tops(self._graph, node, tops)
+        self._values.extend(tops)
+        sharing = range(len(node.layer.spec.param))
+        owners = {self._graph.shared.get((n, i), (n, i))[0] for i in sharing} - {n}
+        known = ready and None not in tops and all(self._known[owner] for owner in owners)
+        self._known.append(known)
+        self._blobs.append(node.layer.blobs(*given) if known else {})
+        if known:
+            _check_params(self._graph, n, self._blobs, self._learners)
+        self._carried.append(node.layer.carried(*given) if known else {})
 
+    def nodes(self) -> tuple[NodeShapes[Shape | None], ...]:
+        """What was found, node by node."""
+        wanted = wanted_gradients(self._graph, [len(blobs) for blobs in self._blobs])
+        found: list[NodeShapes[Shape | None]] = []
+        keys: list[dict[str, ParamKey]] = []
+        for n, node in enumerate(self._graph.nodes):
+            keys.append({})
+            for i, name in enumerate(self._blobs[n]):
+                owner, j = self._graph.shared.get((n, i), (n, i))
+                own = owner == n and j == i
+                key = ParamKey(node.name, name) if own else [*keys[owner].values()][j]
+                keys[n][name] = key
+            bottoms = tuple([self._values[i] for i in node.bottoms])
+            tops = tuple([self._values[i] for i in node.tops])
+            mine = self._blobs[n], keys[n], self._carried[n], wanted[n], self._known[n]
+            found.append(NodeShapes(node, bottoms, tops, *mine))
+        return tuple(found)
 
-def infer_known(graph: Graph, given: Mapping[str, Shape]) -> KnownShapes:
-    """As `infer`, as far as shapes are known.
-
-    A stand-in's tops have none, nor those of a source whose data is not open and that are not
-    given, nor what hangs on such blobs. Raises LayerError as `infer` does for all the rest.
-    """
-    _check_given(graph, given)
-    values: list[Shape | None] = []
-    blobs: list[Mapping[str, Blob]] = []
-    unasked: set[int] = set()
-    learners: set[str] = set()
-    for n, node in enumerate(graph.nodes):
-        with blame(node.place, node.who):
-            bottoms = [shape for i in node.bottoms if (shape := values[i]) is not None]
-            ready = node.layer.known and len(bottoms) == len(node.bottoms)
-            tops: Sequence[Shape | None] = [None] * len(node.tops)
-            if node.layer.is_source:
-                tops = _known_source(graph, node, given)
-            elif ready:
-                tops = _tops(node, bottoms)
-            _check_tops(graph, node, tops)
-            values.extend(tops)
-            owners = {
-                graph.shared.get((n, i), (n, i))[0] for i in range(len(node.layer.spec.param))
-            }
-            if ready and None not in tops and not owners & unasked:
-                blobs.append(node.layer.blobs(*bottoms))
-                _check_params(graph, n, blobs, learners)
-            else:
-                blobs.append({})
-                unasked.add(n)
-    return KnownShapes(graph, tuple(values), tuple(blobs), frozenset(unasked))
-
-
-def infer_fed(graph: Graph, given: Mapping[str, Shape]) -> KnownShapes:
-    """The shapes of the blobs that the host feeds, as far as known, and no others.
-
-    What of a net hangs on no more than these can be told even if it does not fit together.
-    """
-    _check_given(graph, given)
-    values: list[Shape | None] = [None] * len(graph.values)
-    for node in graph.sources:
-        with blame(node.place, node.who):
-            for top, shape in zip(node.tops, _known_source(graph, node, given), strict=True):
-                values[top] = shape
-    nothing: tuple[Mapping[str, Blob], ...] = ({},) * len(graph.nodes)
-    return KnownShapes(graph, tuple(values), nothing, frozenset(range(len(graph.nodes))))
+    def _tops(self, node: Node, bottoms: list[Shape] | None) -> Sequence[Shape | None]:
+        """The shapes of a node's tops. bottoms: None where the layer can't be asked."""
+        if node.layer.is_source:
+            names = [self._graph.values[top].name for top in node.tops]
+            given = all(name in self._given for name in names)
+            if self._ask == "all" or node.layer.states_shapes or given:
+                return _source(node, names, self._given)
+            return [self._given.get(name) for name in names]
+        return [None] * len(node.tops) if bottoms is None else _tops(node, bottoms)
 
 
 def _check_given(graph: Graph, given: Mapping[str, Shape]) -> None:
@@ -268,19 +231,11 @@ def _tops(node: Node, bottoms: list[Shape]) -> tuple[Shape, ...]:
     return tuple(tops)  # type: ignore[arg-type]
 
 
-def _source(graph: Graph, node: Node, given: Mapping[str, Shape]) -> tuple[Shape, ...]:
-    names = [graph.values[top].name for top in node.tops]
+def _source(node: Node, names: Sequence[str], given: Mapping[str, Shape]) -> tuple[Shape, ...]:
     if all(name in given for name in names):
         return tuple(tuple(given[name]) for name in names)
     stated = dict(zip(names, _tops(node, []), strict=True))
     return tuple(tuple(given.get(name, stated[name])) for name in names)
-
-
-def _known_source(graph: Graph, node: Node, given: Mapping[str, Shape]) -> Sequence[Shape | None]:
-    names = [graph.values[top].name for top in node.tops]
-    if node.layer.states_shapes or all(name in given for name in names):
-        return _source(graph, node, given)
-    return [given.get(name) for name in names]
 
 
 # Caffe counts in an int, and so do its files.

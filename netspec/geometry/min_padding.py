@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from netspec.errors import NetSpecError, blame
 from netspec.frontend.graph import Graph
-from netspec.frontend.shapes import KnownShapes, infer_known
+from netspec.frontend.shapes import KnownShapes, infer
 from netspec.geometry.coords import crop_offset, mapped
 from netspec.geometry.receptive_field import ReceptiveField, receptive_fields
 from netspec.layers import Layer
@@ -84,9 +84,7 @@ def _first_layers(graph: Graph) -> list[int]:
 
 def _images(shapes: KnownShapes, rank: int) -> dict[str, Shape]:
     """The fed blobs that grow with the image, labels among them, and their shapes."""
-    graph = shapes.graph
-    fed = {name: shapes.values[graph.first_blobs[name]] for name in graph.fed}
-    spatial = {name: shape for name, shape in fed.items() if shape and len(shape) == rank + 2}
+    spatial = {name: s for name, s in shapes.fed.items() if s and len(s) == rank + 2}
     sizes = [shape[2:] for shape in spatial.values()]
     return {name: shape for name, shape in spatial.items() if shape[2:] == sizes[0]}
 
@@ -111,7 +109,7 @@ def _complaint(
     try:
         padded = _padded(graph, first, pad, rank)
         for size in sizes:
-            infer_known(padded, {name: s[:2] + (size,) * rank for name, s in given.items()})
+            infer(padded, {name: s[:2] + (size,) * rank for name, s in given.items()}, "known")
     except NetSpecError as error:
         return str(error)
     return None

@@ -1,5 +1,5 @@
 """Inspect nets without running them: drawings, summaries, receptive fields, curves of logs.
 
-Imports `geometry` and what is below it; never `runtime`, `sources` or `solving`: a net that is
-inspected need not run.
+Imports `geometry` and what is below it, and of `sources` the shapes of data; never `runtime` or
+`solving`: a net that is inspected need not run.
 """

@@ -226,5 +226,5 @@ def _tip(graph: Graph, n: int, shapes: KnownShapes | None) -> str:
     for noun, values in (("bottom", node.bottoms), ("top", node.tops)):
         lines += [f"{noun} {blob_text(graph, value, shapes)}".strip() for value in values]
     if shapes:
-        lines += [f"{name} {text(blob.shape)}" for name, blob in shapes.blobs[n].items()]
+        lines += [f"{name} {text(blob.shape)}" for name, blob in shapes.nodes[n].blobs.items()]
     return "\n".join(lines)

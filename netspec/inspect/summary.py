@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from netspec.frontend.graph import AUTOMATIC, Node
-from netspec.frontend.shapes import KnownShapes
+from netspec.frontend.graph import AUTOMATIC, Graph
+from netspec.frontend.shapes import KnownShapes, NodeShapes
 from netspec.layers.base import Shape, count, text
 
 FLOAT_BYTES = 4
@@ -124,7 +124,7 @@ class Summary:
 def summarise(shapes: KnownShapes) -> Summary:
     """Count the arrays and activations of a net, as far as its shapes are known."""
     rows = tuple(_row(shapes, n) for n in range(len(shapes.graph.nodes)))
-    return Summary(rows, known=not shapes.unasked)
+    return Summary(rows, known=all(each.known for each in shapes.nodes))
 
 
 def _total(rows: Sequence[Row]) -> Total:
@@ -140,37 +140,38 @@ def _total(rows: Sequence[Row]) -> Total:
 
 
 def _row(shapes: KnownShapes, n: int) -> Row:
-    node, keys, blobs = shapes.graph.nodes[n], shapes.keys[n], shapes.blobs[n]
+    each = shapes.nodes[n]
+    node, keys, blobs = each.node, each.keys, each.blobs
     own = {name for i, name in enumerate(blobs) if (n, i) not in shapes.graph.shared}
     learned = {name for name, blob in blobs.items() if blob.learned}
-    own_tops = _own_tops(shapes, node)
+    own_tops = _own_tops(shapes.graph, each)
     changed = {name for name in learned if shapes.param_specs[keys[name]].lr_mult}
     return Row(
         name=node.name,
         type=node.type,
-        tops=tuple(shapes.values[top] for top in node.tops),
+        tops=each.tops,
         params=sum(count(blobs[name].shape) for name in own),
         learned=sum(count(blobs[name].shape) for name in own & changed),
         shares=tuple(dict.fromkeys(keys[name].layer for name in blobs if name not in own)),
         frozen=bool(learned) and not changed,
-        known=n not in shapes.unasked or not node.layer.learns,
-        multiply_adds=_multiply_adds(shapes, node) if n not in shapes.unasked else 0,
+        known=each.known or not node.layer.learns,
+        multiply_adds=_multiply_adds(each) if each.known else 0,
         activation_bytes=FLOAT_BYTES * sum(count(shape) for shape in own_tops if shape is not None),
         sized=None not in own_tops,
     )
 
 
-def _multiply_adds(shapes: KnownShapes, node: Node) -> int:
-    bottoms = [shape for bottom in node.bottoms if (shape := shapes.values[bottom]) is not None]
-    return node.layer.multiply_adds(*bottoms) if len(bottoms) == len(node.bottoms) else 0
+def _multiply_adds(each: NodeShapes[Shape | None]) -> int:
+    bottoms = [shape for shape in each.bottoms if shape is not None]
+    return each.node.layer.multiply_adds(*bottoms) if len(bottoms) == len(each.bottoms) else 0
 
 
-def _own_tops(shapes: KnownShapes, node: Node) -> list[Shape | None]:
+def _own_tops(graph: Graph, each: NodeShapes[Shape | None]) -> list[Shape | None]:
     """The shapes of the tops that take memory, which in-place tops do not."""
     return [
-        shapes.values[top]
-        for slot, top in enumerate(node.tops)
-        if slot not in node.in_place and shapes.graph.values[top].name != AUTOMATIC
+        shape
+        for slot, (top, shape) in enumerate(zip(each.node.tops, each.tops, strict=True))
+        if slot not in each.node.in_place and graph.values[top].name != AUTOMATIC
     ]
 
 

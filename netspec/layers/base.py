@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from netspec.errors import LayerError, NetSpecError, counted, fail, nearest, require
+from netspec.errors import LayerError, counted, fail, nearest, require
 from netspec.layers.fork_names import fork_of_type
 from netspec.layers.precision import Precision
 from netspec.layers.valid_region import PaddingValue, PartialShape, Size, ValidRegion, places
@@ -161,9 +161,8 @@ class Layer:
     is_input: ClassVar[bool] = False
     # False for a stand-in that knows neither shapes nor arithmetic.
     known: ClassVar[bool] = True
-    # Whether it runs on the host, called from inside the program; ``failure`` is what it raised.
+    # Whether it runs on the host, called from inside the program: see `netspec.layers.host_errors`.
     on_host: ClassVar[bool] = False
-    failure: NetSpecError | None = None
     # Whether its message and phase are all that it hangs on, and no file is read.
     is_plain: ClassVar[bool] = True
     # Whether a top's shape depends on values, so that a net with such a layer cannot be compiled.

@@ -15,6 +15,7 @@ from jax.experimental import io_callback
 from netspec.errors import LayerError, counted, fail, require
 from netspec.formats.hdf5 import add_rows
 from netspec.layers.base import Array, Context, Layer, Layout, Shape, register, text
+from netspec.layers.host_errors import report
 
 
 class Fed(Layer):
@@ -220,6 +221,6 @@ class HDF5Output(Layer):
                 afresh=not self._begun,
             )
         except LayerError as error:
-            self.failure = error
+            report(self, error)
             raise
         self._begun = True

@@ -21,6 +21,7 @@ from jax.experimental import io_callback
 from netspec.errors import LayerError, NetSpecError, counted
 from netspec.layers.base import Array, Blob, Context, Shape, register, text
 from netspec.layers.data import Fed
+from netspec.layers.host_errors import report
 from netspec.layers.precision import Precision
 from netspec.layers.python_class import HostBlob, User
 
@@ -220,7 +221,7 @@ class Python(Fed):
             with self._user.calling(step):
                 yield
         except NetSpecError as error:
-            self.failure = error
+            report(self, error)
             raise
 
 

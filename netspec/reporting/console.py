@@ -221,10 +221,9 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
     ]
     lines += [f"data      {source.describe()}" for source in solver.feed.sources.values()]
     lines += _memory(solver)
-    for node in graph.nodes:
-        scale = node.layer.scaling(*(shapes.values[i] for i in node.bottoms))
-        if scale:
-            lines.append(f"loss      {node.name}: {scale}")
+    for each in shapes.nodes:
+        if scale := each.node.layer.scaling(*each.bottoms):
+            lines.append(f"loss      {each.node.name}: {scale}")
     lines += [
         f"op by op  not compiled, as what {node.who} keeps depends on data"
         for node in graph.data_dependent

@@ -1,11 +1,10 @@
-"""Convolution of images with wide padding, without computing the same pixels again and again.
+"""Border reuse: windows wholly in padding give identical rows, of which only some are computed.
 
-Where zeros are all that a window sees, the outputs of a layer are one vector, in every row alike. A
-fully convolutional net pads its image by a hundred pixels, so that most rows of its first layers
-are such. Of those in a row only as many are computed as later layers need to see, up to some layer
-with a stride or to the last that works the same way on all rows; the others stand in again where
-the net would run out of them. What comes out is the same function of image and weights, and so are
-its gradients.
+Where a window sees nothing but zeros, a layer's output is one vector. A fully convolutional net
+pads its image by a hundred pixels, so that the borders of its first layers are rows of such
+vectors. Of these rows only as many are computed as later layers need, up to some layer with a
+stride or to the last one that is shift-equivariant; copies of one row stand in where the net would
+run out of them. Outputs and gradients are the same functions of image and weights.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
-from typing import cast
+from typing import NamedTuple, cast
 
 import jax.numpy as jnp
 from jax import lax
@@ -26,8 +25,8 @@ from netspec.layers.coord_map import CoordMap
 
 
 @dataclass(frozen=True)
-class Margin:
-    """Rows ``start`` to ``stop`` of an array that are alike, and how many more were left out."""
+class Border:
+    """Rows ``start`` to ``stop`` of an array, all identical, and how many more were left out."""
 
     start: int
     stop: int
@@ -35,42 +34,41 @@ class Margin:
 
     @property
     def whole(self) -> int:
-        """How many there are, with those left out."""
+        """How many rows it has, with those left out."""
         return self.stop - self.start + self.left_out
 
-    def seen(self, scale: int, first: int, extent: int) -> Margin:
-        """The rows of a layer's top that see no others.
+    def of_top(self, scale: int, first: int, extent: int) -> Border:
+        """The rows of a layer's top whose windows lie within these rows.
 
-        Row r of the top sees ``extent`` rows from ``scale * r + first`` on.
+        The window of row r of the top is the ``extent`` rows from ``scale * r + first`` on.
         """
         start = max(0, -((first - self.start) // scale))
         stop = (self.stop - extent - first) // scale + 1
-        return Margin(start, stop, self.left_out // scale)
+        return Border(start, stop, self.left_out // scale)
 
 
-# For each spatial axis, the margins of an array along it, from its start to its end; of an array
-# that nothing is left out of, none at all.
-Margins = tuple[tuple[Margin, ...], ...]
+# For each spatial axis, the borders of an array along it, from its start to its end. Empty where
+# nothing is left out.
+Borders = tuple[tuple[Border, ...], ...]
 
 
-@dataclass(frozen=True)
-class Step:
-    """How a layer computes on less: itself or one of less padding; margins of bottom and top.
+class ReducedLayer(NamedTuple):
+    """A layer that computes fewer rows, and the borders of its bottom and its top.
 
-    The bottom of a layer of less padding has none: it is whole.
+    It is the layer itself, or the same with less padding, whose bottom is whole.
     """
 
     layer: Layer
-    bottom: Margins
-    top: Margins
+    bottom: Borders
+    top: Borders
 
 
-def put_back(array: Array, axes: Sequence[int], held: Margins, wanted: Margins) -> Array:
-    """An array with as many of the rows that were left out as ``wanted`` has.
+def put_back(array: Array, axes: Sequence[int], held: Borders, wanted: Borders) -> Array:
+    """An array with rows that ``held`` leaves out put back, but for those that ``wanted`` does.
 
-    axes: of the array, those that the margins are along.
+    axes: those of the array that the borders are along.
     """
-    wanted = wanted or tuple(_lacking(along, [0] * len(along)) for along in held)
+    wanted = wanted or tuple(_leaving_out(along, [0] * len(along)) for along in held)
     for axis, before, after in zip(axes, held, wanted, strict=True):
         parts, done = [], 0
         for old, new in zip(before, after, strict=True):
@@ -89,27 +87,27 @@ def put_back(array: Array, axes: Sequence[int], held: Margins, wanted: Margins) 
 
 
 @lru_cache(maxsize=256)
-def plan(shapes: Shapes) -> Mapping[int, Step]:
-    """The layers, by number, that compute on less; none where that saves nothing."""
-    steps: dict[int, Step] = {}
+def reduced_layers(shapes: Shapes) -> Mapping[int, ReducedLayer]:
+    """The layers, by number, that compute fewer rows; none where that saves nothing."""
+    reduced: dict[int, ReducedLayer] = {}
     for n in range(len(shapes.graph.nodes)):
-        if n not in steps:
-            steps.update(_Chain.at(shapes, n).best())
-    return steps
+        if n not in reduced:
+            reduced.update(_Chain.at(shapes, n).best())
+    return reduced
 
 
 def held_shapes(shapes: Shapes) -> list[Shape]:
     """The shape of each value as a run holds it, Caffe's axes in Caffe's order."""
     held = list(shapes.values)
-    for n, step in plan(shapes).items():
+    for n, layer in reduced_layers(shapes).items():
         for top in shapes.graph.nodes[n].tops:
-            held[top] = _held(held[top], step.top)
+            held[top] = _held(held[top], layer.top)
     return held
 
 
 @dataclass(frozen=True, eq=False)
 class _Chain:
-    """Layers one after another that work the same way on all rows, from one that pads widely.
+    """Shift-equivariant layers one after another, the first of which pads widely.
 
     maps: how the pixels of each one's top sit on its bottom.
     """
@@ -120,7 +118,7 @@ class _Chain:
 
     @staticmethod
     def at(shapes: Shapes, first: int) -> _Chain:
-        """The chain from a layer on; an empty one if none of its rows sees padding alone."""
+        """The chain from a layer on; an empty one if none of its windows is wholly in padding."""
         nodes, maps = list[int](), list[CoordMap]()
         n: int | None = first
         while n is not None:
@@ -133,63 +131,63 @@ class _Chain:
             n = next((m for m in readers if _uniform_map(shapes, m)), None)
         return _Chain(shapes, nodes, maps)
 
-    def best(self) -> Mapping[int, Step]:
-        """The steps that take the fewest multiplications.
+    def best(self) -> Mapping[int, ReducedLayer]:
+        """The reduced layers that take the fewest multiplications.
 
-        Tried is leaving rows out up to each layer with a stride.
+        Tries to leave rows out up to each layer with a stride.
         """
-        least, best = self._cost({}), dict[int, Step]()
+        least, best = self._cost({}), dict[int, ReducedLayer]()
         strides = [i for i, found in enumerate(self.maps) if i and _scale(found) > 1]
         for end in [*strides, len(self.nodes)] if self.nodes else ():
-            steps = self._steps(end)
-            if (cost := self._cost(steps)) < least:
-                least, best = cost, steps
+            reduced = self._reduced(end)
+            if (cost := self._cost(reduced)) < least:
+                least, best = cost, reduced
         return best
 
-    def _cost(self, steps: Mapping[int, Step]) -> int:
+    def _cost(self, reduced: Mapping[int, ReducedLayer]) -> int:
         """Multiplications of the chain. Where nothing is multiplied, a pixel counts as one."""
         total = 0
         for n in self.nodes:
             node = self.shapes.graph.nodes[n]
             layer, bottom = node.layer, self.shapes.values[node.bottoms[0]]
-            if n in steps:
-                layer = steps[n].layer
-                bottom = _held(bottom, steps[n].bottom)
+            if n in reduced:
+                layer = reduced[n].layer
+                bottom = _held(bottom, reduced[n].bottom)
             total += max(layer.multiply_adds(bottom), math.prod(bottom))
         return total
 
-    def _steps(self, end: int) -> dict[int, Step]:
-        """What the first ``end`` layers do if rows are left out of all their tops, at most."""
-        steps = dict[int, Step]()
+    def _reduced(self, end: int) -> dict[int, ReducedLayer]:
+        """The first ``end`` layers with as many rows as possible left out of all their tops."""
+        reduced = dict[int, ReducedLayer]()
         needs, units = self._needs(end)
-        margins = self._first(needs[0], units[0])
-        if margins is None:
-            return steps
+        borders = self._first(needs[0], units[0])
+        if borders is None:
+            return reduced
         node = self.shapes.graph.nodes[self.nodes[0]]
-        pad = _pad(node.layer, self.maps[0]) - margins[0][0].left_out * _scale(self.maps[0])
+        pad = _pad(node.layer, self.maps[0]) - borders[0][0].left_out * _scale(self.maps[0])
         less = cast(Layer, node.layer.repadded(pad))
-        steps[self.nodes[0]] = Step(less, (), margins)
+        reduced[self.nodes[0]] = ReducedLayer(less, (), borders)
         for i in range(1, end):
-            bottom = tuple(_lessened(along, needs[i], units[i]) for along in margins)
-            margins = _seen(bottom, self.maps[i])
-            if not any(margin.left_out for along in margins for margin in along):
+            bottom = tuple(_with_at_least(along, needs[i], units[i]) for along in borders)
+            borders = _borders_of_top(bottom, self.maps[i])
+            if not any(border.left_out for along in borders for border in along):
                 break
-            steps[self.nodes[i]] = Step(
-                self.shapes.graph.nodes[self.nodes[i]].layer, bottom, margins
+            reduced[self.nodes[i]] = ReducedLayer(
+                self.shapes.graph.nodes[self.nodes[i]].layer, bottom, borders
             )
-        return steps
+        return reduced
 
     def _needs(self, end: int) -> tuple[list[int], list[int]]:
-        """For each layer's bottom (of the first, its top): which rows may be left out of it.
+        """What may be left out of each layer's bottom, or of the first one's top.
 
-        How many of a margin must be there up to the next layer with a stride, and what the number
+        How many rows of a border are needed up to the next layer with a stride, and what the number
         of those left out must be a multiple of.
         """
         need, unit = 1, 1
         needs, units = list[int](), list[int]()
         for i in range(end - 1, 0, -1):
             scale, extent = _scale(self.maps[i]), int(self.maps[i].extent[0])
-            # Behind a stride, rows that are missing are put back.
+            # After a stride, rows that are missing are put back.
             need = (1 if scale > 1 else need) * scale + extent - 1
             unit *= scale
             needs.append(need)
@@ -198,8 +196,8 @@ class _Chain:
         units.append(unit)
         return needs[::-1], units[::-1]
 
-    def _first(self, need: int, unit: int) -> Margins | None:
-        """The margins of the first layer's top, the most rows left out; None if none can be."""
+    def _first(self, need: int, unit: int) -> Borders | None:
+        """The borders of the first layer's top with the most rows left out; None if none can be."""
         found = self.maps[0]
         scale, extent = _scale(found), int(found.extent[0])
         node = self.shapes.graph.nodes[self.nodes[0]]
@@ -208,34 +206,34 @@ class _Chain:
         most = (pad - extent) // scale + 1 - need
         for out in range(most // unit * unit, 0, -unit):
             kept = pad - scale * out
-            margins = tuple(
+            borders = tuple(
                 tuple(
-                    replace(margin.seen(scale, 0, extent), left_out=out)
-                    for margin in (Margin(0, kept, 0), Margin(kept + size, size + 2 * kept, 0))
+                    replace(border.of_top(scale, 0, extent), left_out=out)
+                    for border in (Border(0, kept, 0), Border(kept + size, size + 2 * kept, 0))
                 )
                 for size in sizes
             )
-            if all(m.stop - m.start >= need for along in margins for m in along):
-                return margins
+            if all(m.stop - m.start >= need for along in borders for m in along):
+                return borders
         return None
 
 
 def _uniform_map(shapes: Shapes, n: int) -> CoordMap | None:
-    """How a layer's pixels sit on those of its bottom, if it works the same way on all rows."""
+    """How a layer's pixels sit on those of its bottom, if it is shift-equivariant."""
     node = shapes.graph.nodes[n]
     if not node.layer.shift_equivariant or len(node.bottoms) != 1 or len(node.tops) != 1:
         return None
     if len(shapes.values[node.bottoms[0]]) != 4:
         return None
     found = node.layer.coords(2)
-    # One rule for both axes keeps margins as wide on both.
+    # One rule for both axes keeps borders as wide on both.
     if found is None or found.axis != 2 or len({*zip(*found[1:], strict=True)}) > 1:
         return None
     return found if found.scale[0].denominator == 1 else None
 
 
 def _pads_widely(shapes: Shapes, n: int, found: CoordMap) -> bool:
-    """Whether two rows of a layer's top or more see nothing but padding."""
+    """Whether the windows of two rows of a layer's top, or more, lie wholly in padding."""
     return _pad(shapes.graph.nodes[n].layer, found) >= int(found.extent[0]) + _scale(found)
 
 
@@ -243,49 +241,51 @@ def _scale(found: CoordMap) -> int:
     return int(found.scale[0])
 
 
-def _first_seen(found: CoordMap) -> int:
-    """The row of the bottom that row 0 of the top sees first; before the bottom if it is padded."""
+def _window_start(found: CoordMap) -> int:
+    """The row of the bottom where the window of row 0 of the top begins; negative in padding."""
     return int(found.shift[0] - (found.extent[0] - 1) / 2)
 
 
 def _pad(layer: Layer, found: CoordMap) -> int:
-    """The padding of a layer that may have less of it; else 0."""
-    return -_first_seen(found) if layer.repadded(0) is not None else 0
+    """The padding of a layer that can have less of it; else 0."""
+    return -_window_start(found) if layer.repadded(0) is not None else 0
 
 
-def _seen(margins: Margins, found: CoordMap) -> Margins:
+def _borders_of_top(borders: Borders, found: CoordMap) -> Borders:
     extent = int(found.extent[0])
     return tuple(
         tuple(
-            margin.seen(_scale(found), _first_seen(found), extent)
-            for margin in along
-            if margin.left_out
+            border.of_top(_scale(found), _window_start(found), extent)
+            for border in along
+            if border.left_out
         )
-        for along in margins
+        for along in borders
     )
 
 
-def _lessened(along: tuple[Margin, ...], need: int, unit: int) -> tuple[Margin, ...]:
-    """Margins of which at least ``need`` rows are there, and a multiple of ``unit`` is not."""
-    return _lacking(along, [max(0, min(m.left_out, m.whole - need)) // unit * unit for m in along])
+def _with_at_least(along: tuple[Border, ...], need: int, unit: int) -> tuple[Border, ...]:
+    """Borders with at least ``need`` rows there, and a multiple of ``unit`` left out."""
+    return _leaving_out(
+        along, [max(0, min(m.left_out, m.whole - need)) // unit * unit for m in along]
+    )
 
 
-def _lacking(along: Sequence[Margin], outs: Sequence[int]) -> tuple[Margin, ...]:
-    """The margins along an axis when so many rows are left out."""
-    more = [margin.left_out - out for margin, out in zip(along, outs, strict=True)]
+def _leaving_out(along: Sequence[Border], outs: Sequence[int]) -> tuple[Border, ...]:
+    """The borders along an axis with these numbers of rows left out."""
+    more = [border.left_out - out for border, out in zip(along, outs, strict=True)]
     before = [0, *accumulate(more)]
     return tuple(
-        Margin(margin.start + shift, margin.stop + shift + put, out)
-        for margin, shift, put, out in zip(along, before, more, outs, strict=False)
+        Border(border.start + shift, border.stop + shift + put, out)
+        for border, shift, put, out in zip(along, before, more, outs, strict=False)
     )
 
 
-def _held(shape: Shape, margins: Margins) -> Shape:
-    """The shape of an array of a value, with rows left out."""
-    if not margins:
+def _held(shape: Shape, borders: Borders) -> Shape:
+    """The shape of a value's array with rows left out."""
+    if not borders:
         return shape
     sizes = (
-        size - sum(margin.left_out for margin in along)
-        for size, along in zip(shape[2:], margins, strict=True)
+        size - sum(border.left_out for border in along)
+        for size, along in zip(shape[2:], borders, strict=True)
     )
     return (*shape[:2], *sizes)

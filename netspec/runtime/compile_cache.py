@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import jax
 
-# The least recently used programs go beyond so many bytes; FCN-8s takes about a hundredth of it.
+# Above so many bytes the least recently used programs go; FCN-8s takes about a hundredth of it.
 _MOST_BYTES = 2 << 30
 # Each is a file, and all files are looked at when one is added: the many small ones do not pay.
 _LEAST_SECONDS = 0.1
@@ -81,8 +81,8 @@ class Compiles:
 def keep_programs(warn: Callable[[str], None]) -> None:
     """Save compiled programs in the user's cache folder, and take those saved before.
 
-    Whoever set ``JAX_COMPILATION_CACHE_DIR``, or ``JAX_ENABLE_COMPILATION_CACHE=false``, keeps
-    what they set. warn: told why a folder cannot be trusted or written; none is used then.
+    ``JAX_COMPILATION_CACHE_DIR`` and ``JAX_ENABLE_COMPILATION_CACHE=false``, where the user has set
+    them, stay. warn: called with why a folder can't be trusted or written; none is used then.
     """
     config: Any = jax.config
     if config.jax_compilation_cache_dir or not config.jax_enable_compilation_cache:

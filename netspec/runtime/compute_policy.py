@@ -1,4 +1,4 @@
-"""How a run computes, apart from what: its precision, and what it keeps for the way back.
+"""How a run computes what it computes: its precision, and which residuals it keeps.
 
 The one place that decides which array of a run is of which type.
 """
@@ -30,25 +30,24 @@ class ComputePolicy:
 
     dtype: ``f32``: all in float32. ``tf32``: products of float32 by the short multiplication of
     tensor cores, where a device has such. ``bf16``: products of bfloat16, which the blobs between
-    them are held in. remat: of most blobs nothing is kept for the way back; they are computed
-    again.
+    them are held in. remat: most blobs are not kept as residuals but computed again.
     """
 
     dtype: str = "f32"
     remat: bool = False
 
     def __post_init__(self) -> None:
-        """Raises GraphError."""
+        """Refuse an unknown dtype with GraphError."""
         known = ", ".join(DTYPES)
         require(self.dtype in DTYPES, f'unknown dtype "{self.dtype}" ({known})', GraphError)
 
     @property
     def blob_bytes(self) -> int:
-        """What a number takes in the blobs between layers."""
+        """The bytes of a number in the blobs between layers."""
         return 2 if self.dtype == "bf16" else 4
 
     def describe(self) -> str:
-        """In what blobs are computed and held."""
+        """In which types blobs are computed and held."""
         return {
             "f32": "all in float32",
             "tf32": "products in tf32 where the device has it, all else in float32",

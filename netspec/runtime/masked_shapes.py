@@ -1,10 +1,11 @@
-"""One program for images of many sizes: each lies in arrays of a size rounded up.
+"""One program for images of many sizes: arrays of a size bucket, with masks around valid regions.
 
-The true size of every value, as the shape rules have it, is an argument of the program. A layer
-computes on whole arrays; before one that looks beyond a blob's own size, what lies there is set to
-what an array of that size would have shown it (`Layer.padding_values`), and whoever counts or
-averages counts what is inside. So scores, losses and gradients are those of a program made for the
-size.
+A size bucket is a size rounded up, and the valid region of an array is the blob in it. The true
+size of every value, as the shape rules give it, is an argument of the program. Layers compute on
+whole arrays. Before a layer whose windows reach outside the valid region, the rest of the array is
+set to what the layer would find there in an array of the true size (`Layer.padding_values`); layers
+that count or average do so within the region. So scores, losses and gradients are those of a
+program compiled for the true size.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from netspec.layers.valid_region import PaddingValue, PartialShape, ValidRegion,
 
 # Sizes up to this are rounded to multiples of an eighth of it.
 _LEAST = 128
-# What the sizes that vary are found by: no net's strides multiply to more.
+# Added to the images' sizes to find what varies with them: no net's strides multiply to more.
 _PROBE = 256
 
 
@@ -38,7 +39,7 @@ def rounded(size: int) -> int:
 
 
 def spatial(shape: Shape) -> tuple[int, ...]:
-    """The axes of a fed blob that may be larger in an array: of images, and of label images."""
+    """The axes of a fed blob that a size bucket may enlarge: those of images and label images."""
     if len(shape) < 3:
         return ()
     # An axis of 1 holds no pixels: a label of 1x1x1 for each image, say.
@@ -50,7 +51,7 @@ def _resized(shape: Shape, sizes: Mapping[int, int]) -> Shape:
 
 
 def rounded_shape(shape: Shape) -> Shape:
-    """The shape of the array that a fed blob is put into."""
+    """The shape of the size bucket that a fed blob is put into."""
     return _resized(shape, {axis: rounded(shape[axis]) for axis in spatial(shape)})
 
 
@@ -59,8 +60,8 @@ class MaskedShapes:
     """What a program of many sizes knows when it is compiled.
 
     shapes: of its arrays. slots: (value, axis) of each size that varies, in the order in which a
-    run is handed them. beyond: for each layer, what must lie beyond its bottoms; empty where none
-    varies.
+    run is handed them. padding_values: for each layer, what must lie outside the valid regions of
+    its bottoms; empty where none of their sizes varies.
     """
 
     shapes: Shapes
@@ -85,7 +86,7 @@ class MaskedShapes:
 
 @lru_cache(maxsize=1024)
 def masked_shapes(shapes: Shapes) -> MaskedShapes:
-    """The framing of a program whose arrays have these shapes.
+    """What a program whose arrays have these shapes needs to mask them.
 
     Raises LayerError where a layer cannot work in arrays larger than its blobs.
     """
@@ -97,19 +98,17 @@ def masked_shapes(shapes: Shapes) -> MaskedShapes:
         for value, shape in enumerate(shapes.values)
     ]
     return MaskedShapes(
-        shapes, slots, tuple(_beyond(graph, n, partial) for n in range(len(graph.nodes)))
+        shapes, slots, tuple(_padding_values(graph, n, partial) for n in range(len(graph.nodes)))
     )
 
 
 def _varying(shapes: Shapes) -> tuple[tuple[int, int], ...]:
-    """(value, axis) of each size that hangs on the images' sizes."""
-    graph = shapes.graph
-    fed = {name: shapes.values[graph.first_blobs[name]] for name in graph.fed}
+    """(value, axis) of each size that depends on the images' sizes."""
     larger = {
         name: _resized(shape, {axis: shape[axis] + _PROBE for axis in spatial(shape)})
-        for name, shape in fed.items()
+        for name, shape in shapes.fed.items()
     }
-    other = infer(graph, larger)
+    other = infer(shapes.graph, larger)
     return tuple(
         (value, axis)
         for value, (shape, probed) in enumerate(zip(shapes.values, other.values, strict=True))
@@ -118,7 +117,9 @@ def _varying(shapes: Shapes) -> tuple[tuple[int, int], ...]:
     )
 
 
-def _beyond(graph: Graph, n: int, partial: Sequence[PartialShape]) -> tuple[PaddingValue, ...]:
+def _padding_values(
+    graph: Graph, n: int, partial: Sequence[PartialShape]
+) -> tuple[PaddingValue, ...]:
     node = graph.nodes[n]
     bottoms = [partial[i] for i in node.bottoms]
     if not any(None in bottom for bottom in bottoms):
@@ -131,21 +132,21 @@ def _beyond(graph: Graph, n: int, partial: Sequence[PartialShape]) -> tuple[Padd
 
 
 class ValidRegions:
-    """How much of each array of one run is the blob: a framing, and a run's true sizes."""
+    """The valid region of each array of one run, from the run's true sizes."""
 
     def __init__(self, masked_shapes: MaskedShapes, sizes: jax.Array) -> None:
         self.masked_shapes = masked_shapes
         found: dict[int, dict[int, jax.Array]] = {}
         for slot, (value, axis) in enumerate(masked_shapes.slots):
             found.setdefault(value, {})[axis] = sizes[slot]
-        self._extents = {value: ValidRegion(along) for value, along in found.items()}
+        self._regions = {value: ValidRegion(along) for value, along in found.items()}
 
     def of(self, values: Sequence[int]) -> tuple[ValidRegion | None, ...]:
-        """The extents of some values; None where the array is the blob."""
-        return tuple(self._extents.get(value) for value in values)
+        """The valid regions of some values; None where all of the array is valid."""
+        return tuple(self._regions.get(value) for value in values)
 
     def surrounded(self, n: int, ctx: Context, arrays: Sequence[jax.Array]) -> list[jax.Array]:
-        """A layer's bottoms, with what it needs beyond them."""
+        """A layer's bottoms, with the padding values that it needs outside their regions."""
         needs = self.masked_shapes.padding_values[n] or (PaddingValue.ANYTHING,) * len(arrays)
         return [
             array if (inside := ctx.inside(i, array)) is None else surround(array, inside, need)
@@ -155,20 +156,21 @@ class ValidRegions:
     def cleared(
         self, value: int, array: jax.Array, fill: float = 0.0, channels_last: bool = False
     ) -> jax.Array:
-        """An array of a value with ``fill`` beyond it."""
-        extent = self._extents.get(value)
-        if extent is None:
+        """An array of a value with ``fill`` outside its valid region."""
+        region = self._regions.get(value)
+        if region is None:
             return array
-        inside = extent.inside(array.shape, places(array.ndim, channels_last))
+        inside = region.inside(array.shape, places(array.ndim, channels_last))
         return jnp.where(inside, array, jnp.asarray(fill, array.dtype))
 
 
 @dataclass(frozen=True, eq=False)
 class Bucketed:
-    """A batch as a program takes it.
+    """A batch in the arrays of a size bucket, as a program takes it.
 
-    feeds: arrays by blob. shapes: of the arrays, and all that is made of them. exact: as they would
-    be if no array were larger than its blob. sizes: see `MaskedShapes`; None where none is.
+    feeds: arrays by blob. shapes: of the arrays, and of all that is made of them. exact: the shapes
+    of the blobs themselves. sizes: the true sizes, as `MaskedShapes.sizes` gives them; None if the
+    arrays are no larger than the blobs.
     """
 
     feeds: Mapping[str, Any]
@@ -177,18 +179,17 @@ class Bucketed:
     sizes: Any = None
 
     def cut(self, name: str, array: Any) -> Any:
-        """A blob alone, of an array that a run made for it."""
+        """The valid region of an array that a run made for a blob."""
         shape = self.exact[name]
         return array if array.shape == shape else array[tuple(slice(n) for n in shape)]
 
     @cached_property
-    def alone(self) -> Bucketed:
-        """The same batch in arrays of its own size, for a program made for it."""
+    def unpadded(self) -> Bucketed:
+        """The same batch in arrays of its own size, for a program of that size."""
         if self.sizes is None:
             return self
-        first = self.exact.graph.first_blobs
+        exact = self.exact.fed
         feeds = {
-            name: array[tuple(slice(n) for n in self.exact.values[first[name]])]
-            for name, array in self.feeds.items()
+            name: array[tuple(slice(n) for n in exact[name])] for name, array in self.feeds.items()
         }
         return Bucketed(feeds, self.exact, self.exact)

@@ -1,4 +1,4 @@
-"""How much memory a training step takes: as shapes tell beforehand, and as XLA has it."""
+"""How much memory a training step takes: predicted from shapes, and as XLA counts it."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def predict(
         if blob.learned and shapes.param_specs[key].lr_mult
     )
     parameters = FLOAT_BYTES * sum(count(blob.shape) for blob in shapes.params.values())
-    whole = (Segment(range(len(graph.nodes)), again=False),)
+    whole = (Segment(range(len(graph.nodes)), rematerialised=False),)
     passed = segments(shapes, policy.blob_bytes) if policy.remat else whole
     return Prediction(
         parameters=parameters - learned + learned // parts,
         history=(slots + sums) * learned // parts,
-        data=FLOAT_BYTES * sum(count(shapes.values[graph.first_blobs[name]]) for name in graph.fed),
-        # Once more the weights: whole, and in the order that the processor likes.
+        data=FLOAT_BYTES * sum(map(count, shapes.fed.values())),
+        # Products take a copy of the weights in a layout of their own.
         passes=loads(shapes, policy.blob_bytes).peak(passed) + parameters,
     )
 

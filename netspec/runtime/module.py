@@ -1,7 +1,7 @@
-"""A net as a Flax module, for people who live in JAX.
+"""A net as a Flax module.
 
-Learned arrays keep Caffe's shapes (a convolution's weight is (O, I, H, W)); which layout a run
-computes in is the runner's affair.
+Learned arrays keep Caffe's shapes, such as (O, I, H, W) for a convolution's weight, whatever layout
+a run computes in.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from flax.errors import TraceContextError
 
 from netspec.errors import GraphError, blame, counted, fail, nearest, require
 from netspec.formats import protobuf_wire
-from netspec.frontend.graph import Graph, Node
-from netspec.frontend.shapes import ParamKey, Shapes, infer
+from netspec.frontend.graph import Graph
+from netspec.frontend.shapes import NodeShapes, ParamKey, Shapes, infer
 from netspec.layers.base import Array, Shape, text
 from netspec.layers.fillers import fill
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.compute_policy import PLAIN, ComputePolicy
+from netspec.runtime.host_calls import runnable
 from netspec.runtime.masked_shapes import Bucketed
-from netspec.runtime.run import Params, run, runnable
+from netspec.runtime.run import run
+from netspec.runtime.values import Params
 
-# What is made of a run's blobs, given by name, and of what earlier runs came to.
+# (what earlier runs came to, blob by name) -> what this run makes of both.
 Fold = Callable[[Any, Callable[[str], Array]], Any]
 
 
@@ -36,7 +38,7 @@ def _keep(carry: Any, blob: Callable[[str], Array]) -> Any:
 
 
 class Carried(nnx.Variable[Any]):
-    """An array that a run leaves for the next one: no weight, no statistic."""
+    """State that a layer carries from run to run: no weight, no statistic."""
 
 
 class LayerParams(nnx.Module):
@@ -98,10 +100,10 @@ class Net(nnx.Module):
     """A compiled net: ``net(**inputs) -> {blob: array}``.
 
     Use it as any NNX module, with ``nnx.jit``, ``nnx.grad`` and an optax optimiser. Learned arrays
-    are ``nnx.Param``, running statistics ``nnx.BatchStat``; a shared array is one variable that
-    stands in several layers. What a run leaves for the next one, as recurrent layers do, is
-    `Carried` and stands in ``carried``, by layer and name as ``params``. ``policy``: how it
-    computes, from the next run on.
+    are ``nnx.Param``, running statistics ``nnx.BatchStat``; a shared array is one variable in
+    several layers. ``carried`` has, by layer and name as ``params`` does, the state that recurrent
+    layers carry from run to run, as `Carried` variables. ``policy``: how it computes, from the next
+    run on.
     """
 
     def __init__(self, shapes: Shapes, seed: int = 0, policy: ComputePolicy = PLAIN) -> None:
@@ -114,18 +116,18 @@ class Net(nnx.Module):
         }
         self.params = NetParams(
             {
-                node.name: LayerParams({name: variables[key] for name, key in keys.items()})
-                for node, keys in zip(self.graph.nodes, shapes.keys, strict=True)
-                if keys
+                each.node.name: LayerParams({n: variables[key] for n, key in each.keys.items()})
+                for each in shapes.nodes
+                if each.keys
             }
         )
         self.carried = NetParams(
             {
-                node.name: LayerParams(
-                    {k: Carried(jnp.zeros(s, jnp.float32)) for k, s in memory.items()}
+                each.node.name: LayerParams(
+                    {n: Carried(jnp.zeros(s, jnp.float32)) for n, s in each.carried.items()}
                 )
-                for node, memory in zip(self.graph.nodes, shapes.carried_per_node, strict=True)
-                if memory
+                for each in shapes.nodes
+                if each.carried
             }
         )
 
@@ -152,40 +154,40 @@ class Net(nnx.Module):
         self,
         inputs: Mapping[str, Any],
         wanted: tuple[str, ...],
-        step: Fold = _keep,
+        fold: Fold = _keep,
         carry: Any = None,
     ) -> tuple[dict[str, Array], Any]:
-        """The ``wanted`` blobs of a run, and ``step(carry, blob)`` computed in the same program.
+        """The ``wanted`` blobs of a run, and ``fold(carry, blob)`` computed in the same program.
 
-        step: a pure function of arrays that hashes by what it does; its ``blob(name)`` gives any
-        blob in Caffe's layout, which need not leave the program. carry: arrays, as of the step
-        before.
+        fold: a pure function of arrays that hashes by what it does; its ``blob(name)`` gives any
+        blob in Caffe's layout, which need not leave the program. carry: arrays, as the run before
+        left them.
         """
         for name in wanted:
             self.graph.blob(name)
         feeds = {name: jnp.asarray(array, jnp.float32) for name, array in inputs.items()}
         self._check_names(feeds)
         shapes = self.shapes_for({name: array.shape for name, array in feeds.items()})
-        return self.fold_framed(Bucketed(feeds, shapes, shapes), wanted, step, carry)
+        return self.fold_bucketed(Bucketed(feeds, shapes, shapes), wanted, fold, carry)
 
-    def forward_framed(self, batch: Bucketed, wanted: tuple[str, ...]) -> dict[str, Array]:
-        """The ``wanted`` blobs of a batch: see `fold_framed`."""
-        return self.fold_framed(batch, wanted)[0]
+    def forward_bucketed(self, batch: Bucketed, wanted: tuple[str, ...]) -> dict[str, Array]:
+        """The ``wanted`` blobs of a batch: see `fold_bucketed`."""
+        return self.fold_bucketed(batch, wanted)[0]
 
-    def fold_framed(
-        self, batch: Bucketed, wanted: tuple[str, ...], step: Fold = _keep, carry: Any = None
+    def fold_bucketed(
+        self, batch: Bucketed, wanted: tuple[str, ...], fold: Fold = _keep, carry: Any = None
     ) -> tuple[dict[str, Array], Any]:
-        """As `fold`, for a batch in arrays as large as its frame.
+        """As `fold`, for a batch in the arrays of a size bucket.
 
-        Beyond a blob itself they hold -1, which is no class. Raises GraphError or LayerError.
+        Outside the valid regions blobs hold -1, which is no class. Raises GraphError or LayerError.
         """
         shapes = batch.shapes
         key = self.rngs() if self.rngs is not None else None
         forward = runnable(self.graph, _forward)
-        arrays = {**self.arrays(), **self.memory_for(shapes)}
+        arrays = {**self.arrays(), **self.carried_for(shapes)}
         feeds = {name: jnp.asarray(array, jnp.float32) for name, array in batch.feeds.items()}
         blobs, carry, updates = forward(
-            shapes, wanted, self.policy, step, arrays, feeds, key, batch.sizes, carry
+            shapes, wanted, self.policy, fold, arrays, feeds, key, batch.sizes, carry
         )
         try:
             self.assign(updates)
@@ -202,8 +204,8 @@ class Net(nnx.Module):
         """Every learned array, shared ones once, under their owner."""
         return {key: self.params[key.layer][key.blob][...] for key in self.shapes.params}
 
-    def memory_for(self, shapes: Shapes) -> dict[ParamKey, Array]:
-        """What the run before left for one at these shapes; zeros where that has other shapes."""
+    def carried_for(self, shapes: Shapes) -> dict[ParamKey, Array]:
+        """Carried state for a run at these shapes; zeros where the run before had other shapes."""
         held = {key: self.carried[key.layer][key.blob][...] for key in shapes.carried}
         return {
             key: held[key] if held[key].shape == shape else jnp.zeros(shape, jnp.float32)
@@ -211,7 +213,7 @@ class Net(nnx.Module):
         }
 
     def assign(self, arrays: Params) -> None:
-        """Set some of the arrays that `arrays` and `memory_for` give."""
+        """Set some of the arrays that `arrays` and `carried_for` give."""
         for key, array in arrays.items():
             holder = self.carried if key in self.shapes.carried else self.params
             holder[key.layer][key.blob].set_value(array)
@@ -239,13 +241,13 @@ class Net(nnx.Module):
 def _shapes_like(shapes: Shapes, given: tuple[tuple[str, Shape], ...]) -> Shapes:
     """Shapes for other inputs, with the same learned arrays."""
     other = infer(shapes.graph, dict(given))
-    for node, old, new in zip(shapes.graph.nodes, shapes.blobs, other.blobs, strict=True):
-        for name in old:
-            with blame(node.place, node.who):
+    for old, new in zip(shapes.nodes, other.nodes, strict=True):
+        for name, blob in old.blobs.items():
+            with blame(old.node.place, old.node.who):
                 require(
-                    old[name].shape == new[name].shape,
-                    f"its {name} is {text(old[name].shape)}, but this input needs "
-                    f"{text(new[name].shape)}; the layer cannot work at this size",
+                    blob.shape == new.blobs[name].shape,
+                    f"its {name} is {text(blob.shape)}, but this input needs "
+                    f"{text(new.blobs[name].shape)}; the layer cannot work at this size",
                 )
     return other
 
@@ -255,7 +257,7 @@ def _forward(
     shapes: Shapes,
     wanted: tuple[str, ...],
     policy: ComputePolicy,
-    step: Fold,
+    fold: Fold,
     params: Params,
     feeds: Mapping[str, Array],
     key: Array | None,
@@ -268,7 +270,7 @@ def _forward(
     def blob(name: str) -> Array:
         return made.value(shapes.graph.blobs[name], fill=-1.0)
 
-    return {name: blob(name) for name in wanted}, step(carry, blob), made.updates
+    return {name: blob(name) for name in wanted}, fold(carry, blob), made.updates
 
 
 def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
@@ -277,15 +279,13 @@ def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
     Raises LayerError where a filler, or a stated blob, does not fit.
     """
     root = jax.random.key(seed)
-    nodes = {
-        node.name: node for node, keys in zip(shapes.graph.nodes, shapes.keys, strict=True) if keys
-    }
+    nodes = {each.node.name: each for each in shapes.nodes if each.keys}
     arrays = {}
     for i, (key, blob) in enumerate(shapes.params.items()):
-        node = nodes[key.layer]
+        node = nodes[key.layer].node
         if node.layer.spec.blobs:
             with blame(node.place, node.who):
-                arrays[key] = jnp.asarray(_stated(shapes, node, key))
+                arrays[key] = jnp.asarray(_stated(nodes[key.layer], key.blob))
             continue
         if blob.start is not None:
             arrays[key] = jnp.array(blob.start)
@@ -295,17 +295,15 @@ def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
     return arrays
 
 
-def _stated(shapes: Shapes, node: Node, key: ParamKey) -> np.ndarray:
+def _stated(each: NodeShapes[Shape], name: str) -> np.ndarray:
     """A learned array that the layer's own message holds."""
-    blobs = shapes.blobs[shapes.graph.nodes.index(node)]
-    stated = node.layer.spec.blobs
+    blobs = each.blobs
+    stated = each.node.layer.spec.blobs
     require(
         len(stated) == len(blobs),
         f"states {counted(len(stated), 'blob')} but learns {len(blobs)} ({', '.join(blobs)})",
     )
-    found = protobuf_wire.blob(memoryview(stated[list(blobs).index(key.blob)].SerializeToString()))
-    shape = blobs[key.blob].shape
-    require(
-        found.fits(shape), f"states {key.blob} {text(found.array.shape)}, but it is {text(shape)}"
-    )
+    found = protobuf_wire.blob(memoryview(stated[list(blobs).index(name)].SerializeToString()))
+    shape = blobs[name].shape
+    require(found.fits(shape), f"states {name} {text(found.array.shape)}, but it is {text(shape)}")
     return found.array.reshape(shape).astype(np.float32)

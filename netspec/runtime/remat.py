@@ -1,18 +1,22 @@
-"""What a training step holds on its way back, and a net in stages that hold less.
+"""Rematerialisation: what a training step keeps for its backward pass, and how to keep less.
 
-Gradients take the layers from last to first, and each layer's needs what it made, or was given, on
-the way there. In stages, only what later ones read is kept of most of them; what lies within is
-computed again when gradients come to it. Cuts are put where this takes the least memory, as far as
-shapes tell.
+The backward pass takes the layers from last to first, and each layer's gradient needs residuals of
+its forward pass. A net cut into segments keeps of most of them only what later ones read; all else
+within is computed again when gradients come to it. Cuts are put where this takes the least memory,
+as far as shapes tell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from numpy.typing import NDArray
 
 from netspec.frontend.shapes import Shapes
@@ -21,7 +25,7 @@ from netspec.layers.precision import Precision
 from netspec.runtime.border_reuse import held_shapes
 
 FLOAT_BYTES = 4
-# How far above the least memory a net in stages may go, to compute less of it again.
+# How far above the least memory a net in segments may go, to compute less of it again.
 _SLACK = 1.01
 # Cuts are looked for at so many places at most, where the least crosses.
 _PLACES = 250
@@ -31,20 +35,20 @@ Bytes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Segment:
-    """Layers in a row. again: whether what is within is computed once more on the way back."""
+    """Layers in a row. rematerialised: whether the backward pass computes them again."""
 
     nodes: range
-    again: bool
+    rematerialised: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Loads:
     """Bytes that a step holds at each layer, but for parameters and their history.
 
-    before: what all layers before each keep for the way back, that of all of them at the end.
-    work: while gradients go through a layer: its own blobs' gradients, and those of the parameters
-    from it on. crossing: for each cut, by layer: what of that layer and those after it, before the
-    cut, is read behind the cut.
+    before: the residuals of all layers before each one, and at the end of all layers. work: while
+    gradients go through a layer: its own blobs' gradients, and those of the parameters from it on.
+    crossing: for each cut, by layer: what that layer and those up to the cut make that is read
+    after the cut.
     """
 
     before: Bytes
@@ -52,17 +56,18 @@ class Loads:
     crossing: tuple[Bytes, ...]
 
     def most(self, span: range) -> int:
-        """What a stage takes when gradients go through it, beside what was kept before it."""
+        """What a segment takes when gradients go through it, beside the residuals before it."""
         held = self.before[span.start + 1 : span.stop + 1] - self.before[span.start]
         return int(np.max(held + self.work[span.start : span.stop], initial=0))
 
     def left(self, segment: Segment) -> int:
-        """What is kept of a stage until gradients come to it."""
+        """What is kept of a segment until gradients come to it."""
         a, b = segment.nodes.start, segment.nodes.stop
-        return int(self.crossing[b][a] if segment.again else self.before[b] - self.before[a])
+        crossing, all_of_it = self.crossing[b][a], self.before[b] - self.before[a]
+        return int(crossing if segment.rematerialised else all_of_it)
 
     def peak(self, segments: Sequence[Segment]) -> int:
-        """What the way back takes at most."""
+        """What the backward pass takes at most."""
         kept, most = 0, 0
         for segment in segments:
             most = max(most, kept + self.most(segment.nodes))
@@ -75,7 +80,7 @@ def loads(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> Loads:
     """The loads of a net's layers. blob_bytes: what a number of the blobs between layers takes."""
     graph = shapes.graph
     learned = [_learned(shapes, n) for n in range(len(graph.nodes))]
-    carries = [any(w) or bool(p) for w, p in zip(shapes.wanted, learned, strict=True)]
+    carries = [any(each.wanted) or bool(p) for each, p in zip(shapes.nodes, learned, strict=True)]
     overwritten = {node.bottoms[slot] for node in graph.nodes for slot in node.in_place}
     sizes = [count(shape) for shape in held_shapes(shapes)]
     kept, own = [], []
@@ -83,15 +88,16 @@ def loads(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> Loads:
         needed = not node.layer.is_source and (
             carries[n] or any(carries[m] for i in node.tops for m in graph.readers[i])
         )
-        # Of what is overwritten in place, it is kept which elements passed: a byte each.
+        # Of what is overwritten in place, the residual is which elements passed: a byte each.
         mine = sum(sizes[i] * (1 if i in overwritten else blob_bytes) for i in node.tops)
         reads = sum(sizes[i] for i in node.bottoms)
         if carries[n] and node.layer.precision is Precision.FULL:
             mine += FLOAT_BYTES * reads
         kept.append(mine if needed else 0)
         diffs = sum(sizes[i] for i in node.tops)
-        diffs += sum(sizes[i] for i, w in zip(node.bottoms, shapes.wanted[n], strict=True) if w)
-        # For products, arrays and weights are brought into the order that the processor likes.
+        wanted = shapes.nodes[n].wanted
+        diffs += sum(sizes[i] for i, want in zip(node.bottoms, wanted, strict=True) if want)
+        # Products take arrays and weights in a layout of their own.
         moved = FLOAT_BYTES * (diffs + reads) + 2 * learned[n] if learned[n] else 0
         own.append(blob_bytes * diffs + moved if carries[n] else 0)
     gradients = np.cumsum(learned[::-1])[::-1]
@@ -101,10 +107,11 @@ def loads(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> Loads:
 
 def _learned(shapes: Shapes, n: int) -> int:
     """The bytes of a layer's arrays that training changes; of shared ones, those of their owner."""
+    each = shapes.nodes[n]
     return FLOAT_BYTES * sum(
         count(shapes.params[key].shape)
-        for key in shapes.keys[n].values()
-        if key.layer == shapes.graph.nodes[n].name
+        for key in each.keys.values()
+        if key.layer == each.node.name
         and shapes.params[key].learned
         and shapes.param_specs[key].lr_mult
     )
@@ -131,33 +138,33 @@ def _crossing(shapes: Shapes, blob_bytes: int) -> tuple[Bytes, ...]:
 
 @lru_cache(maxsize=256)
 def segments(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> tuple[Segment, ...]:
-    """The stages of a net in order, all layers in one of them. blob_bytes: see `loads`."""
+    """The segments of a net in order, each layer in one of them. blob_bytes: see `loads`."""
     found = loads(shapes, blob_bytes)
     cuts = _cuts(found)
     spans = [range(a, b) for a, b in zip([0, *cuts], [*cuts, len(found.work)], strict=True)]
-    # The last one is where gradients begin: nothing of it has gone yet.
-    again = [
+    # Gradients begin in the last one: all of it is still there.
+    redo = [
         not any(shapes.graph.nodes[n].layer.on_host for n in span) and span is not spans[-1]
         for span in spans
     ]
 
     def made() -> tuple[Segment, ...]:
-        return tuple(map(Segment, spans, again))
+        return tuple(map(Segment, spans, redo))
 
     room = _SLACK * found.peak(made())
     for i in sorted(range(len(spans)), key=lambda i: found.left(Segment(spans[i], False))):
-        before, again[i] = again[i], False
+        before, redo[i] = redo[i], False
         if found.peak(made()) > room:
-            again[i] = before
+            redo[i] = before
     return made()
 
 
 def _cuts(loads: Loads) -> list[int]:
-    """Before which layers to cut, so that the peak is least, and then what crosses the cuts."""
+    """The layers before which to cut: for the least peak, then for the least across the cuts."""
     nodes = len(loads.work)
     inner = sorted(range(1, nodes), key=lambda cut: int(loads.crossing[cut][0]))[:_PLACES]
     places = np.array([0, *sorted(inner), nodes])
-    # most[j][i]: what a stage from place i to place j takes.
+    # most[j][i]: what a segment from place i to place j takes.
     most = []
     for b in places:
         ends = np.maximum.accumulate((loads.before[1 : b + 1] + loads.work[:b])[::-1])[::-1]
@@ -176,7 +183,7 @@ def _cuts(loads: Loads) -> list[int]:
 
 
 def _within(loads: Loads, places: Bytes, most: Sequence[Bytes], limit: int) -> list[int] | None:
-    """The cuts that the least crosses, among those whose peak is within a limit, if there are."""
+    """The cuts within a limit of memory that the least crosses; None if there are none."""
     never = np.iinfo(np.int64).max
     costs, froms = np.full(len(places), never), [0] * len(places)
     costs[0] = 0
@@ -194,3 +201,43 @@ def _within(loads: Loads, places: Bytes, most: Sequence[Bytes], limit: int) -> l
         cuts.append(int(places[j]))
         j = froms[j]
     return cuts[::-1]
+
+
+def rematerialised(
+    compute: Callable[[Any, Any], tuple[Any, Any]],
+) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """A function whose only residuals are its arguments: its gradient computes all else again.
+
+    compute: (arrays, weights) -> (arrays, others), pytrees; gradients go through the former alone.
+    """
+
+    @jax.custom_vjp
+    def once(arrays: Any, weights: Any) -> tuple[Any, Any]:
+        return compute(arrays, weights)
+
+    def forward(arrays: Any, weights: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        return compute(arrays, weights), (arrays, weights)
+
+    def backward(residuals: tuple[Any, Any], diffs: tuple[Any, Any]) -> tuple[Any, Any]:
+        arrays, diff = _ordered(residuals[0], diffs[0])
+        back = jax.vjp(lambda *args: compute(*args)[0], arrays, residuals[1])[1]
+        return back(diff)
+
+    once.defvjp(forward, backward)
+    return once
+
+
+def _ordered(arrays: Any, diffs: Any) -> tuple[Any, Any]:
+    """The same, the arrays only once the gradients are there.
+
+    Without this XLA takes the second computation for the first, and keeps the arrays instead.
+    """
+    arrays, diffs = lax.optimization_barrier((arrays, diffs))
+    if jax.default_backend() == "cpu":
+        # XLA drops barriers early there. It can't drop a zero that it does not know to be one.
+        leaves = [diff for diff in jax.tree.leaves(diffs) if diff.size]
+        some = jnp.asarray(sum(diff.ravel()[0].astype(jnp.float32) for diff in leaves))
+        # A gradient that is NaN must not spread to arrays that a layer would keep from it.
+        zero = jnp.minimum(jnp.abs(jnp.where(some == some, some, 0.0)), 0.0)
+        arrays = jax.tree.map(lambda array: array + zero.astype(array.dtype), arrays)
+    return arrays, diffs

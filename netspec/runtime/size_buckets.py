@@ -1,4 +1,4 @@
-"""Which program a batch is run by: one for its size, or one for many sizes."""
+"""Choose the program for a batch: one of its own size, or one of a size bucket."""
 
 from __future__ import annotations
 
@@ -18,45 +18,44 @@ Sized = tuple[tuple[str, Shape], ...]
 
 
 class SizeBuckets:
-    """Puts the batches of a net into arrays.
+    """Puts the batches of a net into the arrays of size buckets.
 
-    Those of the size at ``home`` go to a program of that size, so that where all are of one size
-    nothing is masked. Others go into arrays of rounded-up sizes, so that few programs are compiled,
-    if all layers can work so; what comes out is the same to rounding.
+    Batches of the ``unpadded`` shapes go to a program of that size: where all are of one size,
+    nothing is masked. Others go into arrays of rounded-up sizes, if all layers can work in them, so
+    that few programs are compiled; results are the same to rounding.
 
-    home: the shapes of the fed blobs that have a program of their own: those of the net, unless
-    said otherwise. A run that goes on must keep them, for its sums to be rounded alike.
-    programs: what programs were needed: the shapes of their arrays, and whether many sizes lie in
-    them. sizes: those that images had.
+    unpadded: the shapes of fed blobs that have a program of their own; the net's by default. A
+    resumed run must keep them, for its sums to be rounded in the same way. programs: the programs
+    that were needed: the shapes of their arrays, and whether they mask. sizes: those of images.
     """
 
     def __init__(
         self,
         net: Net,
         say: Callable[[str], None] = lambda line: None,
-        home: Given | None = None,
+        unpadded: Given | None = None,
     ) -> None:
-        """say: is told once how images of different sizes are dealt with."""
+        """say: called once with how images of different sizes are handled."""
         self.net = net
-        self.home = home or _fed(net.shapes)
+        self.unpadded = unpadded or net.shapes.fed
         self.programs: set[tuple[Shapes, bool]] = set()
         self.sizes: set[Sized] = set()
         self._say = say
         self._said = False
         self._roomy: dict[Sized, Shapes | None] = {}
 
-    def bucket(self, feeds: Mapping[str, Any], beside: Sequence[Given] = ()) -> Bucketed:
+    def bucket(self, feeds: Mapping[str, Any], together: Sequence[Given] = ()) -> Bucketed:
         """A batch, fed blob by fed blob, as a program takes it.
 
-        beside: the shapes of batches, this one among them, that a program takes together. Raises
+        together: the shapes of batches, this one among them, that a program takes at once. Raises
         LayerError where the net cannot work at its size, and SolverError where not at all of them.
         """
         given = given_of(feeds)
-        together = beside or [given]
+        together = together or [given]
         exacts = [self.net.shapes_for(each) for each in together]
         exact = self.net.shapes_for(given)
         roomy = None
-        if not all(map(self._at_home, together)):
+        if not all(map(self._is_unpadded, together)):
             roomy = self._room_for(_largest(together), exacts)
         if roomy is None:
             _require_same(together)
@@ -64,46 +63,46 @@ class SizeBuckets:
         self.programs.add((roomy or exact, roomy is not None))
         if roomy is None:
             return Bucketed(feeds, exact, exact)
-        room = _fed(roomy)
+        room = roomy.fed
         padded = {name: _padded(array, room[name]) for name, array in feeds.items()}
         return Bucketed(padded, roomy, exact, masked_shapes(roomy).sizes(exact))
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """How many programs were needed for how many sizes."""
         programs = counted(len(self.programs), "program")
         return f"{programs} compiled for images of {counted(len(self.sizes), 'size')}"
 
-    def _at_home(self, given: Given) -> bool:
+    def _is_unpadded(self, given: Given) -> bool:
         return all(
-            len(shape) == len(self.home[name])
-            and all(shape[axis] == self.home[name][axis] for axis in spatial(shape))
+            len(shape) == len(self.unpadded[name])
+            and all(shape[axis] == self.unpadded[name][axis] for axis in spatial(shape))
             for name, shape in given.items()
         )
 
     def _room_for(self, largest: Given, exact: Sequence[Shapes]) -> Shapes | None:
-        """The shapes of larger arrays that the net can work in, if it can, with all these in it."""
+        """The shapes of the size bucket that holds all these, if the net can work in it."""
         wanted = tuple(sorted((name, rounded_shape(shape)) for name, shape in largest.items()))
         if wanted not in self._roomy:
-            self._roomy[wanted] = self._frame_of(dict(wanted))
+            self._roomy[wanted] = self._masked_for(dict(wanted))
         roomy = self._roomy[wanted]
         return roomy if roomy is not None and all(map(masked_shapes(roomy).fits, exact)) else None
 
-    def _frame_of(self, wanted: Given) -> Shapes | None:
+    def _masked_for(self, wanted: Given) -> Shapes | None:
         try:
             shapes = self.net.shapes_for(wanted)
             masked_shapes(shapes)
         except LayerError as error:
-            self._tell(f"compiled for each size of its images, as {error}")
+            self._say_once(f"compiled for each size of its images, as {error}")
             return None
-        home = ", ".join(f"{name} {text(shape)}" for name, shape in self.home.items())
-        self._tell(
+        home = ", ".join(f"{name} {text(shape)}" for name, shape in self.unpadded.items())
+        self._say_once(
             f"images differ in size; all but those of {home} are computed in arrays of rounded-up "
             "sizes, which gives the same numbers with few programs"
         )
         return shapes
 
-    def _tell(self, line: str) -> None:
+    def _say_once(self, line: str) -> None:
         if not self._said:
             self._said = True
             self._say(f"{self.net.graph.file}: {line}")
@@ -141,13 +140,8 @@ def as_shapes(lists: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
     return {name: tuple(shape) for name, shape in lists.items()}
 
 
-def _fed(shapes: Shapes) -> dict[str, Shape]:
-    graph = shapes.graph
-    return {name: shapes.values[graph.first_blobs[name]] for name in graph.fed}
-
-
 def _padded(array: Any, shape: Shape) -> Any:
-    """An array with zeros behind it on every axis up to a shape; on the host unless it is not."""
+    """An array padded with zeros at the end of every axis, on the host unless it fits already."""
     if array.shape == shape:
         return array
     edges = [(0, room - n) for n, room in zip(array.shape, shape, strict=True)]

@@ -97,7 +97,7 @@ class Segmenter:
             # All tiles are of one size, and have one program.
             return self.net.forward(feeds, (plan.scores,))[plan.scores][0]
         batch = (self.buckets or SizeBuckets(self.net)).bucket(feeds)
-        return self.net.forward_framed(batch, (plan.scores,))[plan.scores][0]
+        return self.net.forward_bucketed(batch, (plan.scores,))[plan.scores][0]
 
     def plan(self, size: Shape) -> TilePlan:
         """What is run for an image of a size; raises as `pieces` does."""
@@ -114,7 +114,7 @@ class Segmenter:
         _require_enough(graph, name, scores)
         tile = self._tile(name, scores, size, probe)
         shapes = self._shapes(name, tile)
-        feeds = {fed: shapes.values[i] for fed, i in _fed(graph).items()}
+        feeds = dict(shapes.fed)
         if tile == size:
             rows, columns = ([TileSpan(0, n, 0, n)] for n in size)
             return TilePlan(name, scores, feeds, rows, columns)
@@ -205,11 +205,6 @@ def predict(
     return Segmenter(net, mean, blob, buckets=buckets).labels(image)
 
 
-def _fed(graph: Graph) -> dict[str, int]:
-    """Name -> value of each blob that the host feeds."""
-    return {name: graph.first_blobs[name] for name in graph.fed}
-
-
 def _require_enough(graph: Graph, image: str, scores: str) -> None:
     """Raise GraphError if scores are made from another fed blob than the image."""
     values, seen = [graph.blob(scores)], set()
@@ -228,7 +223,7 @@ def _require_enough(graph: Graph, image: str, scores: str) -> None:
 
 def image_blob(shapes: Shapes) -> str:
     """The fed blob that takes an image: (N, 3, H, W); raises GraphError unless there is one."""
-    fed = {name: shapes.values[i] for name, i in _fed(shapes.graph).items()}
+    fed = shapes.fed
     found = [name for name, shape in fed.items() if len(shape) == 4 and shape[1] == 3]
     if len(found) != 1:
         listing = ", ".join(f"{name} {text(shape)}" for name, shape in fed.items())
@@ -259,16 +254,16 @@ def score_blob(shapes: Shapes, image: str) -> str:
 def _scored(shapes: Shapes) -> tuple[str, ...]:
     """The blobs that layers compare with labels."""
     names: dict[str, None] = {}
-    for node in shapes.graph.nodes:
-        labels = node.layer.labels(*(shapes.values[bottom] for bottom in node.bottoms))
+    for each in shapes.nodes:
+        labels = each.node.layer.labels(*each.bottoms)
         if labels is not None:
-            names[shapes.graph.values[node.bottoms[labels.scores]].name] = None
+            names[shapes.graph.values[each.node.bottoms[labels.scores]].name] = None
     return tuple(names)
 
 
 def _fed_shapes(shapes: Shapes, image: str, given: Shape) -> Mapping[str, Shape]:
     """Shapes of all fed blobs if the image has this one: labels of the old size get the new."""
-    fed = {name: shapes.values[i] for name, i in _fed(shapes.graph).items()}
+    fed = shapes.fed
     count, size = fed[image][0], fed[image][2:]
     return {
         name: given

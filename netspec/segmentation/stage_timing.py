@@ -22,8 +22,9 @@ from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.geometry.coords import step
 from netspec.layers.base import Array, Shape, text
 from netspec.runtime.module import Net
-from netspec.runtime.run import Held, run
+from netspec.runtime.run import run_layers
 from netspec.runtime.timing import median_seconds
+from netspec.runtime.values import Held
 from netspec.segmentation.tiles import RANK, made_by
 
 UPSAMPLING = "upsampling"
@@ -143,7 +144,7 @@ def _program(
     """Compile some layers as one function: the values they read -> those of ``kept``."""
 
     def forward(arrays: Mapping[ParamKey, Array], given: Mapping[int, Held]) -> dict[int, Held]:
-        made = run(shapes, arrays, given, nodes=nodes).values
-        return {i: made[i].alone() for i in kept}
+        made = run_layers(shapes, nodes, arrays, given).values
+        return {i: made[i].in_one_layout() for i in kept}
 
     return jax.jit(forward)

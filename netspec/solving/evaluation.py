@@ -134,7 +134,7 @@ def evaluate(
     while done < batches and not stopped():
         batch = buckets.bucket(feed.next(net.shapes))
         # Outside the valid region labels are -1, which no tally counts.
-        blobs, tallies = net.fold_framed(batch, (*figures.blobs, *pictures), count, tallies)
+        blobs, tallies = net.fold_bucketed(batch, (*figures.blobs, *pictures), count, tallies)
         figures.add(batch, {name: blobs[name] for name in figures.blobs})
         if keep is not None:
             keep({name: batch.cut(name, np.asarray(blobs[name])) for name in pictures})

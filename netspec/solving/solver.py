@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from netspec import build
 from netspec.errors import LayerError, Place, SourceError, blame
 from netspec.formats import manifest
 from netspec.formats.manifest import Manifest
+from netspec.frontend.net_graph import graph_of
 from netspec.frontend.prototxt import SolverText, read_solver
 from netspec.frontend.upgrade import upgrade_solver
 from netspec.layers.base import Array
@@ -37,6 +37,7 @@ from netspec.solving.snapshots.store import Found, Store
 from netspec.solving.testing import TestNets
 from netspec.solving.trainer import Trainer
 from netspec.solving.update_feed import UpdateFeed
+from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
 from netspec.weights.caffemodel import Copied, copy_into, read_weights
 
@@ -62,11 +63,11 @@ class Solver:
             self.rate = schedule(self.param)
             train, tests = settings.net_texts(self.text)
         seed = self.mesh.agreed(settings.seed(self.param))
-        graph = self.mesh.prepare(build.graph_of(*train))
+        graph = self.mesh.prepare(graph_of(*train))
         self.feed = Feed(graph, seed, skip_corrupt=options.skip_corrupt, share=self.mesh.share)
-        self.net = build.compile_net(graph, as_shapes(self.mesh.agreed(self.feed.tops)), seed)
+        self.net = compile_net(graph, as_shapes(self.mesh.agreed(self.feed.tops)), seed)
         self.net.policy = options.policy
-        graphs = [build.graph_of(*test) for test in tests]
+        graphs = [graph_of(*test) for test in tests]
         self.tests = TestNets(graphs, self.net, seed, self.callback.say, self.mesh.sharding.local)
         self.mesh.check(self.net.shapes)
         with self.text.blamed():
@@ -168,9 +169,8 @@ class Solver:
     def step(self, count: int) -> None:
         """Make ``count`` updates, or fewer if `stop` is called meanwhile.
 
-        Raises SolverError where a loss or a gradient is not finite: the net is then as it was
-        before that update, and a snapshot of it written. Also where another process of the run
-        is lost.
+        Raises SolverError where another process is lost, or a loss or a gradient is not finite: the
+        net is then as it was before that update, and a snapshot of it written.
         """
         with self.mesh.needed(self._last_words):
             self._steps(count)

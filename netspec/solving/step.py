@@ -60,7 +60,7 @@ class Batch:
     @property
     def alone(self) -> Batch:
         """The same batch for a program of its own size, without padding."""
-        return replace(self, bucket=self.bucket.alone)
+        return replace(self, bucket=self.bucket.unpadded)
 
 
 class Learner(NamedTuple):

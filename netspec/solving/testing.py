@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from netspec import build
 from netspec.errors import SolverError
 from netspec.frontend.graph import Graph
+from netspec.frontend.net_graph import read_graph
 from netspec.runtime.module import Net
 from netspec.runtime.size_buckets import Given, SizeBuckets, as_shapes
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.solving.trainer import carried_lists, set_carried
 from netspec.solving.updates import Tree
 from netspec.solving.weight_sharing import shared_arrays
+from netspec.sources.fed_net import compile_net, with_data
 from netspec.sources.feed import Feed
 from netspec.weights.caffemodel import Copied, Weights, copy_into, read_weights
 
@@ -34,7 +35,7 @@ def opened(net: str | Path, weights: str | Path | None) -> Iterator[Tested]:
 
     Raises SourceError where nothing feeds it, and other NetSpecErrors of its parts.
     """
-    with build.with_data(build.graph(net)) as (compiled, feed):
+    with with_data(read_graph(net)) as (compiled, feed):
         copied = copy_into(compiled, read_weights(weights)) if weights else None
         yield Tested(compiled, feed, copied)
 
@@ -79,7 +80,7 @@ class TestNets:
         """The nets; raises SourceError where data is missing."""
         if self._nets is None:
             feeds = zip(self.graphs, self.feeds, strict=True)
-            nets = [build.compile_net(graph, feed.tops, self._seed) for graph, feed in feeds]
+            nets = [compile_net(graph, feed.tops, self._seed) for graph, feed in feeds]
             for weights in self._weights:
                 for net in nets:
                     if self._lacking(net.graph, weights):
@@ -133,7 +134,7 @@ class TestNets:
         if self._nets is None:
             return ()
         return tuple(
-            {"data": feed.state(), "memory": carried_lists(net), "home": buckets.home}
+            {"data": feed.state(), "memory": carried_lists(net), "home": buckets.unpadded}
             for net, feed, buckets in zip(self.nets, self.feeds, self.buckets, strict=True)
         )
 

@@ -15,9 +15,9 @@ from netspec.errors import SolverError, WeightsError, blame, require
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, text
 from netspec.proto.solver_pb2 import SolverParameter
+from netspec.runtime.host_calls import runnable
 from netspec.runtime.memory import of_program
 from netspec.runtime.module import Net
-from netspec.runtime.run import runnable
 from netspec.runtime.size_buckets import Given, SizeBuckets
 from netspec.solving import updates
 from netspec.solving.distributed.mesh import Mesh
@@ -79,7 +79,7 @@ class Trainer:
         """
         self._reseed(seed)
         if home:
-            self.buckets.home = home
+            self.buckets.unpadded = home
         set_carried(self.net, carried)
 
     def _reseed(self, seed: int) -> None:
@@ -104,7 +104,7 @@ class Trainer:
     def fixed(self, shapes: Shapes) -> Tree:
         """All else that a run at these shapes needs: frozen arrays, and carried state."""
         frozen = {k: a for k, a in self.net.arrays().items() if k not in self.learned_specs}
-        return {**frozen, **self.net.memory_for(shapes)}
+        return {**frozen, **self.net.carried_for(shapes)}
 
     def statistics(self, shapes: Shapes) -> Tree:
         """The arrays that layers change by themselves: running statistics and carried state."""

@@ -30,12 +30,11 @@ def shared_arrays(
     Raises ``error`` where shapes differ; places: what its message calls each net.
     """
     known = {
-        (node.name, blob): key
-        for node, keys in zip(theirs.graph.nodes, theirs.keys, strict=True)
-        for blob, key in keys.items()
+        (each.node.name, blob): key for each in theirs.nodes for blob, key in each.keys.items()
     }
-    for node, keys in zip(mine.graph.nodes, mine.keys, strict=True):
-        for blob, key in keys.items():
+    for each in mine.nodes:
+        node = each.node
+        for blob, key in each.keys.items():
             if (node.name, blob) not in known:
                 continue
             found = known[node.name, blob]

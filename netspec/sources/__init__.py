@@ -1,6 +1,7 @@
 """Sources: read data on the host and feed it to a net, a batch at a time.
 
-Imports `frontend` and what is below it; never `runtime`, `solving`, `segmentation` or `cli`.
+Imports `frontend` and what is below it, and in `fed_net` alone `runtime`; never `solving`,
+`segmentation` or `cli`.
 """
 
 from netspec.sources.base import Batch as Batch

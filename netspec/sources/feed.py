@@ -185,8 +185,8 @@ class Feed:
 def label_blobs(shapes: Shapes) -> list[tuple[Node, Labels, str]]:
     """Each layer that reads class indices, what it allows, and the name of the blob it reads."""
     found = []
-    for node in shapes.graph.nodes:
-        labels = node.layer.labels(*(shapes.values[i] for i in node.bottoms))
+    for each in shapes.nodes:
+        node, labels = each.node, each.node.layer.labels(*each.bottoms)
         if labels is not None:
             found.append((node, labels, shapes.graph.values[node.bottoms[labels.bottom]].name))
     return found

@@ -62,11 +62,11 @@ def samples(known: KnownShapes, count: int, seed: int) -> Iterator[tuple[ShownSa
 def _labels(known: KnownShapes) -> dict[str, int | None]:
     """The blobs that layers read as class indices -> the one that is ignored there."""
     found: dict[str, int | None] = {}
-    for node in known.graph.nodes:
-        shapes = [shape for i in node.bottoms if (shape := known.values[i]) is not None]
-        read = node.layer.labels(*shapes) if len(shapes) == len(node.bottoms) else None
+    for each in known.nodes:
+        shapes = [shape for shape in each.bottoms if shape is not None]
+        read = each.node.layer.labels(*shapes) if len(shapes) == len(each.bottoms) else None
         if read is not None:
-            name = known.graph.values[node.bottoms[read.bottom]].name
+            name = known.graph.values[each.node.bottoms[read.bottom]].name
             ignore = found.get(name)
             found[name] = read.ignore if ignore is None else ignore
     return found

@@ -1,4 +1,4 @@
-"""Weight files: .caffemodel and .caffemodel.h5, read and written as Caffe does.
+"""Weight files, .caffemodel or .caffemodel.h5: read, written, and copied into a net, as Caffe does.
 
 Of a binary net only names, types and blobs are taken: forks reuse the numbers of other fields.
 V0 and V1 files, doubles and half floats are read. Caffe: ``Net::CopyTrainedLayersFrom``,
@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,20 +21,18 @@ from netspec.errors import Place, WeightsError, blame, counted, fail, require, u
 from netspec.formats import hdf5, protobuf_wire, sniff
 from netspec.formats.atomic import atomic_write
 from netspec.formats.manifest import verify
-from netspec.frontend.upgrade import current_type
+from netspec.frontend.upgrade_v1 import current_type
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.legacy_pb2 import V1LayerParameter
+from netspec.weights import weights_hdf5
+from netspec.weights.host_arrays import ArrayLike, Kinds, on_host
 
 if TYPE_CHECKING:
     from netspec.frontend.shapes import ParamKey, Shapes
     from netspec.runtime.module import Net
 
-ArrayLike = np.ndarray | jax.Array
-# What to write: "data" and perhaps "diff" -> array by key, None for zeros.
-_Kinds = dict[str, Mapping["ParamKey", ArrayLike | None]]
-
-# Where a layer's name, type and blobs stand: in LayerParameter, V1's and V0's.
+# The fields of a layer's name, type and blobs: in LayerParameter, V1's and V0's.
 _CURRENT, _V1, _V0 = (1, 2, 7), (4, 5, 6), (1, 2, 50)
 _LAYER, _LAYERS, _V0_LAYER = 100, 2, 1
 
@@ -48,7 +45,7 @@ class Weights:
     """What a weight file holds: layer name -> its blobs by index, and the layers' types.
 
     Layers that learn nothing are there too, without blobs. owners_only: whether a blob that layers
-    share stands with its owner alone. Arrays are views of the file, read when they are used.
+    share is stored with its owner alone. Arrays are views of the file, read when they are used.
     """
 
     file: str
@@ -107,12 +104,16 @@ def read_weights(path: str | Path) -> Weights:
 
 def _read(path: Path, as_hdf5: bool) -> Weights:
     try:
-        weights = _read_hdf5(path) if as_hdf5 else _net(protobuf_wire.mapped(path), str(path))
+        weights = _net_of_hdf5(path) if as_hdf5 else _net(protobuf_wire.mapped(path), str(path))
         require(weights.learned, "holds no learned blobs; is it a .caffemodel?", WeightsError)
     except WeightsError:
         sniff.refuse_solver_state(path)
         raise
     return weights
+
+
+def _net_of_hdf5(path: Path) -> Weights:
+    return Weights(str(path), weights_hdf5.read_layers(path), {}, owners_only=True)
 
 
 def _net(data: memoryview, file: str) -> Weights:
@@ -155,36 +156,6 @@ def _v1_type(value: int) -> str:
     return current_type(V1LayerParameter.LayerType.Name(value)) if value in known else ""
 
 
-def _read_hdf5(path: Path) -> Weights:
-    layers: dict[str, dict[int, protobuf_wire.StoredBlob]] = {}
-
-    def enter(name: str, item: object) -> None:
-        # A damaged name could not even be printed.
-        name.encode()
-        # A layer called "inception_3a/1x1" is a group within a group.
-        layer, _, index = name.rpartition("/")
-        if isinstance(item, h5py.Dataset) and index.isdecimal():
-            with blame(None, f'layer "{layer}"'):
-                blob = protobuf_wire.StoredBlob(hdf5.array(item), legacy=False)
-            layers.setdefault(layer, {})[int(index)] = blob
-        elif isinstance(item, h5py.Group):
-            layers.setdefault(name, {})
-
-    with hdf5.opened(path, ".caffemodel.h5") as file:
-        data = file.get("data")
-        if not isinstance(data, h5py.Group):
-            _refuse_data(file)
-            fail('has no group "data"; is it a .caffemodel.h5?', WeightsError)
-        data.visititems(enter)
-    return Weights(str(path), layers, {}, owners_only=True)
-
-
-def _refuse_data(file: h5py.File) -> None:
-    """Raise WeightsError if an HDF5 file holds what an HDF5Data layer reads."""
-    held = [name for name in file if isinstance(file.get(name), h5py.Dataset)]
-    require(not held, f"is data ({', '.join(held)}), not weights", WeightsError)
-
-
 def copy_into(
     net: Net, weights: Weights, *, fc_to_conv: bool = False, skip_misfits: bool = False
 ) -> Copied:
@@ -203,13 +174,13 @@ def copy_into(
     for name, n in _nodes_by_name(shapes).items():
         stored = weights.layers.get(name)
         if stored is None:
-            missing += [name] if shapes.blobs[n] else []
+            missing += [name] if shapes.nodes[n].blobs else []
         elif misfit := _misfit(shapes, n, stored, weights.owners_only, fc_to_conv):
             with blame(Place(weights.file), graph.nodes[n].who):
                 require(skip_misfits, f"{misfit.what}; {misfit.remedy}", WeightsError)
             misfits[name] = misfit.what
-        elif stored or shapes.blobs[n]:
-            mine = list(zip(shapes.keys[n].values(), shapes.blobs[n].values(), strict=True))
+        elif stored or shapes.nodes[n].blobs:
+            mine = [(key, blob) for _, key, blob in shapes.nodes[n].learned]
             taken.update({mine[i][0]: blob for i, blob in stored.items()})
             turned += [name] * any(not blob.fits(mine[i][1].shape) for i, blob in stored.items())
             copied.append(name)
@@ -244,9 +215,9 @@ def _floats(blob: protobuf_wire.StoredBlob, shape: Shape) -> jax.Array:
 def _nodes_by_name(shapes: Shapes) -> dict[str, int]:
     """Layer name -> its node; of several, the one that learns blobs."""
     by_name: dict[str, int] = {}
-    for n, node in enumerate(shapes.graph.nodes):
-        if shapes.blobs[n] or node.name not in by_name:
-            by_name[node.name] = n
+    for n, each in enumerate(shapes.nodes):
+        if each.blobs or each.node.name not in by_name:
+            by_name[each.node.name] = n
     return by_name
 
 
@@ -265,7 +236,7 @@ def _misfit(
     fc_to_conv: bool,
 ) -> _Misfit | None:
     """Why node ``n`` cannot take the stored blobs, if it cannot."""
-    blobs = shapes.blobs[n]
+    blobs = shapes.nodes[n].blobs
     every = set(range(len(blobs)))
     elsewhere = {i for i in every if owners_only and (n, i) in shapes.graph.shared}
     if not every - elsewhere <= set(stored) <= every:
@@ -307,65 +278,29 @@ def put_weights(
     diffs: Mapping[ParamKey, ArrayLike] | None,
     hdf5: bool,
 ) -> None:
-    """Write as `write_weights` does, in a format stated, to a path that is there at once."""
-    kinds: _Kinds = {"data": arrays}
+    """Write as `write_weights` does, in a stated format and straight to the path."""
+    kinds: Kinds = {"data": arrays}
     if diffs is not None:
         kinds["diff"] = {key: diffs.get(key) for key in shapes.params}
-    (_write_hdf5 if hdf5 else _write_binary)(path, shapes, kinds)
+    (weights_hdf5.write_layers if hdf5 else _write_binary)(path, shapes, kinds)
 
 
-def on_host(array: ArrayLike | None, shape: Shape) -> np.ndarray:
-    """An array as NumPy's, in a shape of equal count; zeros for None."""
-    if array is None:
-        return np.zeros(shape, np.float32)
-    if isinstance(array, jax.Array) and array.is_fully_replicated:
-        # An array keeps what was once fetched of it; this one is soon gone.
-        array = array.addressable_data(0)
-    return np.asarray(array, np.float32).reshape(shape)
-
-
-def _write_binary(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
+def _write_binary(path: Path, shapes: Shapes, kinds: Kinds) -> None:
     with open(path, "wb") as file:
         title = shapes.graph.name.encode()
         file.write(protobuf_wire.header(1, len(title)) + title)
-        for node, blobs, keys in zip(shapes.graph.nodes, shapes.blobs, shapes.keys, strict=True):
+        for each in shapes.nodes:
             spec = LayerParameter()
-            spec.CopyFrom(node.layer.spec)
+            spec.CopyFrom(each.node.layer.spec)
             spec.ClearField("blobs")
             head = spec.SerializeToString()
-            sizes = [protobuf_wire.blob_size(blob.shape, len(kinds)) for blob in blobs.values()]
+            sizes = [
+                protobuf_wire.blob_size(blob.shape, len(kinds)) for blob in each.blobs.values()
+            ]
             headers = sum(len(protobuf_wire.header(_CURRENT[2], size)) for size in sizes)
             file.write(protobuf_wire.header(_LAYER, len(head) + headers + sum(sizes)))
             file.write(head)
-            for name, blob in blobs.items():
+            for _, key, blob in each.learned:
                 # A layer that shares an array may see it in another shape than its owner does.
-                fetch = [partial(on_host, kind[keys[name]], blob.shape) for kind in kinds.values()]
+                fetch = [partial(on_host, kind[key], blob.shape) for kind in kinds.values()]
                 protobuf_wire.write_fetched(file, _CURRENT[2], blob.shape, *fetch)
-
-
-def _write_hdf5(path: Path, shapes: Shapes, kinds: _Kinds) -> None:
-    require_hdf5_names(shapes)
-    with hdf5.created(path) as file:
-        for kind, arrays in kinds.items():
-            layers = file.create_group(kind)
-            for n, node in enumerate(shapes.graph.nodes):
-                layer = layers.require_group(node.name)
-                for i, (name, blob) in enumerate(shapes.blobs[n].items()):
-                    # Data stands with its owner alone, a diff with each layer that shares it.
-                    if kind == "diff" or (n, i) not in shapes.graph.shared:
-                        layer[str(i)] = on_host(arrays[shapes.keys[n][name]], blob.shape)
-
-
-def require_hdf5_names(shapes: Shapes) -> None:
-    """Raise WeightsError where a layer has a name that HDF5 takes for another path."""
-    names = {node.name for node in shapes.graph.nodes}
-    for node in shapes.graph.nodes:
-        layer, _, index = node.name.rpartition("/")
-        with blame(node.place, node.who):
-            require(
-                not {"", "."} & set(node.name.split("/"))
-                and "\0" not in node.name
-                and not (layer in names and index.isdecimal()),
-                "HDF5 cannot keep a layer of this name; write a .caffemodel",
-                WeightsError,
-            )

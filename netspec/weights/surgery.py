@@ -1,4 +1,4 @@
-"""Surgery on weights: what one net learned becomes what another begins with.
+"""Surgery on weights: start a net from what another one learned.
 
 The nets of a family differ in few layers: a classifier's fully connected layers are an FCN's
 convolutions, a set has more classes, an image a fourth channel, one trunk becomes two. All else
@@ -49,8 +49,8 @@ _GROWN = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to do beside copying layer by layer.
+class SurgeryPlan:
+    """What to change when weights are copied layer by layer.
 
     rename: layer of the files -> layer of the net. suffixes: what the names of a file's layers
     end in, too, in the net: one for each file, or several for the only one. The others name layers
@@ -98,7 +98,7 @@ class Outcome:
 
 
 def transplant(
-    net: Net, files: Sequence[str | Path], plan: Plan, out: str | Path | None = None
+    net: Net, files: Sequence[str | Path], plan: SurgeryPlan, out: str | Path | None = None
 ) -> Outcome:
     """Set a net's learned arrays from weight files, and write them to ``out`` if it is given.
 
@@ -145,7 +145,9 @@ def _pairs(files: Sequence[str | Path], suffixes: Sequence[str]) -> Iterator[tup
     yield from zip(files, suffixes, strict=True)
 
 
-def _require_renamed(read: Mapping[str, Weights], nodes: Collection[str], plan: Plan) -> None:
+def _require_renamed(
+    read: Mapping[str, Weights], nodes: Collection[str], plan: SurgeryPlan
+) -> None:
     """Raise WeightsError where a layer that is renamed, or its new name, is nowhere."""
     known = {name for weights in read.values() for name in weights.learned}
     for old, new in plan.rename.items():
@@ -160,13 +162,13 @@ def _require_renamed(read: Mapping[str, Weights], nodes: Collection[str], plan: 
 
 
 class _Operation:
-    """A net under way, and what has been done to each of its layers."""
+    """A net during surgery, and what has been done to each of its layers."""
 
-    def __init__(self, net: Net, plan: Plan) -> None:
+    def __init__(self, net: Net, plan: SurgeryPlan) -> None:
         self.net = net
         self.plan = plan
         shapes = net.shapes
-        self.nodes = {node.name: n for n, node in enumerate(net.graph.nodes) if shapes.blobs[n]}
+        self.nodes = {each.node.name: n for n, each in enumerate(shapes.nodes) if each.blobs}
         self.bilinear = self._matching(plan.bilinear)
         classes, channels = map(self._matching, (plan.more_classes, plan.more_channels))
         self.growing = dict.fromkeys(classes, _CLASSES) | dict.fromkeys(channels, _CHANNELS)
@@ -176,7 +178,7 @@ class _Operation:
                 f'layer "{layer}" can be only one of bilinear, of more classes, of more channels',
                 WeightsError,
             )
-        keys = [key for layer in classes for key in shapes.keys[self.nodes[layer]].values()]
+        keys = [key for layer in classes for key in shapes.nodes[self.nodes[layer]].keys.values()]
         # Several files may grow a layer, each from what the fillers made.
         self.begun = {key: np.asarray(net.params[key.layer][key.blob][...]) for key in keys}
         self.sources = dict.fromkeys(self.nodes, "as its fillers begin it")
@@ -232,14 +234,14 @@ class _Operation:
         """A layer's stored blobs at the size that the net wants, and what was done, in words."""
         n, shapes = self.nodes[layer], self.net.shapes
         grown, done = dict(stored), ""
-        for i, (name, blob) in enumerate(shapes.blobs[n].items()):
+        for i, (name, key, blob) in enumerate(shapes.nodes[n].learned):
             if i not in stored or stored[i].fits(blob.shape):
                 continue
             axis = self._axis(n, name, blob.shape, kind)
             old = self._part(stored[i], name, blob.shape, axis, kind)
             had, wanted = old.shape[axis], blob.shape[axis]
             rest = (
-                np.split(self.begun[shapes.keys[n][name]].reshape(blob.shape), [had], axis)[1]
+                np.split(self.begun[key].reshape(blob.shape), [had], axis)[1]
                 if kind == _CLASSES
                 else old.mean(axis, keepdims=True).repeat(wanted - had, axis)
             )
@@ -252,7 +254,7 @@ class _Operation:
         node = self.net.graph.nodes[n]
         axis = node.layer.channel_axes(name)[kind]
         if kind == _CHANNELS:
-            bottom = self.net.shapes.values[node.bottoms[0]]
+            bottom = self.net.shapes.nodes[n].bottoms[0]
             if axis is None or bottom[1:2] != shape[axis : axis + 1]:
                 fail(
                     f"its {name} {text(shape)} has not one input channel for each of the bottom's "
@@ -284,24 +286,25 @@ class _Operation:
         return np.asarray(stored.array, np.float32).reshape(part)
 
     def interpolate(self) -> None:
-        """Make the layers bilinear that are to be, each channel into itself."""
+        """Make the layers of the plan's ``bilinear`` interpolate each channel into itself."""
         shapes = self.net.shapes
         for layer in self.bilinear:
             n = self.nodes[layer]
-            name, blob = next(iter(shapes.blobs[n].items()))
+            _, key, blob = next(shapes.nodes[n].learned)
             # One channel of weights for each group needs no diagonal.
             kind = "bilinear" if len(blob.shape) > 1 and blob.shape[1] == 1 else "bilinear_diagonal"
             node = self.net.graph.nodes[n]
             with blame(node.place, node.who):
                 array = fill(FillerParameter(type=kind), blob.shape, jax.random.key(0))
-            self.net.assign({shapes.keys[n][name]: array})
+            self.net.assign({key: array})
             self.sources[layer] = "bilinear interpolation"
 
     def outcome(self) -> Outcome:
         """What has been done."""
         origins = []
         for layer, n in self.nodes.items():
-            blobs = [f"{k} {text(blob.shape)}" for k, blob in self.net.shapes.blobs[n].items()]
+            found = self.net.shapes.nodes[n].blobs
+            blobs = [f"{name} {text(blob.shape)}" for name, blob in found.items()]
             origins.append(Origin(layer, ", ".join(blobs), self.sources[layer]))
         return Outcome(tuple(origins), {f: names for f, names in self.unused.items() if names})
 

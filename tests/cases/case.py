@@ -164,11 +164,7 @@ class Case:
     def param_key(self, name: str) -> ParamKey:
         """The learned array that Caffe calls ``layer/index``."""
         layer, index = name.rsplit("/", 1)
-        (keys,) = (
-            keys
-            for node, keys in zip(self.graph.nodes, self.shapes.keys, strict=True)
-            if node.name == layer
-        )
+        (keys,) = (each.keys for each in self.shapes.nodes if each.node.name == layer)
         return list(keys.values())[int(index)]
 
     def _made(self, name: str) -> Array:

@@ -17,7 +17,7 @@ def evaluate(
 ) -> dict[int, Array]:
     """Every value of a net, by index, from the values fed to it."""
     values = {i: np.asarray(array, np.float64) for i, array in given.items()}
-    for node, keys in zip(shapes.graph.nodes, shapes.keys, strict=True):
+    for node, keys in ((each.node, each.keys) for each in shapes.nodes):
         if node.layer.is_source:
             continue
         blobs = [np.asarray(params[key], np.float64) for key in keys.values()]
@@ -32,7 +32,7 @@ def carried_on(
 ) -> dict[ParamKey, Array]:
     """What layers leave for the next run: what their rules give beyond their tops."""
     kept: dict[ParamKey, Array] = {}
-    for node, keys in zip(shapes.graph.nodes, shapes.keys, strict=True):
+    for node, keys in ((each.node, each.keys) for each in shapes.nodes):
         names = [key for key in shapes.carried if key.layer == node.name]
         if names:
             blobs = [np.asarray(params[key], np.float64) for key in keys.values()]

@@ -8,9 +8,7 @@ Every function takes arrays in a run's layout: (N, C, ...) or, with ``channels_l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +26,6 @@ _UNROLL = 16
 
 # Maxima, and where they lie.
 Pair = tuple[Array, Array]
-
-
-def channels_last(backend: str) -> bool:
-    """Whether a run on ``backend`` ("cpu", "gpu", "tpu") holds images as (N, H, W, C).
-
-    XLA's CPU convolutions are 1.6 times faster so; tensor cores and TPUs want it too.
-    """
-    return True
 
 
 def convolution(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
@@ -174,43 +164,6 @@ def _dense(w: Array, groups: int) -> Array:
     blocks = w.reshape(groups, inputs // groups, 1, outputs, *kernel)
     diagonal = jnp.eye(groups, dtype=w.dtype).reshape(groups, 1, groups, *(1,) * (w.ndim - 1))
     return (blocks * diagonal).reshape(inputs, outputs * groups, *kernel)
-
-
-def rematerialised(
-    compute: Callable[[Any, Any], tuple[Any, Any]],
-) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """A function of arrays whose gradient keeps its arguments, and computes all else once more.
-
-    compute: (arrays, weights) -> (arrays, others), pytrees; gradients go through the former alone.
-    """
-
-    @jax.custom_vjp
-    def once(arrays: Any, weights: Any) -> tuple[Any, Any]:
-        return compute(arrays, weights)
-
-    def forward(arrays: Any, weights: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        return compute(arrays, weights), (arrays, weights)
-
-    def backward(kept: tuple[Any, Any], diffs: tuple[Any, Any]) -> tuple[Any, Any]:
-        arrays, diff = _after(kept[0], diffs[0])
-        back = jax.vjp(lambda *args: compute(*args)[0], arrays, kept[1])[1]
-        return back(diff)
-
-    once.defvjp(forward, backward)
-    return once
-
-
-def _after(arrays: Any, diffs: Any) -> tuple[Any, Any]:
-    """The same, the arrays not before the gradients: else two computations of them become one."""
-    arrays, diffs = lax.optimization_barrier((arrays, diffs))
-    if jax.default_backend() == "cpu":
-        # XLA drops barriers early there. A zero that it cannot tell does not go away.
-        leaves = [diff for diff in jax.tree.leaves(diffs) if diff.size]
-        some = jnp.asarray(sum(diff.ravel()[0].astype(jnp.float32) for diff in leaves))
-        # One that is no number is not to spread to arrays that a layer would keep from it.
-        zero = jnp.minimum(jnp.abs(jnp.where(some == some, some, 0.0)), 0.0)
-        arrays = jax.tree.map(lambda array: array + zero.astype(array.dtype), arrays)
-    return arrays, diffs
 
 
 def _dimensions(rank: int, channels_last: bool, weights: str) -> tuple[str, str, str]:

@@ -32,26 +32,28 @@ def debug_info_lines(
 
 def _forward_lines(look: Look, shapes: Shapes) -> Iterator[str]:
     graph = shapes.graph
-    for node, keys in zip(graph.nodes, shapes.keys, strict=True):
+    for each in shapes.nodes:
+        node = each.node
         head = f"    [Forward] Layer {node.name}"
         for i in node.tops:
             if i in look.values:
                 name = graph.values[i].name
                 yield f"{head}, top blob {name} data: {look.values[i].mean:g}"
-        for i, key in enumerate(keys.values()):
+        for i, key in enumerate(each.keys.values()):
             yield f"{head}, param blob {_shown(node, i)} data: {look.params[key].mean:g}"
 
 
 def _backward_lines(look: Look, shapes: Shapes) -> Iterator[str]:
     graph = shapes.graph
-    for node, keys in reversed(list(zip(graph.nodes, shapes.keys, strict=True))):
+    for each in reversed(shapes.nodes):
+        node = each.node
         if not look.diffs.keys() & set(node.tops):
             continue
         head = f"    [Backward] Layer {node.name}"
         for _, i in open_bottoms(node):
             if i in look.diffs:
                 yield f"{head}, bottom blob {graph.values[i].name} diff: {look.diffs[i].mean:g}"
-        for i, key in enumerate(keys.values()):
+        for i, key in enumerate(each.keys.values()):
             if key in look.gradients:
                 yield f"{head}, param blob {i} diff: {look.gradients[key].mean:g}"
     data = [look.params[key] for key in shapes.params]
@@ -66,8 +68,8 @@ def _backward_lines(look: Look, shapes: Shapes) -> Iterator[str]:
 
 def _update_lines(look: Look, shapes: Shapes, steps: Mapping[ParamKey, Array]) -> Iterator[str]:
     nodes = shapes.graph.nodes
-    for n, (node, keys) in enumerate(zip(nodes, shapes.keys, strict=True)):
-        for i, key in enumerate(keys.values()):
+    for n, (node, each) in enumerate(zip(nodes, shapes.nodes, strict=True)):
+        for i, key in enumerate(each.keys.values()):
             diff = float(np.mean(np.abs(steps[key]))) if key in steps else 0.0
             head, shown = f"    [Update] Layer {node.name}, param", _shown(node, i)
             if (n, i) in shapes.graph.shared:

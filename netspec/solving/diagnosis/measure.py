@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, Shape, count
-from netspec.runtime.run import Params, run, runnable
+from netspec.runtime.host_calls import runnable
+from netspec.runtime.run import value_gradients
+from netspec.runtime.values import Params, Run
 
 
 class Figures(NamedTuple):
@@ -129,21 +131,12 @@ def _look(
 ) -> Parts:
     """Return figures alone, so that the program frees each array as soon as a step does."""
     wanted = carrying(shapes, learned)
-    if shapes.graph.data_dependent:
-        seen = run(shapes, params, given, key)
-        perturbations = {i: jnp.zeros_like(seen.value(i)) for i in wanted}
-    else:
-        perturbations = {i: jnp.zeros(shapes.values[i], jnp.float32) for i in wanted}
 
-    def loss(
-        learned: dict[ParamKey, Array], perturbations: dict[int, Array]
-    ) -> tuple[Array, dict[int, Figures]]:
-        made = run(shapes, {**params, **learned}, given, key, perturbations=perturbations)
+    def objective(made: Run) -> tuple[Array, dict[int, Figures]]:
         return made.loss(), {i: _figures(made.value(i)) for i in made.values}
 
-    mine = {name: params[name] for name in learned}
-    (value, values), (gradients, diffs) = jax.value_and_grad(loss, (0, 1), has_aux=True)(
-        mine, perturbations
+    value, values, gradients, diffs = value_gradients(
+        shapes, range(len(shapes.graph.nodes)), params, given, objective, learned, wanted, key
     )
     return (
         value,
@@ -194,10 +187,11 @@ def carrying(shapes: Shapes, learned: Iterable[ParamKey]) -> frozenset[int]:
     """
     graph, mine = shapes.graph, set(learned)
     moving: set[int] = set()
-    for node, keys in zip(graph.nodes, shapes.keys, strict=True):
+    for each in shapes.nodes:
+        node = each.node
         bottoms = list(open_bottoms(node))
         if graph.force_backward:
             moving |= {i for slot, i in bottoms if node.layer.allow_force_backward(slot)}
-        if mine & set(keys.values()) or any(i in moving for _, i in bottoms):
+        if mine & set(each.keys.values()) or any(i in moving for _, i in bottoms):
             moving |= set(node.tops)
     return reached(graph) & moving

@@ -12,7 +12,9 @@ import numpy as np
 from netspec.frontend.graph import Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
-from netspec.runtime.run import Params, run, runnable
+from netspec.runtime.host_calls import runnable
+from netspec.runtime.run import run_layers
+from netspec.runtime.values import Params
 from netspec.solving.diagnosis.measure import Look, Measure, open_bottoms
 
 # Magnitudes from here on are those of a run that grows without bound.
@@ -72,7 +74,7 @@ class _MeasuredStep:
 
     def _gradients(self, n: int) -> Iterator[tuple[str, Measure]]:
         """The gradients that a layer computes, each with what it is the gradient of."""
-        for blob, key in self.shapes.keys[n].items():
+        for blob, key in self.shapes.nodes[n].keys.items():
             if key in self.look.gradients:
                 yield f"its {blob}", self.look.gradients[key]
         for _, i in open_bottoms(self.graph.nodes[n]):
@@ -99,7 +101,7 @@ class _MeasuredStep:
         node, name = self.graph.nodes[n], self.graph.values[i].name
         what = f'its top "{name}" is the first blob that is not finite: {self._where(i)}'
         inputs = [self.look.values[bottom] for bottom in node.bottoms]
-        arrays = [self.look.params[key] for key in self.shapes.keys[n].values()]
+        arrays = [self.look.params[key] for key in self.shapes.nodes[n].keys.values()]
         remedy = self._remedy(n, [*inputs, *arrays], "computes") or self._bad_labels(n)
         return _said(node, "; ".join([what, *self._inputs(n), *remedy]))
 
@@ -139,9 +141,8 @@ class _MeasuredStep:
             f'its bottom "{self.graph.values[i].name}" {self.look.values[i].range}'
             for i in self.graph.nodes[n].bottoms
         ]
-        arrays = [
-            f"its {name} {self.look.params[key].range}" for name, key in self.shapes.keys[n].items()
-        ]
+        keys = self.shapes.nodes[n].keys
+        arrays = [f"its {name} {self.look.params[key].range}" for name, key in keys.items()]
         return bottoms + arrays
 
     def _remedy(self, n: int, near: list[Measure], does: str) -> list[str]:
@@ -152,19 +153,19 @@ class _MeasuredStep:
                 "numbers this large mostly come of updates that are too large: lower base_lr, or "
                 "set clip_gradients" + "".join(f" ({line})" for line in self._scalings())
             ]
-        if layer.formula and not layer.is_loss and not self.shapes.keys[n]:
+        if layer.formula and not layer.is_loss and not self.shapes.nodes[n].keys:
             return [f"the layer {does} {layer.formula}: keep its bottom where that is finite"]
         return []
 
     def _scalings(self) -> Iterator[str]:
         """What each loss is divided by, since one that nothing divides needs a small base_lr."""
-        for node in self.graph.nodes:
-            if sentence := node.layer.scaling(*(self.shapes.values[i] for i in node.bottoms)):
-                yield f'the loss of layer "{node.name}" is a {sentence}'
+        for each in self.shapes.nodes:
+            if sentence := each.node.layer.scaling(*each.bottoms):
+                yield f'the loss of layer "{each.node.name}" is a {sentence}'
 
     def _bad_labels(self, n: int) -> list[str]:
         node = self.graph.nodes[n]
-        labels = node.layer.labels(*(self.shapes.values[i] for i in node.bottoms))
+        labels = node.layer.labels(*self.shapes.nodes[n].bottoms)
         if labels is None:
             return []
         found = self.look.values[node.bottoms[labels.bottom]]
@@ -175,9 +176,9 @@ class _MeasuredStep:
 
     def _owner(self, key: ParamKey) -> Node:
         """The layer that learns an array, or carries it from run to run."""
-        pairs = zip(self.graph.nodes, self.shapes.keys, strict=True)
         return next(
-            (node for node, keys in pairs if key in keys.values()), self.graph.node(key.layer)
+            (each.node for each in self.shapes.nodes if key in each.keys.values()),
+            self.graph.node(key.layer),
         )
 
 
@@ -191,7 +192,7 @@ def _value(
 ) -> Array:
     """Compute one value, by no more layers than it takes."""
     nodes = range(shapes.graph.values[index].producer + 1)
-    return run(shapes, params, given, key, nodes).value(index)
+    return run_layers(shapes, nodes, params, given, key).value(index)
 
 
 def _fault(array: Array) -> str:

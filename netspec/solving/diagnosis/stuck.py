@@ -11,10 +11,10 @@ from functools import cached_property
 import jax.numpy as jnp
 import numpy as np
 
-from netspec.frontend.graph import Node
 from netspec.frontend.shapes import ParamKey, Shapes
-from netspec.layers.base import Array, Labels
-from netspec.runtime.run import Params, run
+from netspec.layers.base import Array
+from netspec.runtime.run import run_layers
+from netspec.runtime.values import Params
 from netspec.solving.diagnosis.measure import Look, open_bottoms, reached
 
 # How near to chance a loss counts as at chance.
@@ -46,7 +46,7 @@ def _at_equal_scores(
         return None
     for n in nodes:
         node = graph.nodes[n]
-        labels = _labels(shapes, node)
+        labels = node.layer.labels(*shapes.nodes[n].bottoms)
         if labels is None or node.bottoms[labels.scores] in fed:
             return None
         for slot, i in enumerate(node.bottoms):
@@ -56,11 +56,7 @@ def _at_equal_scores(
                 given[i] = jnp.asarray(fed[i])
             else:
                 return None
-    return float(run(shapes, params, given, nodes=nodes).loss())
-
-
-def _labels(shapes: Shapes, node: Node) -> Labels | None:
-    return node.layer.labels(*(shapes.values[i] for i in node.bottoms))
+    return float(run_layers(shapes, nodes, params, given).loss())
 
 
 class StuckWatch:
@@ -119,9 +115,9 @@ class _Stop:
         none = {key for key, found in self.look.gradients.items() if found.zero}
         waiting = {
             key
-            for n, keys in enumerate(self.shapes.keys)
+            for n, each in enumerate(self.shapes.nodes)
             if any(self._starts(above) for above in self._blocks_above(n))
-            for key in keys.values()
+            for key in each.keys.values()
         }
         return [key for key in self.look.gradients if key in none - waiting]
 
@@ -161,7 +157,7 @@ class _Stop:
     def cut_off(self) -> Iterator[str]:
         """Arrays that no loss depends on."""
         for n, node in enumerate(self.graph.nodes):
-            keys = [key for key in self.shapes.keys[n].values() if key in self.silent]
+            keys = [key for key in self.shapes.nodes[n].keys.values() if key in self.silent]
             if not keys or self.reached & set(node.tops):
                 continue
             stops = [f'layer "{self.graph.nodes[r].name}"' for r in self._stops_above(n)]
@@ -191,7 +187,7 @@ class _Stop:
         """Arrays without a gradient because all that they are multiplied with is 0."""
         for n, node in enumerate(self.graph.nodes):
             bottoms = [self.graph.values[i].name for i in node.bottoms if self.look.values[i].zero]
-            keys = self.shapes.keys[n]
+            keys = self.shapes.nodes[n].keys
             names = [b for b, k in keys.items() if k in self.silent and k not in self.zeros]
             if names and bottoms and self._gets_gradient(n):
                 yield (
@@ -201,8 +197,8 @@ class _Stop:
 
     def constant_scores(self) -> Iterator[str]:
         """Scores that are all the same number."""
-        for node in self.graph.nodes:
-            labels = _labels(self.shapes, node)
+        for each in self.shapes.nodes:
+            node, labels = each.node, each.node.layer.labels(*each.bottoms)
             if labels is None or not set(node.tops) & {i for i, _ in self.graph.losses}:
                 continue
             found = self.look.values[node.bottoms[labels.scores]]
@@ -230,11 +226,11 @@ class _Stop:
         return self._gets_gradient(n) and any(self._no_gradient(i) for _, i in bottoms)
 
     def _has_zeros(self, n: int) -> bool:
-        return bool(set(self.zeros) & set(self.shapes.keys[n].values()))
+        return bool(set(self.zeros) & set(self.shapes.nodes[n].keys.values()))
 
     def _starts(self, n: int) -> bool:
         """Whether a layer's weights are 0 now, and will not be after the next update."""
-        moving = [k for k in self.shapes.keys[n].values() if k in self.look.gradients]
+        moving = [k for k in self.shapes.nodes[n].keys.values() if k in self.look.gradients]
         return any(
             self.look.params[key].zero
             and not self.look.gradients[key].zero
@@ -270,7 +266,7 @@ class _Stop:
         return sorted(found)
 
     def _users(self, key: ParamKey) -> list[int]:
-        return [n for n, keys in enumerate(self.shapes.keys) if key in keys.values()]
+        return [n for n, each in enumerate(self.shapes.nodes) if key in each.keys.values()]
 
 
 def _named(keys: list[ParamKey]) -> str:

@@ -87,12 +87,12 @@ class Mesh:
 
     def check(self, shapes: Shapes) -> None:
         """Raise SolverError for a net that carries state from batch to batch."""
-        for node, carried in zip(shapes.graph.nodes, shapes.carried_per_node, strict=True):
-            with blame(node.place, node.who):
+        for each in shapes.nodes:
+            with blame(each.node.place, each.node.who):
                 require(
-                    self.size == 1 or not carried,
-                    f"remembers {', '.join(carried)} from one batch to the next, which only one "
-                    "device can train with",
+                    self.size == 1 or not each.carried,
+                    f"remembers {', '.join(each.carried)} from one batch to the next, which only "
+                    "one device can train with",
                     SolverError,
                 )
 

@@ -64,7 +64,7 @@ def capture(solver: CapturedRun) -> Snapshot:
             data=solver.data,
             tests=solver.tests.state_at(iteration),
             memory=carried_lists(solver.net),
-            home=trainer.buckets.home,
+            home=trainer.buckets.unpadded,
             dtype=solver.net.policy.dtype,
         ),
     )

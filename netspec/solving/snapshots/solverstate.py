@@ -17,7 +17,7 @@ from netspec.errors import Place, SolverError, WeightsError, blame, fail, requir
 from netspec.formats import hdf5, protobuf_wire, sniff
 from netspec.formats.atomic import atomic_write
 from netspec.formats.manifest import verify
-from netspec.weights.caffemodel import on_host
+from netspec.weights.host_arrays import on_host
 
 _ITER, _LEARNED_NET, _HISTORY, _CURRENT_STEP = 1, 2, 3, 4
 

@@ -30,7 +30,8 @@ from netspec.solving.snapshots.solverstate import (
     put_state,
     read_state,
 )
-from netspec.weights.caffemodel import Weights, put_weights, read_weights, require_hdf5_names
+from netspec.weights.caffemodel import Weights, put_weights, read_weights
+from netspec.weights.weights_hdf5 import require_hdf5_names
 
 # The files of a snapshot, in the order in which they go.
 _ENDS = (".solverstate", ".solverstate.h5", ".caffemodel", ".caffemodel.h5", manifest.SUFFIX)
