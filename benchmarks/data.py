@@ -30,7 +30,7 @@ from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TRAIN, DataParameter, Datum
 from netspec.segmentation.shapes_set import CLASSES, write_dataset
 from netspec.solving.solver import Solver
-from netspec.solving.step import Micro
+from netspec.solving.step import StepResult
 from netspec.sources import Prefetch, Source, open_source
 from netspec.sources.images.databases import write_database
 from netspec.sources.images.datum import write_datum, write_encoded
@@ -200,12 +200,12 @@ class Device:
     The host may be as many steps ahead of it as a solver is.
     """
 
-    def __init__(self, made: Micro) -> None:
+    def __init__(self, made: StepResult) -> None:
         self._made = made
         self._ends: deque[float] = deque([0.0] * STEPS_AHEAD, STEPS_AHEAD)
         self.idle = 0.0
 
-    def update(self, _: object) -> Micro:
+    def update(self, _: object) -> StepResult:
         """Take a step; returns when few enough are under way."""
         now, free = perf_counter(), self._ends[-1]
         begin = max(now, free)

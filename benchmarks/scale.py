@@ -54,6 +54,7 @@ def measure(size: int, width: int, steps: int, rounds: int) -> list[Row]:
     import jax
 
     from netspec.solving.distributed.mesh import Mesh
+    from netspec.solving.options import SolverOptions
     from netspec.solving.solver import Solver
 
     devices = jax.devices()
@@ -64,7 +65,9 @@ def measure(size: int, width: int, steps: int, rounds: int) -> list[Row]:
         solver.write_text(SOLVER.format(net=net))
         cases = [(n, split) for n in counts(len(devices)) for split in (False, True) if n > split]
         solvers = [
-            stack.enter_context(closing(Solver.from_file(solver, mesh=Mesh(devices[:n], split))))
+            stack.enter_context(
+                closing(Solver.from_file(solver, SolverOptions(mesh=Mesh(devices[:n], split))))
+            )
             for n, split in cases
         ]
         runs: dict[str, Run] = {

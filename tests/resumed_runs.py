@@ -9,6 +9,7 @@ import pytest
 
 from netspec.frontend.shapes import ParamKey
 from netspec.solving.callback import Callback
+from netspec.solving.options import SolverOptions
 from netspec.solving.solver import Solver
 
 # Rows are shuffled, units are dropped at random, statistics run, an LSTM remembers.
@@ -69,7 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def solver(settings: str = "", callback: Callback | None = None, keep: int | None = None) -> Solver:
     Path("solver.prototxt").write_text(BASE + settings)
-    return Solver.from_file("solver.prototxt", callback, keep)
+    return Solver.from_file("solver.prototxt", SolverOptions(callback or Callback(), keep))
 
 
 def line(rows: Any, settings: str = "", callback: Callback | None = None) -> Solver:

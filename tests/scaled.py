@@ -10,8 +10,9 @@ import numpy as np
 
 from netspec.errors import NetSpecError
 from netspec.runtime.compute_policy import ComputePolicy
-from netspec.solving.distributed.launch import Scale, joined
+from netspec.solving.distributed.launch import DeviceOptions, joined
 from netspec.solving.distributed.mesh import Mesh
+from netspec.solving.options import SolverOptions
 from netspec.solving.solver import Solver
 
 SOLVER = (
@@ -63,16 +64,14 @@ REFUSED = ("memory", "host", "misfit")
 
 def mesh(run: Run) -> AbstractContextManager[Mesh]:
     devices = "all" if run.devices == len(jax.devices()) else f"{run.devices}"
-    return joined(Scale(devices=devices, shard_params=run.split))
+    return joined(DeviceOptions(devices=devices, shard_params=run.split))
 
 
 def solver(name: str, run: Run, mesh: Mesh) -> Solver:
     text = SOLVER.format(net=run.net, iter_size=run.iter_size, name=name, rule=RULES[run.rule])
     path = Path(f"{name}-solver.prototxt")
     path.write_text(text)
-    made = Solver.from_file(path, mesh=mesh)
-    made.net.policy = run.policy
-    return made
+    return Solver.from_file(path, SolverOptions(mesh=mesh, policy=run.policy))
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.module import Net
-from netspec.solving.diagnosis.not_finite import Look, culprit, look
+from netspec.solving.diagnosis.measure import Look, look
+from netspec.solving.diagnosis.not_finite import culprit
 from netspec.solving.diagnosis.stuck import chance, why_stuck
 from netspec.sources.fed_net import compile_net
 

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from netspec.frontend.shapes import ParamKey
 from netspec.proto.net_pb2 import NetParameter
-from netspec.solving.callback import Callback, Step
+from netspec.solving.callback import Callback, TrainingStep
 from netspec.solving.evaluation import Evaluation
+from netspec.solving.options import SolverOptions
 from netspec.solving.solver import Solver
 
 # ROWS of x are fed in turn; the loss is 0.5 sum(y^2) of y = w x, for w of (2, 3).
@@ -63,7 +64,7 @@ BASE = 'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" random_seed: 3 '
 
 def solver(settings: str = "", callback: Callback | None = None, base: str = BASE) -> Solver:
     Path("solver.prototxt").write_text(base + settings)
-    return Solver.from_file("solver.prototxt", callback)
+    return Solver.from_file("solver.prototxt", SolverOptions(callback or Callback()))
 
 
 def set_weight(loop: Solver, weight: ArrayLike = WEIGHT) -> Solver:
@@ -80,7 +81,7 @@ class Log(Callback):
 
     def __init__(self, hook: Callable[[Solver, str], None] = lambda solver, event: None) -> None:
         self.events: list[str] = []
-        self.steps: list[Step] = []
+        self.steps: list[TrainingStep] = []
         self.tests: list[Evaluation] = []
         self.hook = hook
 
@@ -88,7 +89,7 @@ class Log(Callback):
         self.events.append(event)
         self.hook(solver, event)
 
-    def step(self, solver: Solver, step: Step) -> None:
+    def step(self, solver: Solver, step: TrainingStep) -> None:
         self.steps.append(step)
         self.say(solver, f"step {step.iteration}")
 

@@ -16,7 +16,7 @@ from netspec.cli import train
 from netspec.cli.train import Options
 from netspec.errors import NetSpecError
 from netspec.runtime import devices
-from netspec.solving.distributed.launch import Scale
+from netspec.solving.distributed.launch import DeviceOptions
 
 # time
 
@@ -126,7 +126,7 @@ def test_training_on_several_devices(tmp_path: Path, monkeypatch: pytest.MonkeyP
     solver.write_text("base_lr: 1")
     for flag, count in (("1", "1"), ("0,1", "2"), ("all", "2")):
         told = lines("train", f"--solver={solver}", f"--gpu={flag}")
-        assert asked.pop().scale == Scale(devices=count)
+        assert asked.pop().scale == DeviceOptions(devices=count)
         numbers = "0, 1" if count == "2" else "1"
         assert told == [f"Using GPUs {numbers}", *(f"GPU {i}: G" for i in numbers.split(", "))]
     refused = run("train", f"--solver={solver}", "--gpu=1,0")

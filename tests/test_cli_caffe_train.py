@@ -15,7 +15,7 @@ from caffe_command_line import trained as trained
 from click.testing import CliRunner
 
 from netspec.cli import main
-from netspec.reporting.console import Report
+from netspec.reporting.console import ConsoleReport
 from netspec.runtime import devices
 from netspec.weights.caffemodel import read_weights
 
@@ -146,7 +146,7 @@ def test_effects_of_signals(
     saved: list[int],
     end: str,
 ) -> None:
-    monkeypatch.setattr(Report, "step", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr(ConsoleReport, "step", lambda *_: signal.raise_signal(number))
     flag = f"--{number.name.lower()}_effect={effect}"
     log = lines("train", "--solver=solver.prototxt", flag)
     assert log[-1] == end

@@ -13,7 +13,7 @@ from command_line import signals as signals
 from command_line import trained as trained
 from PIL import Image
 
-from netspec.reporting.console import Report
+from netspec.reporting.console import ConsoleReport
 from netspec.segmentation.shapes_set import CLASSES
 from netspec.weights.caffemodel import read_weights
 
@@ -97,7 +97,9 @@ def test_an_interrupt_ends_a_run_with_a_snapshot(
 ) -> None:
     """After the step under way; a second one ends it at once."""
     monkeypatch.setattr(
-        Report, "step", lambda *_: [signal.raise_signal(signal.SIGINT) for _ in range(interrupts)]
+        ConsoleReport,
+        "step",
+        lambda *_: [signal.raise_signal(signal.SIGINT) for _ in range(interrupts)],
     )
     result = run("solve", changed("solver.prototxt", "test_iter: 2", ""))
     assert result.exit_code == status

@@ -16,8 +16,8 @@ from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.reporting.console import Report, glog_prefix
-from netspec.solving.callback import Step
+from netspec.reporting.console import ConsoleReport, glog_prefix
+from netspec.solving.callback import TrainingStep
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.solver import Solver
 
@@ -64,12 +64,14 @@ def said(terminal: bool = False, glog: bool = False) -> str:
         {"accuracy": 0.0, "loss": 0.5},
         loss=1.5,
     )
-    with Report(console, 4, glog) as report:
+    with ConsoleReport(console, 4, glog) as report:
         report.testing(solver, 0)
         report.test(solver, 0, test)
         for i in range(2):
             solver.iteration = i + 1
-            report.step(solver, Step(i, jnp.asarray(1.0), outputs, lambda _: jnp.asarray(1e-10)))
+            report.step(
+                solver, TrainingStep(i, jnp.asarray(1.0), outputs, lambda _: jnp.asarray(1e-10))
+            )
         for i, end in ((1, ""), (2, ".h5")):
             stem = f"a_iter_{i}"
             paths = Path(f"{stem}.caffemodel{end}"), Path(f"{stem}.solverstate{end}")
@@ -97,11 +99,13 @@ def test_pace_follows_the_learning_rate() -> None:
         smoothed_loss=lambda: 1.0,
     )
     file = io.StringIO()
-    report = Report(Console(file=file), 10)
+    report = ConsoleReport(Console(file=file), 10)
     outputs: dict[str, Any] = {"loss": jnp.zeros(()), "all": jnp.zeros((4, 3))}
     for i in range(3):
         fake.iteration = i + 1
-        report.step(cast(Solver, fake), Step(i, jnp.zeros(()), outputs, lambda _: jnp.asarray(0.5)))
+        report.step(
+            cast(Solver, fake), TrainingStep(i, jnp.zeros(()), outputs, lambda _: jnp.asarray(0.5))
+        )
     lines = file.getvalue().splitlines()
     assert "Iteration 2, loss = 1" in lines
     assert re.fullmatch(r"Iteration 2, lr = 0\.5 \(\S+ images/s, \d+:\d\d left\)", lines[-1])

@@ -18,7 +18,7 @@ from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.proto.layers_pb2 import TEST
 from netspec.runtime.module import Net
-from netspec.solving.snapshots.solverstate import State, read_state, write_state
+from netspec.solving.snapshots.solverstate import State, put_state, read_state
 from netspec.sources.fed_net import compile_net
 from netspec.weights.caffemodel import copy_into, read_weights, write_weights
 
@@ -54,7 +54,7 @@ def read_net(path: Path, net: Net) -> None:
 
 def write_run(path: Path, net: Net) -> None:
     history = tuple(np.asarray(array) for array in net.arrays().values())
-    write_state(path, State(7, "tiny_iter_7.caffemodel", history, 2))
+    put_state(path, State(7, "tiny_iter_7.caffemodel", history, 2), path.suffix == ".h5")
 
 
 def read_run(path: Path, net: Net) -> None:

@@ -21,10 +21,10 @@ from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import infer
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.reporting.console import Report, lasting
+from netspec.reporting.console import ConsoleReport, lasting
 from netspec.reporting.event_logs import JsonLog, TensorBoardLog
 from netspec.segmentation.score import Metrics
-from netspec.solving.callback import Step
+from netspec.solving.callback import TrainingStep
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.solver import Solver
 
@@ -64,9 +64,9 @@ class Loss:
         raise AssertionError("waits for the device")
 
 
-def step(iteration: int, loss: Any = 2.5) -> Step:
+def step(iteration: int, loss: Any = 2.5) -> TrainingStep:
     outputs = {"loss": jnp.asarray(5.0), "mean": jnp.arange(15.0).reshape(5, 3)}
-    return Step(iteration, loss, outputs, lambda i: jnp.asarray(0.5**i))
+    return TrainingStep(iteration, loss, outputs, lambda i: jnp.asarray(0.5**i))
 
 
 def unreached(line: str) -> None:
@@ -257,7 +257,7 @@ def test_a_console_that_goes_away_does_not_end_the_run(
     """As where a terminal is closed, or who reads a pipe has had enough."""
     ours, theirs = opened()
     with open(theirs, "w") as output:
-        with Report(Console(file=lasting(output)), 100) as report:
+        with ConsoleReport(Console(file=lasting(output)), 100) as report:
             report.say("for who looks")
             os.close(ours)
             for _ in range(3):

@@ -11,6 +11,8 @@ from resumed_runs import folder as folder
 
 from netspec.errors import SolverError
 from netspec.proto.net_pb2 import NetParameter
+from netspec.solving.options import SolverOptions
+from netspec.solving.solver import Solver
 
 NAN = float("nan")
 
@@ -66,12 +68,11 @@ def test_diffs_are_not_those_of_an_update_that_was_not_made() -> None:
 
 def test_debug_nans_names_the_first_of_two_updates_that_failed() -> None:
     """Of the first, all is finite but the step itself."""
-    line([[100, 100], [NAN, 0]])
+    line([[100, 100], [NAN, 0]], "random_seed: 1")
     huge = LINE.replace("inner_product_param", "param { lr_mult: 1e38 } inner_product_param")
     Path("net.prototxt").write_text(huge)
-    loop = solver("random_seed: 1")
+    loop = Solver.from_file("solver.prototxt", SolverOptions(debug_nans=True))
     loop.net.assign({W: jnp.ones((2, 2))})
-    loop.guard.debug_nans = True
     with pytest.raises(SolverError, match=r"^iteration 0: not finite: the update, though "):
         loop.step(2)
 
@@ -112,8 +113,7 @@ def test_debug_nans_finds_what_the_loss_does_not_show() -> None:
     line([[1, 1], [2, 2]])
     Path("net.prototxt").write_text(LINE + split + log)
     solver("random_seed: 1").step(3)
-    loop = solver("random_seed: 1")
-    loop.guard.debug_nans = True
+    loop = Solver.from_file("solver.prototxt", SolverOptions(debug_nans=True))
     with pytest.raises(SolverError, match=r'layer "log" \(Log\): its top "log" is the first'):
         loop.step(3)
 

@@ -10,6 +10,7 @@ import pytest
 from netspec.errors import WeightsError
 from netspec.formats import manifest
 from netspec.formats.manifest import Manifest
+from netspec.solving.options import SolverOptions
 from netspec.solving.snapshots.lineage import states, successor
 from netspec.solving.snapshots.store import latest
 from netspec.solving.solver import Solver
@@ -146,13 +147,13 @@ net_param {
 def test_keep_leaves_the_final_weights_after_the_clock_was_set_back() -> None:
     """And going on finds them: by files' times the run before would be the newest."""
     Path("solver.prototxt").write_text(SOLVER)
-    first = Solver.from_file("solver.prototxt", keep=2)
+    first = Solver.from_file("solver.prototxt", SolverOptions(keep=2))
     first.solve(max_iter=3)
     first.close()
     ahead = time.time() + 3600
     for path in Path("snap").iterdir():
         os.utime(path, (ahead, ahead))
-    second = Solver.from_file("solver.prototxt", keep=2)
+    second = Solver.from_file("solver.prototxt", SolverOptions(keep=2))
     found = latest(PREFIX, pytest.fail)
     assert found is not None
     second.take(found)

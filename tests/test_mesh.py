@@ -12,7 +12,8 @@ from scale_runs import environment, write_nets
 from scaled import RULES
 
 from netspec.errors import SolverError
-from netspec.solving.distributed.launch import Scale, joined
+from netspec.solving.distributed.launch import DeviceOptions, joined
+from netspec.solving.options import SolverOptions
 from netspec.solving.solver import Solver
 
 # What each refused net is told.
@@ -114,10 +115,10 @@ def test_batch_per_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     write_nets(tmp_path)
     solver = 'net: "{}.prototxt" base_lr: 0.01 lr_policy: "fixed" random_seed: 3'
     Path("solver.prototxt").write_text(solver.format("rows"))
-    with joined(Scale(batch_per_device=5)) as mesh:
-        made = Solver.from_file("solver.prototxt", mesh=mesh)
+    with joined(DeviceOptions(batch_per_device=5)) as mesh:
+        made = Solver.from_file("solver.prototxt", SolverOptions(mesh=mesh))
         assert made.net.shapes["x"] == (5, 6)
         made.close()
         Path("solver.prototxt").write_text(solver.format("memory"))
         with pytest.raises(SolverError, match=r'"cont" \(DummyData\): has no batch_size for --bat'):
-            Solver.from_file("solver.prototxt", mesh=mesh)
+            Solver.from_file("solver.prototxt", SolverOptions(mesh=mesh))

@@ -26,11 +26,12 @@ from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import TRAIN, LayerParameter
 from netspec.solving.callback import Callback
 from netspec.solving.distributed import rendezvous
-from netspec.solving.distributed.launch import Scale, joined
-from netspec.solving.distributed.mesh import Fed, Mesh
+from netspec.solving.distributed.launch import DeviceOptions, joined
+from netspec.solving.distributed.mesh import Mesh, PassFeed
 from netspec.solving.distributed.peers import Peers
 from netspec.solving.distributed.rendezvous import Where, free_port, meet
 from netspec.solving.evaluation import Evaluation
+from netspec.solving.options import SolverOptions
 from netspec.solving.snapshots import store
 from netspec.solving.solver import Solver
 from netspec.sources.base import Batch, ParallelSource
@@ -128,25 +129,34 @@ def test_shuffled_data_are_dealt_out(folder: Path, net: str) -> None:
 @pytest.mark.parametrize(
     ("scale", "message"),
     [
-        (Scale(devices="many"), '--devices many: a number from 1 on, or "all"'),
+        (DeviceOptions(devices="many"), '--devices many: a number from 1 on, or "all"'),
         (
-            Scale(devices="99"),
+            DeviceOptions(devices="99"),
             r"--devices 99: JAX finds \d+ cpu devices? \(to try it out: XLA_FLAGS=--xla_force_\w+"
             r"=99 makes virtual ones\)",
         ),
         (
-            Scale(shard_params=True),
+            DeviceOptions(shard_params=True),
             "--shard-params lays a part .* and this run has one; give --dev",
         ),
-        (Scale(processes="auto", process=1), "--processes auto asks the cluster for"),
-        (Scale(processes="2"), "--coordinator, --processes and --process go together"),
-        (Scale(coordinator="h:1", processes="2"), "--coordinator, --processes and --process go"),
-        (Scale("1", None, False, "h:1", "two", 0), '--processes two: a number from 1 on, or "auto'),
-        (Scale("1", None, False, "h:1", "2", 2), "--process 2: 2 processes are counted from 0 to"),
-        (Scale("1", None, False, "host", "2", 0), "--coordinator host: give HOST:PORT"),
+        (DeviceOptions(processes="auto", process=1), "--processes auto asks the cluster for"),
+        (DeviceOptions(processes="2"), "--coordinator, --processes and --process go together"),
+        (
+            DeviceOptions(coordinator="h:1", processes="2"),
+            "--coordinator, --processes and --process go",
+        ),
+        (
+            DeviceOptions("1", None, False, "h:1", "two", 0),
+            '--processes two: a number from 1 on, or "auto',
+        ),
+        (
+            DeviceOptions("1", None, False, "h:1", "2", 2),
+            "--process 2: 2 processes are counted from 0 to",
+        ),
+        (DeviceOptions("1", None, False, "host", "2", 0), "--coordinator host: give HOST:PORT"),
     ],
 )
-def test_what_cannot_be_had(scale: Scale, message: str) -> None:
+def test_what_cannot_be_had(scale: DeviceOptions, message: str) -> None:
     with pytest.raises(SolverError, match=message), joined(scale):
         pass
 
@@ -157,7 +167,7 @@ def test_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     message = "^--processes auto: JAX finds no cluster here .*; give --coordinator"
-    with pytest.raises(SolverError, match=message), joined(Scale(processes="auto")):
+    with pytest.raises(SolverError, match=message), joined(DeviceOptions(processes="auto")):
         pass
 
 
@@ -208,7 +218,7 @@ def test_two_processes_are_one(folder: Path) -> None:
         def test(self, solver: Solver, index: int, result: Evaluation) -> None:
             tests.append((solver.iteration, result.metrics["score"].mean_iu))
 
-    one = Solver.from_file("one.prototxt", Tested())
+    one = Solver.from_file("one.prototxt", SolverOptions(Tested()))
     one.solve()
     one.close()
     (out, error), (quiet, quiet_error) = (process.communicate(timeout=300) for process in processes)
@@ -329,10 +339,10 @@ def test_what_one_process_cannot_read_ends_all() -> None:
     with pool:
         zero, one = (Mesh(peers=each.result()) for each in met)
 
-        def feed(mesh: Mesh, bad: int, stop: bool) -> Future[list[Fed]]:
-            def read(micro: int) -> Fed:
+        def feed(mesh: Mesh, bad: int, stop: bool) -> Future[list[PassFeed]]:
+            def read(micro: int) -> PassFeed:
                 require(micro != bad, "3.png: damaged", SourceError)
-                return Fed(micro, {}, "")
+                return PassFeed(micro, {}, "")
 
             return pool.submit(mesh.feed, read, 1, {"stop": stop, "snapshot": False})
 
@@ -356,7 +366,7 @@ def test_what_one_process_cannot_read_ends_all() -> None:
 
 
 def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "_MEETING", 1)
+    monkeypatch.setattr(rendezvous, "_PATIENCE", 1)
     port = free_port()
     here = (["127.0.0.1"], port)
     with pytest.raises(SolverError, match=f"^process 1 of 2 did not .* 1 s: 127.0.0.1:{port}: "):
@@ -366,7 +376,7 @@ def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) 
     busy = f"^process 0 cannot listen at port {port}: Address"
     with socket.create_server(("127.0.0.1", port)), pytest.raises(SolverError, match=busy):
         meet(0, 2, here)
-    monkeypatch.setattr(rendezvous, "_MEETING", 20)
+    monkeypatch.setattr(rendezvous, "_PATIENCE", 20)
     with ThreadPoolExecutor(3) as pool:
         zero, one = pool.submit(meet, 0, 3, here), pool.submit(meet, 1, 3, here)
         peers = one.result()

@@ -74,7 +74,8 @@ class Results(Callback):
     def test(self, solver: Solver, index: int, result: Any) -> None:
         found = {name: value.tolist() for name, value in result.outputs.items()}
         self.found[solver.iteration, index] = found
-        solver.stopping = solver.iteration == self.stop
+        if solver.iteration == self.stop:
+            solver.stop()
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
@@ -164,9 +165,9 @@ def test_a_record_belongs_to_one_format() -> None:
     solver("random_seed: 2 snapshot: 2 max_iter: 4", keep=2).solve()
     found = store.latest("snap/run", lambda _: None)
     assert found is not None
-    assert found.record is not None
-    assert (found.path, found.record.seed) == (Path("snap/run_iter_4.solverstate"), 2)
-    assert store.read("snap/run_iter_4.solverstate.h5").record is None
+    assert found.manifest is not None
+    assert (found.path, found.manifest.seed) == (Path("snap/run_iter_4.solverstate"), 2)
+    assert store.read("snap/run_iter_4.solverstate.h5").manifest is None
     assert iterations() == [2, 4]
 
 

@@ -17,6 +17,7 @@ from netspec.runtime.size_buckets import SizeBuckets
 from netspec.segmentation.predict import predict
 from netspec.solving.callback import Callback
 from netspec.solving.evaluation import Evaluation, evaluate
+from netspec.solving.options import SolverOptions
 from netspec.solving.solver import Solver
 from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
@@ -107,7 +108,7 @@ def solver(settings: str = "", callback: Callback | None = None, seed: int = 3) 
         f'net: "net.prototxt" base_lr: 0.05 lr_policy: "fixed" momentum: 0.9 random_seed: {seed} '
         f"snapshot_after_train: false {settings}"
     )
-    return Solver.from_file("solver.prototxt", callback)
+    return Solver.from_file("solver.prototxt", SolverOptions(callback or Callback()))
 
 
 def losses(trained: Solver, steps: int) -> Iterator[float]:

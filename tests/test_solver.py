@@ -339,7 +339,8 @@ def test_poly_is_not_driven_past_its_end() -> None:
 @pytest.mark.parametrize("test_nets", ["", "test_iter: 1 test_interval: 2"])
 def test_stopping_ends_the_run_after_the_update_under_way(test_nets: str) -> None:
     def hook(loop: Solver, event: str) -> None:
-        loop.stopping = loop.stopping or event == "step 1"
+        if event == "step 1":
+            loop.stop()
 
     log = Log(hook)
     solver(f"max_iter: 9 test_initialization: false {test_nets}", log).solve()
@@ -352,7 +353,8 @@ def test_stopping_ends_the_run_after_the_update_under_way(test_nets: str) -> Non
 
 def test_stopping_ends_a_test() -> None:
     def hook(loop: Solver, event: str) -> None:
-        loop.stopping = event == "testing 0" and loop.iteration == 2
+        if event == "testing 0" and loop.iteration == 2:
+            loop.stop()
 
     log = Log(hook)
     tests = "test_iter: 3 test_iter: 3 test_interval: 2 test_initialization: false"
@@ -383,7 +385,7 @@ def test_input_layers_must_be_fed() -> None:
 def test_input_layers_are_fed_by_the_caller() -> None:
     Path("net.prototxt").write_text(fed_by_hand())
     loop = set_weight(solver())
-    loop.inputs = {"x": jnp.asarray(ROWS[:1])}
+    loop.set_inputs({"x": jnp.asarray(ROWS[:1])})
     loop.step(1)
     expected = WEIGHT - 0.01 * np.outer(WEIGHT @ ROWS[0], ROWS[0])
     np.testing.assert_allclose(weight_of(loop), expected, rtol=1e-5)

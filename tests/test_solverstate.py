@@ -27,8 +27,8 @@ from netspec.solving.snapshots.solverstate import (
     State,
     check_writable,
     find_weights,
+    put_state,
     read_state,
-    write_state,
 )
 
 # Snapshots
@@ -76,7 +76,7 @@ def test_a_binary_snapshot_is_caffes_message() -> None:
 
 def test_an_hdf5_state_lies_as_caffe_lays_it() -> None:
     history = (np.ones((2, 3), np.float32), np.zeros(5, np.float32))
-    write_state("x.solverstate.h5", State(7, "x.caffemodel.h5", history, 2))
+    put_state(Path("x.solverstate.h5"), State(7, "x.caffemodel.h5", history, 2), True)
     with h5py.File("x.solverstate.h5") as file:
         assert sorted(file) == ["current_step", "history", "iter", "learned_net"]
         for name, value in (("iter", 7), ("current_step", 2)):
@@ -143,7 +143,7 @@ def test_names_that_hdf5_cannot_keep_are_found_before_the_first_update() -> None
 def state_file(path: str = "x.solverstate", **changes: Any) -> str:
     weights_file("x.caffemodel")
     state = {"iteration": 4, "learned_net": "x.caffemodel", "history": (np.ones((2, 3)),)}
-    write_state(path, State(**{**state, **changes}))
+    put_state(Path(path), State(**{**state, **changes}), path.endswith(".h5"))
     return path
 
 

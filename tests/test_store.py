@@ -50,7 +50,7 @@ def test_of_damaged_snapshots_the_one_before_is_taken(
     warnings: list[str] = []
     if (harm, end) == (Path.unlink, "resume.json"):
         # As Caffe would have written it.
-        assert store.newest(newest, warnings.append).record is None
+        assert store.newest(newest, warnings.append).manifest is None
         return
     if (harm, end) == (Path.unlink, "solverstate"):
         with pytest.raises(WeightsError, match=r"cannot read: no such file$"):

@@ -101,3 +101,13 @@ def test_at_least_one_batch_is_tested() -> None:
     feed: Any = Unequal()
     with pytest.raises(SolverError, match=r"^0 test batches; at least 1 is needed$"):
         evaluate(solver().net, feed, 0)
+
+
+def test_a_restored_home_counts_for_test_nets_that_are_built() -> None:
+    loop = solver("test_iter: 1 test_interval: 1")
+    loop.step(1)
+    (state,) = loop.tests.state()
+    home = {name: [7, *shape[1:]] for name, shape in state["home"].items()}
+    loop.tests.restore([{**state, "home": home}], loop.seed)
+    (buckets,) = loop.tests.buckets
+    assert buckets.unpadded == {name: tuple(shape) for name, shape in home.items()}

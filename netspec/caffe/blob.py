@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict, UserDict
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -10,10 +9,11 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 
+from netspec.caffe.host_memory import HostMemory
 from netspec.layers.base import Array, Shape, count, text
 
 
-class Store(Protocol):
+class DeviceStore(Protocol):
     """Where a device array rests."""
 
     @property
@@ -30,7 +30,7 @@ class Store(Protocol):
         """Take another shape; elements that both have stay where they lie in memory."""
 
 
-class Room:
+class OwnStore:
     """A store of a net's own: zeros until something is put there, reshaped when it is read."""
 
     def __init__(self, shape: Shape) -> None:
@@ -48,7 +48,7 @@ class Room:
         self._array = self._make = None
 
     def promise(self, make: Callable[[], Array]) -> None:
-        """Hold what ``make`` gives, of the shape of now, once somebody asks for it."""
+        """Hold what ``make`` gives, in the present shape, once somebody asks for it."""
         self._array, self._make = None, make
 
     def get(self) -> Array:
@@ -71,7 +71,7 @@ class Room:
         self.shape = shape
 
 
-class Learned:
+class LearnedStore:
     """A learned array of a module, in the variable that holds it there."""
 
     def __init__(self, variable: Any, shape: Shape) -> None:
@@ -96,56 +96,63 @@ class Learned:
 
 
 class Mirror:
-    """A writable numpy array in front of a device array; each crosses over only when it must.
+    """A writable numpy array in front of a device array; each is copied only when it must be.
 
     As in Caffe the numpy array is the blob's memory: whoever holds it, or a view of it, sees what
     later runs make, and writes what they read. That costs a copy a run while somebody holds one,
-    which its reference count tells; once nobody does, nothing crosses over any more.
+    and nothing once nobody does: see `HostMemory`.
     """
 
-    def __init__(self, store: Store, made: bool = False) -> None:
-        """made: whether runs make the array: a write into it is then told from mere reading."""
+    def __init__(self, store: DeviceStore, made: bool = False) -> None:
+        """made: whether runs make the array: it is then compared, to tell writing from reading."""
         self.store = store
         self._made = made
-        self._host: np.ndarray | None = None
+        self._memory: HostMemory | None = None
         # What the host array was last equal to, and whether it was handed out since.
         self._seen: Array | None = None
-        self._lent = False
+        self._handed_out = False
         self._edited = False
 
     @property
     def shape(self) -> Shape:
-        """Its shape, without anything crossing over."""
+        """Its shape; copies nothing."""
         return self.store.shape
 
     @property
     def held(self) -> bool:
-        """Whether anybody else holds the host array or a view of it."""
-        return self._host is not None and self._references() > _NOBODY
+        """Whether anybody holds the host array or a view of it."""
+        return self._memory is not None and self._memory.is_lent
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether the host has an array of its own."""
+        return self._memory is not None
 
     @property
     def host(self) -> np.ndarray:
         """The array, to read and to write."""
         device = self.store.get()
-        if self._host is None or self._host.shape != device.shape:
-            self._host = np.array(device, order="C")
+        if self._memory is None or self._memory.array.shape != device.shape:
+            self._memory = HostMemory(np.asarray(device))
         elif self._seen is not device:
-            np.copyto(self._host, np.asarray(device))
+            np.copyto(self._memory.array, np.asarray(device))
         self._seen = device
-        self._lent = True
-        return self._host
+        self._handed_out = True
+        return self._memory.lend()
 
     @property
     def device(self) -> Array:
         """The array as the device should see it, with whatever was written to `host`."""
         device = self.store.get()
-        if self._host is None or self._seen is not device or not (self._lent or self.held):
+        if self._memory is None or self._seen is not device:
             return device
-        self._lent = False
-        if self._made and not _differ(self._host, np.asarray(device)):
+        if not (self._handed_out or self.held):
+            return device
+        self._handed_out = False
+        if self._made and not _differ(self._memory.array, np.asarray(device)):
             return device
         # A copy: on a CPU the device would otherwise share memory that the user writes to.
-        device = self._seen = jnp.array(self._host, copy=True)
+        device = self._seen = jnp.array(self._memory.array, copy=True)
         self.store.put(device)
         self._edited = True
         return device
@@ -168,29 +175,17 @@ class Mirror:
 
     def refresh(self) -> None:
         """Show the array of now to those who hold the host array."""
-        self._lent = False
-        if self.held and self._host.shape == self.shape:  # type: ignore[union-attr]
+        self._handed_out = False
+        memory = self._memory
+        if memory is not None and memory.is_lent and memory.array.shape == self.shape:
             self._seen = self.store.get()
-            np.copyto(self._host, np.asarray(self._seen))  # type: ignore[arg-type]
+            np.copyto(memory.array, np.asarray(self._seen))
 
     def reshape(self, shape: Shape) -> None:
         """Take another shape; elements that both have stay where they lie in memory."""
         if shape != self.shape:
             _ = self.device
             self.store.reshape(shape)
-
-    def _references(self) -> int:
-        return sys.getrefcount(self._host)
-
-
-def _nobody() -> int:
-    """The references to a host array that only its mirror holds."""
-    alone = Mirror(Room(()))
-    alone._host = np.zeros(())
-    return alone._references()
-
-
-_NOBODY = _nobody()
 
 
 class Blob:
@@ -201,8 +196,8 @@ class Blob:
 
         Without one, the data starts from zeros.
         """
-        store = Room(shape) if learned is None else Learned(learned, shape)
-        self._gradient = Room(shape)
+        store = OwnStore(shape) if learned is None else LearnedStore(learned, shape)
+        self._gradient = OwnStore(shape)
         self.data_mirror = Mirror(store, made)
         self.diff_mirror = Mirror(self._gradient)
 

@@ -1,4 +1,4 @@
-"""A compiled net with a blob for each of its values, and the passes that go between them."""
+"""A compiled net with a blob for each of its values, and its forward and backward passes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from netspec.caffe import passes
 from netspec.caffe.blob import Blob, Blobs
 from netspec.caffe.layer import LayerView
 from netspec.caffe.passes import Nodes
-from netspec.errors import blame, require
 from netspec.frontend.graph import AUTOMATIC, Node
 from netspec.frontend.shapes import ParamKey, Shapes
-from netspec.layers.base import Array, text
+from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net as Module
 from netspec.runtime.values import Params
+from netspec.solving.weight_sharing import shared_arrays
 from netspec.sources.feed import Feed
 
 # What is called with a layer's index, beside its pass.
@@ -29,7 +29,7 @@ Callback = Callable[[int], Any]
 
 
 class Core:
-    """What lies beneath pycaffe's Net.
+    """The blobs and passes of pycaffe's Net, without its names and conveniences.
 
     module: the compiled net, whose variables hold the learned arrays. feed: its data layers.
     blobs: name -> `Blob`. params: layer -> its learned blobs. layers: a `LayerView` each.
@@ -40,7 +40,7 @@ class Core:
         self.module, self.feed = module, feed
         self._shapes = module.shapes
         self._key = jax.random.key(seed)
-        # What the last forward changed, as it was before: backward starts from there, too.
+        # What the last forward changed, as it was before: backward starts from there.
         self._before: dict[ParamKey, Array] = {}
         self._callbacks: dict[str, list[Callback]] = {}
         if feed is not None:
@@ -67,7 +67,7 @@ class Core:
                 self.blobs[graph.values[i].name].diff_mirror.fill(weight)
 
     def reshape(self) -> None:
-        """Give every blob the shape that follows from the fed ones' present ones.
+        """Give every blob the shape that follows from the shapes of the fed ones.
 
         Raises LayerError where the net cannot have these.
         """
@@ -76,14 +76,14 @@ class Core:
             self.blobs[name].reshape(*shape)
 
     def show(self, arrays: Mapping[str, Array]) -> None:
-        """Make these the data of their blobs; what hangs on their shapes is reshaped."""
+        """Make these the data of their blobs; blobs whose shapes depend on theirs are reshaped."""
         for name, array in arrays.items():
             self.blobs[name].hold(array)
         if self._fitting() is not self._shapes:
             self.reshape()
 
     def sync(self) -> Params:
-        """The learned arrays with what was written into their views, as the module has them now."""
+        """Bring what was written into views of learned arrays to the module; gives the arrays."""
         return {key: blob.data_mirror.device for key, blob in self._param_blobs.items()}
 
     def refresh(self) -> None:
@@ -97,7 +97,7 @@ class Core:
             self._param_blobs[key].diff_mirror.device = diff
 
     def show_steps(self, steps: Mapping[ParamKey, Array]) -> None:
-        """Make what an update added to learned blobs their diffs: downhill positive, as Caffe's."""
+        """Set the diffs of learned blobs to minus what an update added, as Caffe does."""
         for key, blob in self._param_blobs.items():
             if key in steps:
                 blob.promise_diff(partial(jnp.negative, steps[key]))
@@ -114,32 +114,15 @@ class Core:
             blob.clear_diff()
 
     def share_with(self, other: Core) -> None:
-        """Have the learned arrays of another net, by layer name: one memory from now on.
+        """Share the memory of another net's learned arrays, by layer name, from now on.
 
         Raises LayerError where shapes differ. Caffe: ``ShareTrainedLayersWith``.
         """
-        theirs = {
-            (each.node.name, name): key
-            for each in other._shapes.nodes
-            for name, key in each.keys.items()
-        }
-        for each in self._shapes.nodes:
-            node = each.node
-            for name, key in each.keys.items():
-                if (node.name, name) not in theirs:
-                    continue
-                mine = self._param_blobs[key]
-                found = theirs[node.name, name]
-                shared = other._param_blobs[found]
-                with blame(node.place, node.who):
-                    require(
-                        mine.shape == shared.shape,
-                        f"its {name} is {text(mine.shape)}, {text(shared.shape)} in the net to "
-                        "share with",
-                    )
-                mine.data_mirror = shared.data_mirror
-                variable = other.module.params[found.layer][found.blob]
-                self.module.params[node.name].share(name, variable)
+        for shared in shared_arrays(self._shapes, other._shapes):
+            theirs = shared.theirs
+            self._param_blobs[shared.mine].data_mirror = other._param_blobs[theirs].data_mirror
+            variable = other.module.params[theirs.layer][theirs.blob]
+            self.module.params[shared.layer].share(shared.blob, variable)
 
     def before_forward(self, run: Callback) -> None:
         """Call ``run`` with each layer's index before its forward; layers then run one by one."""
@@ -162,7 +145,7 @@ class Core:
         return float(sum(self._run(first, last)))
 
     def _run(self, first: int, last: int) -> list[Array]:
-        """Run layers by index, as far as the device lets go on; returns the parts of the loss."""
+        """Run layers by index, without waiting for the device; returns the parts of the loss."""
         graph = self.module.graph
         if graph.phase == TRAIN:
             self._key = jax.random.fold_in(self._key, 1)
@@ -194,7 +177,7 @@ class Core:
         return loss
 
     def _backward(self, last: int, first: int) -> None:
-        """Gradients of layers ``last`` down to ``first``, by index.
+        """Propagate gradients from layer ``last`` down to ``first``, by index.
 
         Every blob's diff is set; learned blobs' diffs are added to, as Caffe's are.
         """
@@ -240,7 +223,7 @@ class Core:
         }
 
     def _edited(self, values: set[int]) -> dict[int, Array]:
-        """What somebody wrote into blobs that layers had made: backward takes that for made."""
+        """What was written into blobs that layers had made: backward starts from that."""
         graph = self.module.graph
         return {
             i: self.blobs[name].data_mirror.device
@@ -265,7 +248,7 @@ class Core:
         return self._key if self.module.graph.phase == TRAIN else None
 
     def _spans(self, way: str, nodes: range) -> list[Nodes]:
-        """The parts in which a pass runs: one, or one a layer where somebody is called for each."""
+        """The parts in which a pass runs: one, or one a layer where there are callbacks."""
         if any(name.endswith(way) for name in self._callbacks):
             return [(n, n) for n in nodes]
         return [(min(nodes), max(nodes))] if nodes else []
@@ -284,7 +267,7 @@ class Core:
         return LayerView(node.type, blobs, lambda: self._user(node))
 
     def _user(self, node: Node) -> Any:
-        """The object behind a layer that somebody wrote in Python, or None."""
+        """The user's object behind a layer written in Python, or None."""
         sources = self.feed.sources if self.feed is not None else {}
         holder = sources.get(node.name) if node.layer.is_source else node.layer
         return getattr(holder, "user", None)

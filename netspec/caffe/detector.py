@@ -18,7 +18,7 @@ from netspec.proto.layers_pb2 import TEST
 
 
 class Detector(Net):
-    """A net that looks at windows of images.
+    """A net that is run on windows of images.
 
     mean, input_scale, raw_scale, channel_swap: as `Transformer` takes them. context_pad: how many
     pixels of the input, on each side, show what lies around a window.
@@ -41,7 +41,7 @@ class Detector(Net):
         self.configure_crop(context_pad)
 
     def configure_crop(self, context_pad: int | None) -> None:
-        """Set the context; what lies beyond an image is the mean, as `load_image` scales it."""
+        """Set the context; outside an image it is the mean, as `load_image` scales it."""
         name = self.inputs[0]
         channels, height, width = self.blobs[name].shape[1:]
         self.crop_dims = np.array((height, width, channels))

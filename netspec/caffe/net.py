@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from netspec.caffe import batches
 from netspec.caffe.blob import Arrays, Blob
 from netspec.caffe.core import Core
 from netspec.caffe.layer import LayerView
 from netspec.caffe.passes import Nodes
 from netspec.caffe.runtime import next_seed
-from netspec.errors import GraphError, SourceError, blame, nearest, require
+from netspec.errors import GraphError, SourceError, blame, fail, nearest
 from netspec.formats.atomic import atomic_write
 from netspec.frontend.graph import AUTOMATIC, Node
 from netspec.frontend.net_graph import graph_of
@@ -26,7 +26,6 @@ from netspec.proto.layers_pb2 import TEST, TRAIN
 from netspec.runtime.module import Net as Module
 from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
-from netspec.sources.readers.memory_data import MemoryReader
 from netspec.weights.caffemodel import copy_into, put_weights, read_weights, write_weights
 
 
@@ -107,7 +106,7 @@ class Net(Core):
         """Layer name -> names of the blobs it reads."""
         return self._names(lambda node: node.bottoms)
 
-    # What pycaffe's own Python sees of the net in C++, and some scripts use.
+    # Attributes of pycaffe's C++ net, which some scripts use.
 
     @property
     def _blob_names(self) -> list[str]:
@@ -174,8 +173,15 @@ class Net(Core):
     def forward_all(
         self, blobs: Sequence[str] | None = None, **kwargs: Any
     ) -> dict[str, np.ndarray]:
-        """Run any number of rows, in batches of the net's size: see `batches.forward_all`."""
-        return batches.forward_all(self, blobs, kwargs)
+        """Run any number of rows, in batches of the net's size.
+
+        Returns the outputs, and ``blobs``, for each row of the inputs in ``kwargs``. The last batch
+        is filled up with zeros, whose results are dropped.
+        """
+        parts: dict[str, list[np.ndarray]] = {}
+        for batch in self._batches(kwargs):
+            _collect(parts, self.forward(blobs=blobs, **batch))
+        return _joined(parts, kwargs)
 
     def forward_backward_all(
         self,
@@ -183,8 +189,19 @@ class Net(Core):
         diffs: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """As `forward_all`, and back: see `batches.forward_backward_all`."""
-        return batches.forward_backward_all(self, blobs, diffs, kwargs)
+        """As `forward_all`; returns also the diffs of the inputs, and ``diffs``.
+
+        kwargs: arrays of inputs, and diffs of outputs; without one of them a pass takes what
+        the blobs hold.
+        """
+        made: dict[str, list[np.ndarray]] = {}
+        propagated: dict[str, list[np.ndarray]] = {}
+        inputs = self._batches({name: kwargs[name] for name in self.inputs if name in kwargs})
+        seeds = self._batches({name: kwargs[name] for name in self.outputs if name in kwargs})
+        for batch, diff in zip_longest(inputs, seeds):
+            _collect(made, self.forward(blobs=blobs, **(batch or {})))
+            _collect(propagated, self.backward(diffs=diffs, **(diff or {})))
+        return _joined(made, kwargs), _joined(propagated, kwargs)
 
     def set_input_arrays(self, data: Any, labels: Any) -> None:
         """Feed these from now on, where the first layer is a MemoryData.
@@ -194,12 +211,9 @@ class Net(Core):
         first = self.module.graph.nodes[0]
         source = self.feed.sources.get(first.name) if self.feed is not None else None
         with blame(first.place, first.who):
-            require(
-                isinstance(source, MemoryReader),
-                "set_input_arrays feeds a net whose first layer is a MemoryData",
-                SourceError,
-            )
-        source.set_arrays(data, labels)  # type: ignore[union-attr]
+            if source is None or not source.takes_arrays:
+                fail("set_input_arrays feeds a net whose first layer is a MemoryData", SourceError)
+        source.set_arrays(data, labels)
 
     def copy_from(self, weights: str) -> None:
         """Set learned arrays from a .caffemodel or .h5, by layer name; raises WeightsError."""
@@ -218,6 +232,17 @@ class Net(Core):
         """Write HDF5, whatever the path ends in."""
         with atomic_write(filename) as part:
             put_weights(part, self._shapes, self.sync(), None, hdf5=True)
+
+    def _batches(self, rows: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Cut rows of blobs into batches of the net's size, the last one filled up with zeros."""
+        if not rows:
+            return
+        size = next(iter(self.blobs.values())).shape[0]
+        for start in range(0, _count(rows), size):
+            yield {
+                name: _filled(np.asarray(array[start : start + size]), size)
+                for name, array in rows.items()
+            }
 
     def _names(self, choose: Callable[[Node], Sequence[int]]) -> OrderedDict[str, list[str]]:
         graph = self.module.graph
@@ -254,3 +279,28 @@ class Net(Core):
                     "reshape the blob first"
                 )
             (blob.data_mirror if noun == "input" else blob.diff_mirror).fill(array)
+
+
+def _filled(rows: np.ndarray, size: int) -> np.ndarray:
+    missing = size - len(rows)
+    return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
+
+
+def _count(rows: Mapping[str, Any]) -> int:
+    return len(next(iter(rows.values())))
+
+
+def _collect(parts: dict[str, list[np.ndarray]], arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        parts.setdefault(name, []).append(np.array(array, ndmin=1))
+
+
+def _joined(
+    parts: Mapping[str, list[np.ndarray]], rows: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Join the parts of each blob to one array, without the rows that were filled up.
+
+    A blob without a row for each of the inputs, such as a loss, has one for each batch.
+    """
+    stacks = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    return {name: array[: _count(rows)] for name, array in stacks.items()} if rows else stacks

@@ -1,4 +1,4 @@
-"""The passes of pycaffe's Net as compiled programs: some of a net's layers, forward or back."""
+"""The passes of pycaffe's Net as compiled programs: some of a net's layers, forward or backward."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Nodes = tuple[int, int]
 
 
 class Made(NamedTuple):
-    """What a forward pass gives: blobs by name, what layers keep, the weighted sum of losses."""
+    """What a forward pass gives: blobs by name, statistics, the weighted sum of losses."""
 
     blobs: dict[str, Array]
     updates: dict[ParamKey, Array]
@@ -51,7 +51,7 @@ def backward(
     seeds: Mapping[int, Array],
     key: Array | None,
 ) -> tuple[dict[str, Array], dict[ParamKey, Array]]:
-    """The diff of every blob of some layers, by name, and of what they learn.
+    """Compute the diffs of every blob of some layers, by name, and of their learned arrays.
 
     given: the values that the layers read but do not make. instead: what to take for values that
     they do make. seeds: the diffs of those that none of them reads.
@@ -89,14 +89,14 @@ def _first_bindings(graph: Graph, values: Iterable[int]) -> dict[str, int]:
 
 
 def _learned(shapes: Shapes, span: Iterable[int]) -> list[ParamKey]:
-    """What some layers have gradients of: their learned arrays, frozen ones if all are forced."""
+    """The arrays of some layers that get gradients: learned ones, and frozen ones if forced."""
     specs, forced = shapes.param_specs, shapes.graph.force_backward
     keys = dict.fromkeys(key for n in span for key in shapes.nodes[n].keys.values())
     return [key for key in keys if specs[key].lr_mult or forced]
 
 
 def _objective(made: Run, seeds: Mapping[int, Array]) -> Array:
-    """What a backward pass is the gradient of."""
+    """The scalar that a backward pass differentiates."""
     graph = made.shapes.graph
     # What no loss depends on takes part only where `force_backward` asks for it.
     terms = [

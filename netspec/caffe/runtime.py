@@ -58,7 +58,7 @@ def set_device(device_id: int) -> None:
 
 
 def set_random_seed(seed: int) -> None:
-    """Let what later nets and solvers draw hang on ``seed`` alone; a solver's own goes first."""
+    """Let what later nets and solvers draw depend on ``seed``; a solver's own seed wins."""
     _Chosen.numbers = random.Random(seed)
 
 
@@ -92,7 +92,7 @@ def log(message: str) -> None:
 
 
 def is_quiet() -> bool:
-    """Whether Caffe would not log what is merely worth knowing.
+    """Whether Caffe would not log lines of level INFO.
 
     `init_log` says so, or before it the environment's GLOG_minloglevel.
     """
@@ -122,7 +122,7 @@ class Timer:
 
 
 class _Processes:
-    """What Caffe's processes know of each other; here there is one."""
+    """What Caffe's processes know of each other; here each is alone."""
 
     count = 1
     rank = 0
@@ -149,7 +149,7 @@ def set_solver_rank(rank: int) -> None:
 
 
 def set_multiprocess(multiprocess: bool) -> None:
-    """Take note of other processes, of which nothing is needed here."""
+    """Accept Caffe's setting, which has no meaning here."""
 
 
 def has_nccl() -> bool:
@@ -158,7 +158,7 @@ def has_nccl() -> bool:
 
 
 class NCCL:
-    """Stands where Caffe's NCCL does in a build without it: it can be made, and does nothing."""
+    """Caffe's NCCL as in a build without it: it can be made, and does nothing."""
 
     def __init__(self, solver: Any, uid: str | bytes) -> None:
         self.solver = solver

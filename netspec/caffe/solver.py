@@ -16,8 +16,9 @@ from netspec.frontend.prototxt import read_solver
 from netspec.frontend.shapes import ParamKey
 from netspec.frontend.upgrade import upgrade_solver_type
 from netspec.proto.solver_pb2 import SolverParameter
-from netspec.reporting.console import Report
+from netspec.reporting.console import ConsoleReport
 from netspec.solving.callback import Callback
+from netspec.solving.options import SolverOptions
 from netspec.solving.solver import Solver as Loop
 from netspec.solving.updates import Tree
 
@@ -39,12 +40,11 @@ class Solver:
             text.message.type = self.rule
         if text.message.random_seed < 0:
             text.message.random_seed = next_seed()
-        self._loop = Loop(text, _listener(text.message))
-        self._regime = self.param.SerializeToString()
+        callback = _callback(text.message)
+        self._loop = Loop(text, SolverOptions(callback=callback, keep_all=True))
+        self._settings = self.param.SerializeToString()
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
         self.net = Net.of(self._loop.net, self._loop.feed, self._loop.seed)
-        self._loop.trainer.keep = tuple(self.net.blobs)
-        self._loop.trainer.keep_steps = True
 
     @property
     def iter(self) -> int:
@@ -59,7 +59,7 @@ class Solver:
     @property
     def lr(self) -> float:
         """The learning rate of the next update."""
-        self._heed_param()
+        self._reread_param()
         return float(self._loop.rate(jnp.asarray(self.iter)))
 
     @cached_property
@@ -117,13 +117,13 @@ class Solver:
     def add_callback(
         self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]
     ) -> None:
-        """Call two functions at every update: before its pass, and before its step.
+        """Call two functions at every update: before its pass, and before the gradients are used.
 
         The second finds the gradients, summed over ``iter_size``, in the diffs of ``net``'s learned
         blobs, and may change them there.
         """
         self._callbacks.append((on_start, on_gradients_ready))
-        self._loop.trainer.on_gradients = self._show_gradients
+        self._loop.trainer.change_gradients(self._show_gradients)
 
     def _show_gradients(self, gradients: Tree) -> Tree:
         self.net.show_diffs(gradients)
@@ -133,12 +133,12 @@ class Solver:
         return {key: found[key] for key in gradients}
 
     def _hand_over(self) -> None:
-        """Let the loop see what was written into the net's blobs."""
-        self._heed_param()
+        """Give the loop what was written into the net's blobs."""
+        self._reread_param()
         self.net.sync()
-        self._loop.inputs = {
-            name: self.net.blobs[name].data_mirror.device for name in self.net.inputs
-        }
+        self._loop.set_inputs(
+            {name: self.net.blobs[name].data_mirror.device for name in self.net.inputs}
+        )
 
     def _take_over(self) -> None:
         """Show what the loop's last update made."""
@@ -146,11 +146,11 @@ class Solver:
         self.net.show(self._loop.outputs)
         self.net.show_steps(self._loop.trainer.steps)
 
-    def _heed_param(self) -> None:
-        regime = self.param.SerializeToString()
-        if regime != self._regime:
+    def _reread_param(self) -> None:
+        settings = self.param.SerializeToString()
+        if settings != self._settings:
             self._loop.retune()
-            self._regime = regime
+            self._settings = settings
 
 
 class SGDSolver(Solver):
@@ -208,7 +208,7 @@ def get_solver(solver_file: str) -> Solver:
     return _KINDS.get(kind, Solver)(solver_file)
 
 
-def _listener(param: SolverParameter) -> Callback | None:
+def _callback(param: SolverParameter) -> Callback:
     if is_quiet():
-        return None
-    return Report(Console(file=sys.stderr, force_terminal=False), param.max_iter, glog=True)
+        return Callback()
+    return ConsoleReport(Console(file=sys.stderr, force_terminal=False), param.max_iter, glog=True)

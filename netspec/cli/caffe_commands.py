@@ -21,9 +21,9 @@ from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import read_solver
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.reporting.console import metric_lines
-from netspec.reporting.glog import Log
+from netspec.reporting.glog import GlogWriter
 from netspec.runtime import devices
-from netspec.solving.distributed.launch import Scale
+from netspec.solving.distributed.launch import DeviceOptions
 from netspec.solving.evaluation import Evaluation, evaluate
 from netspec.sources.fed_net import with_data
 from netspec.weights.caffemodel import copy_into, read_weights
@@ -38,10 +38,10 @@ def _command(function: Callable[..., None]) -> click.Command:
 def train(solver: str, gpu: str, log_dir: str, **flags: Any) -> None:
     """Train the net of a solver, or go on from a snapshot."""
     require(solver, "train needs a solver: --solver=solver.prototxt", NetSpecError)
-    with Log(log_dir) as log:
+    with GlogWriter(log_dir) as log:
         count = _train_on(log, gpu, solver)
         options = training.Options(
-            scale=Scale(devices=f"{count}"),
+            scale=DeviceOptions(devices=f"{count}"),
             weights=flags["weights"] or None,
             weights_only=True,
             snapshot=flags["snapshot"] or None,
@@ -61,7 +61,7 @@ def test(model: str, weights: str, iterations: int, gpu: str, log_dir: str, **fl
     """Score a net on its test data."""
     require(model, "test needs a net: --model=net.prototxt", NetSpecError)
     require(weights, "test needs weights: --weights=net.caffemodel", NetSpecError)
-    with Log(log_dir) as log:
+    with GlogWriter(log_dir) as log:
         _compute_on(log, gpu)
         connected = read_graph(model, "test", flags["level"], _stages(flags["stage"]))
         with with_data(connected) as (net, feed):
@@ -71,12 +71,12 @@ def test(model: str, weights: str, iterations: int, gpu: str, log_dir: str, **fl
         _say_scores(log, found)
 
 
-def _say_batch(log: Log, batch: int, name: str, scores: np.ndarray) -> None:
+def _say_batch(log: GlogWriter, batch: int, name: str, scores: np.ndarray) -> None:
     for score in scores:
         log.say(f"Batch {batch}, {name} = {score:.6g}")
 
 
-def _say_scores(log: Log, found: Evaluation) -> None:
+def _say_scores(log: GlogWriter, found: Evaluation) -> None:
     log.say(f"Loss: {found.loss:.6g}")
     for name, means in found.outputs.items():
         weight = found.weights[name]
@@ -91,7 +91,7 @@ def _say_scores(log: Log, found: Evaluation) -> None:
 def time(model: str, weights: str, iterations: int, gpu: str, log_dir: str, **flags: Any) -> None:
     """Measure how long each layer of a net takes, forward and backward."""
     require(model, "time needs a net: --model=net.prototxt", NetSpecError)
-    with Log(log_dir) as log:
+    with GlogWriter(log_dir) as log:
         _compute_on(log, gpu)
         phase = flags["phase"] or "TRAIN"
         connected = read_graph(model, phase.lower(), flags["level"], _stages(flags["stage"]))
@@ -108,11 +108,11 @@ def time(model: str, weights: str, iterations: int, gpu: str, log_dir: str, **fl
         _say_times(log, [node.name for node in connected.nodes], times, iterations)
 
 
-def _say_pass(log: Log, number: int, seconds: float) -> None:
+def _say_pass(log: GlogWriter, number: int, seconds: float) -> None:
     log.say(f"Iteration: {number} forward-backward time: {1e3 * seconds:.6g} ms.")
 
 
-def _say_times(log: Log, layers: list[str], times: LayerTimes, passes: int) -> None:
+def _say_times(log: GlogWriter, layers: list[str], times: LayerTimes, passes: int) -> None:
     log.say("Average time per layer: ")
     for name, forward, backward in zip(layers, times.forward, times.backward, strict=True):
         log.say(f"{name:>10}\tforward: {1e3 * forward:.6g} ms.")
@@ -128,14 +128,14 @@ def _say_times(log: Log, layers: list[str], times: LayerTimes, passes: int) -> N
 @_command
 def device_query(gpu: str, log_dir: str, **_: Any) -> None:
     """Say what devices there are."""
-    with Log(log_dir) as log:
+    with GlogWriter(log_dir) as log:
         log.say(f"Querying GPUs {gpu}")
         for device in devices.chosen(gpu):
             for line in devices.describe(device):
                 log.say(line)
 
 
-def _train_on(log: Log, gpu: str, solver: str) -> int:
+def _train_on(log: GlogWriter, gpu: str, solver: str) -> int:
     """Choose the devices to train on, by ``--gpu`` or else by the solver's ``solver_mode``.
 
     Returns how many there are; they are the first of JAX's. Raises NetSpecError.
@@ -161,7 +161,7 @@ def _train_on(log: Log, gpu: str, solver: str) -> int:
     return max(1, len(found))
 
 
-def _compute_on(log: Log, gpu: str) -> None:
+def _compute_on(log: GlogWriter, gpu: str) -> None:
     """Choose the device to run on: the first if several are given, as Caffe does."""
     found = devices.chosen(gpu)
     devices.use(found[:1])

@@ -19,7 +19,7 @@ from netspec.inspect.draw import draw
 from netspec.inspect.look import look_at
 from netspec.layers.placeholder import create_or_stand_in
 from netspec.proto.layers_pb2 import DataParameter
-from netspec.reporting.glog import Log
+from netspec.reporting.glog import GlogWriter
 from netspec.runtime import devices
 from netspec.sources.convert import (
     Listed,
@@ -56,7 +56,7 @@ def convert_imageset(root: str, listed: str, database: str, encoded: bool, **fla
 
     ROOTFOLDER is put before every path as it is.
     """
-    with Log() as log:
+    with GlogWriter() as log:
         list_to_database(
             Listed(
                 Path(listed),
@@ -80,7 +80,7 @@ def convert_imageset(root: str, listed: str, database: str, encoded: bool, **fla
 @click.option("--backend", type=_BACKENDS, default="lmdb", show_default=True)
 def compute_image_mean(database: str, out: str | None, backend: str) -> None:
     """Print the mean of each channel of a database; write the mean image, too."""
-    with Log() as log:
+    with GlogWriter() as log:
         found = backend_of(Path(database))
         kind = BACKENDS[found].kind.lower()
         require(
@@ -97,7 +97,7 @@ def compute_image_mean(database: str, out: str | None, backend: str) -> None:
 
 
 def _counted(
-    log: Log, every: int, first: str = ""
+    log: GlogWriter, every: int, first: str = ""
 ) -> Callable[[Iterable[Any], int], Iterable[Any]]:
     """A function that passes items on and logs how many are done."""
 
@@ -132,7 +132,7 @@ def extract_features(
         "for each blob, and each once",
         NetSpecError,
     )
-    with Log() as log:
+    with GlogWriter() as log:
         devices.use(devices.chosen(str(rest["device"]) if rest["mode"] == "GPU" else ""))
         log.say(f"Using {rest['mode']}")
         with with_data(read_graph(net)) as (compiled, feed):

@@ -12,7 +12,7 @@ import click
 
 from netspec.cli.caffe_flags import Flagged
 from netspec.frontend.upgrade import upgrade_net_file, upgrade_solver_file, upgrade_weights_file
-from netspec.reporting.glog import Log
+from netspec.reporting.glog import GlogWriter
 
 
 @click.command("upgrade_net_proto_text", cls=Flagged)
@@ -40,7 +40,7 @@ def upgrade_solver_proto_text(old: str, new: str) -> None:
 
 
 def _upgrade(upgrade: Callable[[str, str], bool], old: str, new: str, what: str) -> None:
-    with Log() as log:
+    with GlogWriter() as log:
         if not upgrade(old, new):
             log.say(f"File already in latest proto format: {old}")
         log.say(f"Wrote upgraded {what} to {new}")

@@ -30,17 +30,18 @@ class Signals:
     def hand_to(self, solver: Solver) -> None:
         """Act on a solver from now on, and stop it if a signal has already come."""
         self._solver = solver
-        solver.stopping = self._stopping
+        if self._stopping:
+            solver.stop()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self._stopping:
             sys.exit(130)
         self._stopping = True
         if self._solver is not None:
-            self._solver.stopping = True
+            self._solver.stop()
             saved = ", with a snapshot" if self._solver.param.snapshot_after_train else ""
             self._solver.callback.say(f"Stopping after this step{saved} (once more: at once).")
 
     def _save(self, number: int, frame: FrameType | None) -> None:
         if self._solver is not None:
-            self._solver.snapshot_wanted = True
+            self._solver.request_snapshot()

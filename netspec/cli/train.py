@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,15 +16,16 @@ from netspec.cli.options import dtype_option, keep_programs
 from netspec.cli.signals import Signals
 from netspec.errors import NetSpecError, Place, SolverError, counted, require
 from netspec.frontend.prototxt import SolverText, read_solver
-from netspec.reporting.console import Report, lasting, memory_doubts, plan, predicted
+from netspec.reporting.console import ConsoleReport, lasting, memory_doubts, plan, predicted
 from netspec.reporting.event_logs import JsonLog, TensorBoardLog
 from netspec.runtime.compile_cache import Compiles
 from netspec.runtime.compute_policy import ComputePolicy
 from netspec.runtime.memory import size
 from netspec.solving import settings
-from netspec.solving.callback import Callback, Callbacks, Step
-from netspec.solving.distributed.launch import Scale, joined
+from netspec.solving.callback import Callback, Callbacks, TrainingRun, TrainingStep
+from netspec.solving.distributed.launch import DeviceOptions, joined
 from netspec.solving.distributed.mesh import Mesh
+from netspec.solving.options import SolverOptions
 from netspec.solving.snapshots import store
 from netspec.solving.snapshots.lineage import states
 from netspec.solving.solver import Solver
@@ -68,7 +69,7 @@ class Options:
     may_be_over: bool = False
     dtype: str | None = None
     remat: bool = False
-    scale: Scale = field(default_factory=Scale)
+    scale: DeviceOptions = field(default_factory=DeviceOptions)
 
 
 @click.command()
@@ -97,7 +98,9 @@ class Options:
 def solve(solver: str, **options: Any) -> None:
     """Train the net of SOLVER, a solver prototxt."""
     keep_programs()
-    scale = Scale(**{name: options.pop(name) for name in Scale.__dataclass_fields__})
+    scale = DeviceOptions(
+        **{name: options.pop(name) for name in DeviceOptions.__dataclass_fields__}
+    )
     run(solver, Options(**options, scale=scale))
 
 
@@ -116,24 +119,25 @@ def run(path: str, options: Options) -> None:
 
 
 def _train(path: str, options: Options, mesh: Mesh, signals: Signals) -> None:
-    solver = _solver(path, options, mesh)
+    # Empty until the report is open: what the solver says while it is built is not shown.
+    callbacks = Callbacks()
+    solver = Solver(_text(path, options), _solver_options(options, callbacks, mesh))
     until = solver.param.max_iter if options.max_iter is None else options.max_iter
     require(until > 0, f"{Place(path)}: needs max_iter, or --max-iter", SolverError)
     # Of several processes only the first prints.
     console = Console(file=lasting(options.output or sys.stdout), quiet=not mesh.first)
     with (
-        Report(console, until, options.glog) as report,
+        ConsoleReport(console, until, options.glog) as report,
         _closing(solver),
         Compiles() as compiles,
     ):
-        solver.callback = report
+        callbacks.add(_Compiled(compiles, report), _Measured(solver, report), report)
         copied = _start(solver, options)
         mesh.check_together(solver.iteration)
         if _is_over(solver, until, options, report):
             return
         _say_plan(solver, until, copied, report)
-        told = [_Compiled(compiles, report), _Measured(report)]
-        solver.callback = Callbacks([*told, report, *_logs(solver, options, report)])
+        callbacks.add(*_logs(solver, options, report))
         signals.hand_to(solver)
         for doubt in settings.doubts(solver.text):
             solver.callback.warn(doubt)
@@ -145,17 +149,7 @@ def _train(path: str, options: Options, mesh: Mesh, signals: Signals) -> None:
         _say_end(solver, report)
 
 
-def _solver(path: str, options: Options, mesh: Mesh) -> Solver:
-    """A solver as the options say, at iteration 0."""
-    solver = Solver(
-        _text(path, options), keep=options.keep, skip_corrupt=options.skip_corrupt, mesh=mesh
-    )
-    solver.guard.debug_nans = options.debug_nans
-    solver.net.policy = ComputePolicy(options.dtype or "f32", options.remat)
-    return solver
-
-
-def _say_plan(solver: Solver, until: int, copied: list[Copied], report: Report) -> None:
+def _say_plan(solver: Solver, until: int, copied: list[Copied], report: ConsoleReport) -> None:
     """Say what the run is about to do, and warn if the device may lack memory for it."""
     for line in plan(solver, until, copied):
         report.say(line)
@@ -163,7 +157,7 @@ def _say_plan(solver: Solver, until: int, copied: list[Copied], report: Report) 
         report.warn(doubt)
 
 
-def _say_end(solver: Solver, report: Report) -> None:
+def _say_end(solver: Solver, report: ConsoleReport) -> None:
     """Say what was left out, which sizes were padded, and how the run ended."""
     if solver.feed.skipped:
         solver.callback.warn(
@@ -176,6 +170,17 @@ def _say_end(solver: Solver, report: Report) -> None:
     how = "Optimization stopped early." if solver.stopping else "Optimization Done."
     report.say(how)
     solver.callback.end(solver, how)
+
+
+def _solver_options(options: Options, callback: Callback, mesh: Mesh) -> SolverOptions:
+    return SolverOptions(
+        callback=callback,
+        keep=options.keep,
+        skip_corrupt=options.skip_corrupt,
+        mesh=mesh,
+        policy=ComputePolicy(options.dtype or "f32", options.remat),
+        debug_nans=options.debug_nans,
+    )
 
 
 def _text(path: str, options: Options) -> SolverText:
@@ -231,11 +236,11 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
     else:
         found = None
     if found is not None:
-        solver.take(found)
-        _keep_dtype(solver, found, options)
+        solver.take(found, options.dtype)
+        _warn_of_dtype(solver, found, options)
         weights = Path(found.weights.file)
         apart = "" if weights.parent == found.path.parent else f" and {weights}"
-        how = "" if found.record else " as Caffe does: its data starts anew"
+        how = "" if found.manifest else " as Caffe does: its data starts anew"
         solver.callback.say(f"Restoring previous solver status from {found.path}{apart}{how}")
         return []
     earlier = states(solver.param.snapshot_prefix)
@@ -249,19 +254,18 @@ def _start(solver: Solver, options: Options) -> list[Copied]:
     return []
 
 
-def _keep_dtype(solver: Solver, found: store.Found, options: Options) -> None:
-    """Compute in the dtype asked for, with a warning if the run had another until now."""
-    was = solver.net.policy.dtype
-    if options.dtype is None or options.dtype == was:
+def _warn_of_dtype(solver: Solver, found: store.Found, options: Options) -> None:
+    """Warn if the run goes on in another dtype than it was in until now."""
+    was = found.manifest.dtype if found.manifest else options.dtype
+    if options.dtype in (None, was):
         return
-    solver.net.policy = replace(solver.net.policy, dtype=options.dtype)
     solver.callback.warn(
         f"{found.path} is of a run in {was}, and this one goes on in {options.dtype}: its numbers "
         "will not be those of a run that never stopped"
     )
 
 
-def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bool:
+def _is_over(solver: Solver, until: int, options: Options, report: ConsoleReport) -> bool:
     """Whether a resumed run is at its end; raises SolverError if its snapshot was named by hand."""
     if solver.iteration < until:
         return False
@@ -275,7 +279,7 @@ def _is_over(solver: Solver, until: int, options: Options, report: Report) -> bo
     return True
 
 
-def _logs(solver: Solver, options: Options, report: Report) -> list[Callback]:
+def _logs(solver: Solver, options: Options, report: ConsoleReport) -> list[Callback]:
     logs: list[Callback] = []
     if not solver.mesh.first:
         return logs
@@ -289,11 +293,11 @@ def _logs(solver: Solver, options: Options, report: Report) -> list[Callback]:
 class _Compiled(Callback):
     """Says, after the first step, how long compiling took."""
 
-    def __init__(self, compiles: Compiles, report: Report) -> None:
+    def __init__(self, compiles: Compiles, report: ConsoleReport) -> None:
         self._compiles: Compiles | None = compiles
         self._report = report
 
-    def step(self, solver: Solver, step: Step) -> None:
+    def step(self, solver: TrainingRun, step: TrainingStep) -> None:
         if self._compiles is not None and self._compiles.count:
             self._report.say(str(self._compiles))
         self._compiles = None
@@ -302,11 +306,12 @@ class _Compiled(Callback):
 class _Measured(Callback):
     """Says, after the first step, the memory predicted and that of XLA's program."""
 
-    def __init__(self, report: Report) -> None:
-        self._report: Report | None = report
+    def __init__(self, solver: Solver, report: ConsoleReport) -> None:
+        self._solver = solver
+        self._report: ConsoleReport | None = report
 
-    def step(self, solver: Solver, step: Step) -> None:
-        if self._report is not None and (taken := solver.trainer.program_bytes()):
-            expected = size(predicted(solver).total)
+    def step(self, solver: TrainingRun, step: TrainingStep) -> None:
+        if self._report is not None and (taken := self._solver.trainer.program_bytes()):
+            expected = size(predicted(self._solver).total)
             self._report.say(f"memory    predicted {expected}, XLA's program takes {size(taken)}")
         self._report = None

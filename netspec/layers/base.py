@@ -46,13 +46,15 @@ class Blob:
     """A learned array: its shape, and how to fill it before training.
 
     ``learned`` is False for statistics that the layer keeps itself (`Context.update`). ``start``:
-    the values before training, where the layer has them instead of a filler.
+    the values before training, where the layer has them instead of a filler. ``is_offset``:
+    whether it is only added, as a bias is: where it is 0, gradients pass all the same.
     """
 
     shape: Shape
     filler: FillerParameter = field(default_factory=FillerParameter)
     learned: bool = True
     start: np.ndarray | None = field(default=None, compare=False)
+    is_offset: bool = False
 
 
 @dataclass(frozen=True)

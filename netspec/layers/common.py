@@ -50,7 +50,7 @@ class InnerProduct(Layer):
         weight = Blob(shape, self.param.weight_filler)
         if not self.param.bias_term:
             return {"weight": weight}
-        return {"weight": weight, "bias": Blob((outputs,), self.param.bias_filler)}
+        return {"weight": weight, "bias": Blob((outputs,), self.param.bias_filler, is_offset=True)}
 
     def multiply_adds(self, bottom: Shape) -> int:  # type: ignore[override]
         """Each weight once for each vector."""
@@ -103,7 +103,7 @@ class Embed(Layer):
         weight = Blob((self.param.input_dim, outputs), self.param.weight_filler)
         if not self.param.bias_term:
             return {"weight": weight}
-        return {"weight": weight, "bias": Blob((outputs,), self.param.bias_filler)}
+        return {"weight": weight, "bias": Blob((outputs,), self.param.bias_filler, is_offset=True)}
 
     def apply(self, ctx: Context, indices: Array) -> Array:  # type: ignore[override]
         """One gather."""
@@ -187,7 +187,7 @@ class Scale(_Broadcast):
         if not operand:
             blobs["scale"] = Blob(shape, _filler_or_one(self.param))
         if self.param.bias_term:
-            blobs["bias"] = Blob(shape, self.param.bias_filler)
+            blobs["bias"] = Blob(shape, self.param.bias_filler, is_offset=True)
         return blobs
 
     def apply(self, ctx: Context, x: Array, *operand: Array) -> Array:  # type: ignore[override]
@@ -209,7 +209,9 @@ class Bias(_Broadcast):
 
     def blobs(self, bottom: Shape, *operand: Shape) -> dict[str, Blob]:  # type: ignore[override]
         """bias, unless it is a bottom."""
-        return {} if operand else {"bias": Blob(self.span(bottom)[1], self.param.filler)}
+        if operand:
+            return {}
+        return {"bias": Blob(self.span(bottom)[1], self.param.filler, is_offset=True)}
 
     def apply(self, ctx: Context, x: Array, *operand: Array) -> Array:  # type: ignore[override]
         """One addition."""

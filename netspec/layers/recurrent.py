@@ -63,7 +63,7 @@ class _Recurrent(Layer):
         outputs, filler = self.gates * self.param.num_output, self.param.weight_filler
         blobs = {
             f"W_x{name}": Blob((outputs, count(x[2:])), filler),
-            f"b_{name}": Blob((outputs,), self.param.bias_filler),
+            f"b_{name}": Blob((outputs,), self.param.bias_filler, is_offset=True),
         }
         if self.has_static():
             blobs[f"W_x{name}_static"] = Blob((outputs, count(more[0][1:])), filler)
@@ -182,7 +182,7 @@ class RNN(_Recurrent):
             **self.weights("h", x, more),
             "W_hh": square,
             "W_ho": square,
-            "b_o": Blob((size,), self.param.bias_filler),
+            "b_o": Blob((size,), self.param.bias_filler, is_offset=True),
         }
 
     def apply(self, ctx: Context, x: Array, cont: Array, *more: Array) -> tuple[Array, ...]:  # type: ignore[override]

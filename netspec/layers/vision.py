@@ -66,7 +66,10 @@ class _Convolutional(Layer):
         weight = Blob((first, second // self.param.group, *kernel), self.param.weight_filler)
         if not self.param.bias_term:
             return {"weight": weight}
-        return {"weight": weight, "bias": Blob((self.param.num_output,), self.param.bias_filler)}
+        return {
+            "weight": weight,
+            "bias": Blob((self.param.num_output,), self.param.bias_filler, is_offset=True),
+        }
 
     def channel_axes(self, blob: str) -> tuple[int | None, int | None]:
         """Along the weight's first two axes; not in groups, unless each output is one."""

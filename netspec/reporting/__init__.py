@@ -1,4 +1,4 @@
-"""What a run says: on the console, in Caffe's log format, and in logs for programs.
+"""Reports a run: on the console, in Caffe's log format, and in logs for programs.
 
 Imports `solving` and what is below it; never `caffe` or `cli`.
 """

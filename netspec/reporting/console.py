@@ -1,4 +1,4 @@
-"""What long work says while it runs: Caffe's log lines, and a progress bar on a terminal.
+"""Reports long work while it runs: Caffe's log lines, and a progress bar on a terminal.
 
 Caffe: ``solver.cpp`` and ``sgd_solver.cpp`` for the lines, ``tools/extra`` for who reads them.
 """
@@ -26,7 +26,7 @@ from netspec.reporting.event_logs import figures, images_a_step, is_displayed
 from netspec.reporting.glog import glog_prefix, is_told
 from netspec.runtime.memory import Prediction, capacity, predict, size
 from netspec.solving import updates
-from netspec.solving.callback import Callback, Step
+from netspec.solving.callback import Callback, TrainingRun, TrainingStep
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.solver import Solver
 
@@ -38,7 +38,7 @@ _REFRESH = 0.5
 
 
 def lasting(output: TextIO) -> TextIO:
-    """The same output; where it fails, as when its terminal is closed, the rest goes nowhere."""
+    """Wrap an output: once it fails, as when its terminal is closed, the rest is dropped."""
     return cast(TextIO, _Lasting(output))
 
 
@@ -72,7 +72,7 @@ class _Lasting:
             os.dup2(nowhere.fileno(), self._output.fileno())
 
 
-class Report(Callback):
+class ConsoleReport(Callback):
     """Prints a training run, line by line, in the form that Caffe's log parsers read.
 
     A terminal shows a bar besides: iteration, smoothed loss, images a second, time left.
@@ -98,7 +98,7 @@ class Report(Callback):
         self.images = 0
         self.shown = 0.0
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> ConsoleReport:
         self.progress.start()
         return self
 
@@ -113,7 +113,7 @@ class Report(Callback):
         """Print a warning above the bar, red on a terminal."""
         self._line(f"warning: {line}", "W", "bold red")
 
-    def step(self, solver: Solver, step: Step) -> None:
+    def step(self, solver: TrainingRun, step: TrainingStep) -> None:
         """Count the step; print it every ``display`` iterations."""
         self.images += images_a_step(solver)
         if is_displayed(solver, step):
@@ -126,25 +126,25 @@ class Report(Callback):
             self.progress.update(self.task, completed=solver.iteration, note=note)
             self.progress.refresh()
 
-    def testing(self, solver: Solver, index: int) -> None:
+    def testing(self, solver: TrainingRun, index: int) -> None:
         """Say that a test begins."""
         self.say(f"Iteration {solver.iteration}, Testing net (#{index})")
 
-    def test(self, solver: Solver, index: int, result: Evaluation) -> None:
+    def test(self, solver: TrainingRun, index: int, result: Evaluation) -> None:
         """Print a test's outputs and metrics."""
         if solver.param.test_compute_loss:
             self.say(f"Test loss: {result.loss:.6g}")
         for line in evaluation_lines(result, "    Test net output"):
             self.say(line)
 
-    def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
+    def snapshot(self, solver: TrainingRun, paths: tuple[Path, Path]) -> None:
         """Say where a snapshot lies."""
         weights, state = paths
         kind = "HDF5" if weights.suffix == ".h5" else "binary proto"
         self.say(f"Snapshotting to {kind} file {weights}")
         self.say(f"Snapshotting solver state to {kind} file {state}")
 
-    def _print(self, solver: Solver, step: Step) -> None:
+    def _print(self, solver: TrainingRun, step: TrainingStep) -> None:
         # Nothing may follow the loss: there are parsers that take the rest of its line for it.
         self.say(f"Iteration {step.iteration}, loss = {solver.smoothed_loss():.6g}")
         graph = solver.net.graph
@@ -198,7 +198,7 @@ def metric_lines(result: Evaluation) -> list[str]:
 def _output_lines(
     prefix: str, outputs: Mapping[str, ArrayLike], weights: Mapping[str, float]
 ) -> Iterator[str]:
-    """A line for each number; those that are left out of a large output are numbered too."""
+    """A line for each number; the numbering counts those left out of a large output."""
     number = 0
     for name, values in figures(outputs).items():
         weight = weights.get(name, 0.0)
@@ -209,7 +209,7 @@ def _output_lines(
 
 
 def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
-    """What a solver is about to do: the net, its data, memory, the loss's scale, the regime."""
+    """Describe a solver's run: the net, its data, memory, the loss's scale, the settings."""
     shapes, param = solver.net.shapes, solver.param
     graph = shapes.graph
     summary = summarise(shapes)
@@ -244,14 +244,14 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
 
 
 def predicted(solver: Solver, remat: bool = False) -> Prediction:
-    """What a step is predicted to take; remat: if it were in stages."""
+    """Predict the memory of a step; remat: as if it rematerialised."""
     policy, mesh = solver.net.policy, solver.mesh
     return predict(
         solver.net.shapes,
         replace(policy, remat=policy.remat or remat),
         updates.rule(solver.param).slots,
         sums=solver.param.iter_size > mesh.size,
-        parts=mesh.size if mesh.split else 1,
+        parts=mesh.size if mesh.sharding.split else 1,
     )
 
 
@@ -268,7 +268,7 @@ def _memory(solver: Solver) -> Iterator[str]:
 
 
 def memory_doubts(solver: Solver) -> Iterator[str]:
-    """What is to be said if a step is predicted to take more than the device has."""
+    """Warn where a step is predicted to take more memory than the device has."""
     needed, room = predicted(solver).total, capacity()
     if room is None or needed <= room:
         return

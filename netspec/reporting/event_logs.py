@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,12 +30,9 @@ from numpy.typing import ArrayLike
 
 from netspec.errors import SolverError, unreadable
 from netspec.segmentation.score import Metrics
-from netspec.solving.callback import Callback, Step
+from netspec.solving.callback import Callback, TrainingRun, TrainingStep
 from netspec.solving.evaluation import Evaluation
 from netspec.version import __version__
-
-if TYPE_CHECKING:
-    from netspec.solving.solver import Solver
 
 # Of an output with more numbers than this only the first are told: it is no figure.
 FIGURES = 8
@@ -43,12 +40,12 @@ FIGURES = 8
 _METRICS = ("pixel_accuracy", "mean_accuracy", "mean_iu", "fw_iu")
 
 
-def is_displayed(solver: Solver, step: Step) -> bool:
+def is_displayed(solver: TrainingRun, step: TrainingStep) -> bool:
     """Whether a step is one of every ``display``; with ``display: 0`` none is."""
     return bool(solver.param.display) and step.iteration % solver.param.display == 0
 
 
-def images_a_step(solver: Solver) -> int:
+def images_a_step(solver: TrainingRun) -> int:
     """Images an update: the first axis of the first fed blob, over ``iter_size`` passes."""
     shapes = solver.net.shapes
     shape = shapes[shapes.graph.fed[0]] if shapes.graph.fed else ()
@@ -67,7 +64,7 @@ class JsonLog(Callback):
     """Appends a line of JSON for each displayed step, test, snapshot and warning to a file.
 
     With ``display: 0`` no step is displayed, so only the others are logged. A file that cannot be
-    written never ends the run: that is told once, and tried again with the next line.
+    written never ends the run: the callback warns once, and tries again with the next line.
     """
 
     def __init__(self, path: str | Path, warn: Callable[[str], None]) -> None:
@@ -80,7 +77,7 @@ class JsonLog(Callback):
         self._warn = warn
         self._warned = False
 
-    def step(self, solver: Solver, step: Step) -> None:
+    def step(self, solver: TrainingRun, step: TrainingStep) -> None:
         self._start(solver, step.iteration)
         self._images += images_a_step(solver)
         if not is_displayed(solver, step):
@@ -95,10 +92,10 @@ class JsonLog(Callback):
             outputs=_plain(figures(step.outputs)),
         )
 
-    def testing(self, solver: Solver, index: int) -> None:
+    def testing(self, solver: TrainingRun, index: int) -> None:
         self._start(solver, solver.iteration)
 
-    def test(self, solver: Solver, index: int, result: Evaluation) -> None:
+    def test(self, solver: TrainingRun, index: int, result: Evaluation) -> None:
         self._start(solver, solver.iteration)
         self._write(
             "test",
@@ -109,7 +106,7 @@ class JsonLog(Callback):
             metrics={blob: _metrics(metrics) for blob, metrics in result.metrics.items()},
         )
 
-    def snapshot_written(self, solver: Solver, paths: tuple[Path, Path]) -> None:
+    def snapshot_written(self, solver: TrainingRun, paths: tuple[Path, Path]) -> None:
         self._start(solver, solver.iteration)
         weights, state = paths
         # It may have been written beside later steps: its name knows when it was taken.
@@ -119,11 +116,11 @@ class JsonLog(Callback):
     def warn(self, line: str) -> None:
         self._write("warning", message=line)
 
-    def end(self, solver: Solver, how: str) -> None:
+    def end(self, solver: TrainingRun, how: str) -> None:
         loss = solver.smoothed_loss() if solver.losses else None
         self._write("end", iteration=solver.iteration, smoothed_loss=loss, message=how)
 
-    def _start(self, solver: Solver, iteration: int) -> None:
+    def _start(self, solver: TrainingRun, iteration: int) -> None:
         """Say what runs, before the first event, and again where the run went back."""
         if self._reached is None or iteration < self._reached:
             graph = solver.net.graph
@@ -201,7 +198,7 @@ class TensorBoardLog(Callback):
                 f"cannot write a log for TensorBoard: {unreadable(folder, error)}"
             ) from None
 
-    def step(self, solver: Solver, step: Step) -> None:
+    def step(self, solver: TrainingRun, step: TrainingStep) -> None:
         self._start(step.iteration)
         if is_displayed(solver, step):
             scalars = {
@@ -212,10 +209,10 @@ class TensorBoardLog(Callback):
             }
             self._write(step.iteration, scalars)
 
-    def testing(self, solver: Solver, index: int) -> None:
+    def testing(self, solver: TrainingRun, index: int) -> None:
         self._start(solver.iteration)
 
-    def test(self, solver: Solver, index: int, result: Evaluation) -> None:
+    def test(self, solver: TrainingRun, index: int, result: Evaluation) -> None:
         scalars = {
             f"test{index}/loss": result.loss,
             **dict(_tagged(f"test{index}", result.outputs)),
@@ -261,7 +258,7 @@ def _metrics(metrics: Metrics) -> dict[str, float]:
 
 
 def _plain(outputs: Mapping[str, list[float]]) -> dict[str, float | list[float]]:
-    """One number as itself, more as their list."""
+    """Turn a list of one number into that number."""
     return {name: values[0] if len(values) == 1 else values for name, values in outputs.items()}
 
 
@@ -272,7 +269,7 @@ def _tagged(prefix: str, outputs: Mapping[str, ArrayLike]) -> Iterator[tuple[str
 
 
 def _finite(value: Any) -> Any:
-    """The same with None for what JSON has no number for."""
+    """Replace numbers that are not finite, which JSON has not, by None."""
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Log lines as Caffe's tools write them, glog's: to stderr, and to a file if one is asked for."""
+"""Log lines in glog's format, as Caffe's tools write them: to stderr, and to a file if asked."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _LEAST: ContextVar[int | None] = ContextVar("minloglevel", default=None)
 
 
 def least() -> int:
-    """The least severity that is told, from 0 for INFO on: `at_least`, or GLOG_minloglevel."""
+    """The least severity that is logged, 0 for INFO: that of `at_least`, or GLOG_minloglevel."""
     asked = _LEAST.get()
     given = os.environ.get(_VARIABLE, "")
     return asked if asked is not None else int(given) if given.isdecimal() else 0
 
 
 def is_told(severity: str) -> bool:
-    """Whether lines of a severity, I or W, are told."""
+    """Whether lines of a severity, I or W, are logged."""
     return _SEVERITIES.index(severity) >= least()
 
 
 @contextmanager
 def at_least(severity: int) -> Iterator[None]:
-    """Tell only what has this severity or a higher one, while it is open."""
+    """Log only lines of this severity or a higher one, while it is open."""
     before = _LEAST.set(severity)
     try:
         yield
@@ -43,7 +43,7 @@ def at_least(severity: int) -> Iterator[None]:
 
 
 def glog_prefix(severity: str, when: datetime) -> str:
-    """What a line of Caffe's logs begins with: ``I1121 10:34:25.123456 12345 netspec:0] ``.
+    """The prefix of a line of Caffe's logs: ``I1121 10:34:25.123456 12345 netspec:0] ``.
 
     severity: I or W. when: local time; parsers take the year from the file. A thread and a line of
     code follow, the latter ``netspec:0`` for them all.
@@ -51,8 +51,8 @@ def glog_prefix(severity: str, when: datetime) -> str:
     return f"{severity}{when:%m%d %H:%M:%S.%f} {threading.get_native_id():5} netspec:0] "
 
 
-class Log:
-    """Lines on stderr; in a file of ``folder``, too, if one is given.
+class GlogWriter:
+    """Writes lines to stderr, and to a file of ``folder`` if one is given.
 
     The file is named as glog names it, and ``caffe.INFO`` beside it leads to the newest. stream:
     what writes there, for those whose lines have prefixes of their own.

@@ -1,25 +1,62 @@
-"""Who is told what happens in training: the console, a log, a script."""
+"""Callbacks: what the console, a log or a script is told of a training run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 
+from netspec.frontend.prototxt import SolverText
 from netspec.layers.base import Array
+from netspec.proto.solver_pb2 import SolverParameter
+from netspec.runtime.module import Net
 from netspec.solving.evaluation import Evaluation
 from netspec.solving.schedules import Schedule
 
-if TYPE_CHECKING:
-    from netspec.solving.solver import Solver
+
+class TrainingRun(Protocol):
+    """What a callback may ask of the solver that calls it: see `Solver` for what each means."""
+
+    @property
+    def text(self) -> SolverText:
+        """The solver prototxt."""
+
+    @property
+    def param(self) -> SolverParameter:
+        """Its settings."""
+
+    @property
+    def net(self) -> Net:
+        """The net in training."""
+
+    @property
+    def seed(self) -> int:
+        """The number that all randomness starts from."""
+
+    @property
+    def iteration(self) -> int:
+        """Updates made so far."""
+
+    @property
+    def losses(self) -> Sequence[Array | float]:
+        """The last ``average_loss`` losses."""
+
+    def smoothed_loss(self) -> float:
+        """Their mean."""
+
+    def stop(self) -> None:
+        """End the run after the update under way."""
+
+    def request_snapshot(self) -> None:
+        """Write a snapshot after the update under way."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """What the loop tells about a step as it goes: arrays may still be under way on the device.
+class TrainingStep:
+    """An update that was made; its arrays may still be computed on the device.
 
     iteration: the updates made before it. outputs: of the last pass.
     """
@@ -36,21 +73,21 @@ class Step:
 
 
 class Callback:
-    """Who is told what happens; the default ones say nothing."""
+    """Is told what happens in a training run; a subclass overrides the events that it wants."""
 
-    def step(self, solver: Solver, step: Step) -> None:
+    def step(self, solver: TrainingRun, step: TrainingStep) -> None:
         """An update was made."""
 
-    def testing(self, solver: Solver, index: int) -> None:
+    def testing(self, solver: TrainingRun, index: int) -> None:
         """Test net ``index`` is about to run."""
 
-    def test(self, solver: Solver, index: int, result: Evaluation) -> None:
+    def test(self, solver: TrainingRun, index: int, result: Evaluation) -> None:
         """Test net ``index`` was run."""
 
-    def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
+    def snapshot(self, solver: TrainingRun, paths: tuple[Path, Path]) -> None:
         """A snapshot is being written: weights, then state."""
 
-    def snapshot_written(self, solver: Solver, paths: tuple[Path, Path]) -> None:
+    def snapshot_written(self, solver: TrainingRun, paths: tuple[Path, Path]) -> None:
         """That snapshot is on disk."""
 
     def say(self, line: str) -> None:
@@ -59,7 +96,7 @@ class Callback:
     def warn(self, line: str) -> None:
         """Something that went wrong, or will."""
 
-    def end(self, solver: Solver, how: str) -> None:
+    def end(self, solver: TrainingRun, how: str) -> None:
         """Training is over; ``how`` it ended, or the mistake that ended it."""
 
     def close(self) -> None:
@@ -67,43 +104,24 @@ class Callback:
 
 
 class Callbacks(Callback):
-    """Several listeners as one."""
+    """Several callbacks as one: each is told every event, in their order."""
 
-    def __init__(self, listeners: Sequence[Callback]) -> None:
-        self.listeners = list(listeners)
+    def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
+        self.callbacks = list(callbacks)
 
-    def step(self, solver: Solver, step: Step) -> None:
-        for callback in self.listeners:
-            callback.step(solver, step)
+    def add(self, *callbacks: Callback) -> None:
+        """Tell these, too, from now on."""
+        self.callbacks += callbacks
 
-    def testing(self, solver: Solver, index: int) -> None:
-        for callback in self.listeners:
-            callback.testing(solver, index)
 
-    def test(self, solver: Solver, index: int, result: Evaluation) -> None:
-        for callback in self.listeners:
-            callback.test(solver, index, result)
+def _tell_each(event: str) -> Callable[..., None]:
+    def tell(self: Callbacks, *details: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(*details)
 
-    def snapshot(self, solver: Solver, paths: tuple[Path, Path]) -> None:
-        for callback in self.listeners:
-            callback.snapshot(solver, paths)
+    return tell
 
-    def snapshot_written(self, solver: Solver, paths: tuple[Path, Path]) -> None:
-        for callback in self.listeners:
-            callback.snapshot_written(solver, paths)
 
-    def say(self, line: str) -> None:
-        for callback in self.listeners:
-            callback.say(line)
-
-    def warn(self, line: str) -> None:
-        for callback in self.listeners:
-            callback.warn(line)
-
-    def end(self, solver: Solver, how: str) -> None:
-        for callback in self.listeners:
-            callback.end(solver, how)
-
-    def close(self) -> None:
-        for callback in self.listeners:
-            callback.close()
+# Not method by method: an event that is added later would be forgotten.
+for _event in [name for name in vars(Callback) if not name.startswith("_")]:
+    setattr(Callbacks, _event, _tell_each(_event))

@@ -1,8 +1,8 @@
-"""A training regime turned into its equivalent: other images a step, the same memory of them.
+"""Turns a training regime into its equivalent with another number of images a step.
 
-By momentum p, an image's gradient still has the share p^n in the n-th step after its own. Where k
-images make a step, that is about p^(1/k) an image, whichever k: p^(1/k) = p'^(1/k') is the
-equation of the FCN papers, by which 0.9 over 20 images is 0.995 over one.
+With momentum p, an image's gradient still has the share p^n in the n-th step after its own. Where
+k images make a step, that is about p^(1/k) an image, for any k: p^(1/k) = p'^(1/k') is the equation
+of the FCN papers, by which 0.9 over 20 images is 0.995 over one.
 
 Source: Shelhamer, Long and Darrell, PAMI 2017, on momentum and batch size.
 """
@@ -35,11 +35,11 @@ _TYPES = ("SGD", "Nesterov")
 
 @dataclass(frozen=True)
 class Target:
-    """What a regime is to become.
+    """The regime to turn another into.
 
     iter_size: batches a step; None for as many as before. batch: images in a batch of the train
-    net, before and after. momentum: instead of the equivalent one. keep: what of an image stays as
-    it was: "step", its weight in a step, as in the papers' equation, or "way", how far it moves the
+    net, before and after. momentum: instead of the equivalent one. keep: which effect of an image
+    stays: "step", its weight in a step, as in the papers' equation, or "way", how far it moves the
     weights in all.
     """
 
@@ -49,12 +49,25 @@ class Target:
     keep: str = "step"
 
 
+@dataclass(frozen=True)
+class _Images:
+    """Images a step, before and after."""
+
+    old: int
+    new: int
+
+    @property
+    def parts(self) -> float:
+        """How many new steps see as many images as an old one."""
+        return self.old / self.new
+
+
 # The papers' regimes: 20 batches a step, one, and one with the momentum that is usual for 20.
 NAMED = {"accum": Target(20), "heavy": Target(1), "online": Target(1, momentum=0.9)}
 
 
 def target(names: Sequence[str], iter_size: int | None, **others: Any) -> Target:
-    """One of `NAMED` or another, with other settings where they are not None."""
+    """Choose one of `NAMED`, or a target of ``iter_size``; others: its other settings, if given."""
     named = [f"--{name}" for name in names] + ["--iter-size"] * (iter_size is not None)
     require(
         len(named) < 2,
@@ -73,7 +86,7 @@ def target(names: Sequence[str], iter_size: int | None, **others: Any) -> Target
 
 
 def convert(old: str | Path, new: str | Path, target: Target) -> list[str]:
-    """Write the equivalent of a solver prototxt, comments and all; returns what was done to it.
+    """Write the equivalent of a solver prototxt, with its comments; returns what was changed.
 
     Raises a NetSpecError where there is none, or ``new`` cannot be written.
     """
@@ -96,7 +109,7 @@ def convert(old: str | Path, new: str | Path, target: Target) -> list[str]:
 
 
 def equivalent(solver: SolverParameter, target: Target) -> tuple[SolverParameter, list[str]]:
-    """A solver with other images a step, and what was done to it, in words.
+    """A solver with another number of images a step, and what was changed, in words.
 
     The rate: Caffe averages a step's gradient over its images, so an image has the weight
     base_lr / k in its step, and moves the weights by base_lr / k / (1 - momentum) in all its
@@ -105,40 +118,51 @@ def equivalent(solver: SolverParameter, target: Target) -> tuple[SolverParameter
     """
     iter_size = solver.iter_size if target.iter_size is None else target.iter_size
     _check(solver, target, iter_size)
-    images, new_images = solver.iter_size * target.batch[0], iter_size * target.batch[1]
-    parts = images / new_images
-    same = solver.momentum ** (1 / parts)
-    momentum = same if target.momentum is None else target.momentum
-    shorter = (1 - momentum) / (1 - solver.momentum) if target.keep == "way" else 1.0
+    images = _Images(solver.iter_size * target.batch[0], iter_size * target.batch[1])
+    same = solver.momentum ** (1 / images.parts)
     new = SolverParameter()
     new.CopyFrom(solver)
     new.iter_size = iter_size
-    # How much of a factor's float is rounding, which its power has more or less of.
-    doubt = _FLOAT / parts
-    if momentum != solver.momentum:
-        new.momentum = _factor("momentum", momentum, doubt, images, new_images)
-    gamma = gamma_in_parts(solver, parts)
-    if gamma != solver.gamma:
-        # Of other policies gamma is no factor, and may be near to 1.
-        exact = solver.lr_policy == "exp"
-        new.gamma = (
-            _factor("gamma", gamma, doubt, images, new_images) if exact else _shortest(gamma)
-        )
-    ways = _FLOAT / (1 - solver.momentum) + _FLOAT / (1 - momentum) if target.keep == "way" else 0
-    rate = solver.base_lr / parts * shorter
-    if rate != solver.base_lr:
-        new.base_lr = _shortest(rate, ways)
-    _rescale(new, parts)
+    momentum = same if target.momentum is None else target.momentum
+    _set_factors(new, momentum, images)
+    _set_rate(new, solver, momentum, target.keep, images)
+    _rescale(new, images.parts)
     if solver.clip_gradients > 0 and iter_size != solver.iter_size:
         new.clip_gradients = _shortest(solver.clip_gradients * iter_size / solver.iter_size)
     if new == solver:
-        return new, _nothing_told(solver, images)
+        return new, _nothing_told(solver, images.old)
     told = [
-        f"images    {images} -> {new_images} a step",
+        f"images    {images.old} -> {images.new} a step",
         f"momentum  {_momentum_told(solver, new, same)}",
-        f"base_lr   {_rate_told(solver, new, target.keep, (images, new_images))}",
+        f"base_lr   {_rate_told(solver, new, target.keep, images)}",
     ]
-    return new, [*told, *_others_told(solver, new, target, parts)]
+    return new, [*told, *_others_told(solver, new, target, images.parts)]
+
+
+def _set_factors(new: SolverParameter, momentum: float, images: _Images) -> None:
+    """Set what is multiplied anew each iteration: momentum, and gamma as its policy needs it."""
+    # How much of a factor's float is rounding, which its power has more or less of.
+    doubt = _FLOAT / images.parts
+    if momentum != new.momentum:
+        new.momentum = _factor("momentum", momentum, doubt, images)
+    gamma = gamma_in_parts(new, images.parts)
+    if gamma != new.gamma:
+        # Of other policies gamma is no factor, and may be near to 1.
+        exact = new.lr_policy == "exp"
+        new.gamma = _factor("gamma", gamma, doubt, images) if exact else _shortest(gamma)
+
+
+def _set_rate(
+    new: SolverParameter, old: SolverParameter, momentum: float, keep: str, images: _Images
+) -> None:
+    """Set base_lr; momentum: the new one, before it was rounded."""
+    shorter, doubt = 1.0, 0.0
+    if keep == "way":
+        shorter = (1 - momentum) / (1 - old.momentum)
+        doubt = _FLOAT / (1 - old.momentum) + _FLOAT / (1 - momentum)
+    rate = old.base_lr / images.parts * shorter
+    if rate != old.base_lr:
+        new.base_lr = _shortest(rate, doubt)
 
 
 def _check(solver: SolverParameter, target: Target, iter_size: int) -> None:
@@ -169,8 +193,8 @@ def _check(solver: SolverParameter, target: Target, iter_size: int) -> None:
 def _shortest(value: float, doubt: float = 0.0) -> float:
     """The number with the fewest digits that rounding cannot tell from ``value``.
 
-    So it is that there and back again is where it was. doubt: what share of the value is rounding
-    already, beside that of a float.
+    So turning a regime there and back gives the same regime. doubt: which share of the value is
+    rounding already, beside that of a float.
     """
     near = max(doubt, _FLOAT)
     for digits in range(1, 17):
@@ -180,28 +204,28 @@ def _shortest(value: float, doubt: float = 0.0) -> float:
     return value
 
 
-def _factor(name: str, value: float, doubt: float, images: int, new_images: int) -> float:
-    """The same for what is multiplied anew each iteration, so that its distance to 1 counts.
+def _factor(name: str, value: float, doubt: float, images: _Images) -> float:
+    """As `_shortest`, for what is multiplied anew each iteration: its distance to 1 counts.
 
     Raises SolverError where a solver's float would be off by more than a hundredth of that.
     """
     kept = _shortest(value, doubt)
     require(
         math.isclose(1 - float(np.float32(kept)), 1 - value, rel_tol=0.01),
-        f"{name} would have to be {value:.9g} for {new_images} of {images} images a step, too near "
-        "to 1 to keep",
+        f"{name} would have to be {value:.9g} for {images.new} of {images.old} images a step, too "
+        "near to 1 to keep",
         SolverError,
     )
     return kept
 
 
 def _shown(value: float) -> str:
-    """A float of a solver with all digits that it has."""
+    """Format a float of a solver with all digits that it has."""
     return f"{float(str(np.float32(value))):.9g}"
 
 
 def _rescale(solver: SolverParameter, parts: float) -> None:
-    """Let an iteration be ``parts`` of them, for all that is counted in them."""
+    """Turn each count of iterations into ``parts`` times as many."""
     for name in COUNTS:
         if getattr(solver, name) and solver.HasField(name):
             setattr(solver, name, _count(getattr(solver, name), parts))
@@ -221,11 +245,14 @@ def _momentum_told(old: SolverParameter, new: SolverParameter, same: float) -> s
     return f"{change} as asked for: not the equivalent, which is {same:.6g} by p^(1/k) = p'^(1/k')"
 
 
-def _rate_told(
-    old: SolverParameter, new: SolverParameter, keep: str, images: tuple[int, int]
-) -> str:
+def _rate_told(old: SolverParameter, new: SolverParameter, keep: str, images: _Images) -> str:
     step, way = (
-        [s.base_lr / k / d for s, k, d in zip((old, new), images, divisors, strict=True)]
+        [
+            solver.base_lr / count / divisor
+            for solver, count, divisor in zip(
+                (old, new), (images.old, images.new), divisors, strict=True
+            )
+        ]
         for divisors in ((1, 1), (1 - old.momentum, 1 - new.momentum))
     )
     why = f"{_shown(old.base_lr)} -> {_shown(new.base_lr)}: Caffe averages a step over its images; "
@@ -233,7 +260,7 @@ def _rate_told(
         return (
             f"{why}an image's weight in a step, base_lr / k, stays {step[0]:.3g}; in all, "
             f"base_lr / k / (1 - p), it moves the weights {way[1] / way[0]:.3g} times as far, by "
-            f"{images[0] / images[1]:g} times as many steps (--keep way: as far)"
+            f"{images.parts:g} times as many steps (--keep way: as far)"
         )
     return (
         f"{why}how far an image moves the weights in all, base_lr / k / (1 - p), stays "
@@ -283,7 +310,7 @@ def _others_told(
 
 
 def _inexact(old: SolverParameter, name: str, parts: float) -> str:
-    """What to say of a count that cannot be what it should."""
+    """Say how a count differs from its exact equivalent, if it does."""
     exact = [value * parts for value in _values(old, name)]
     if max(exact) > _MOST:
         return " (cut to the most that a solver can count)"

@@ -1,4 +1,4 @@
-"""Running a test net: the mean of its outputs, and segmentation metrics where it segments.
+"""Runs a test net: the mean of its outputs, and segmentation metrics where it segments.
 
 Caffe: ``Solver::Test``; metrics as Long et al. define them.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from netspec.errors import SolverError, require
+from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array, Labels
 from netspec.runtime.masked_shapes import Bucketed
@@ -28,7 +29,7 @@ Seen = Callable[[int, str, np.ndarray], None]
 
 @dataclass
 class Evaluation:
-    """What a test found.
+    """The result of a test.
 
     outputs: blob name -> mean over the batches, flattened. weights: loss weight of each output.
     metrics: score blob -> segmentation metrics, for scores (N, C, H, W) that have labels.
@@ -56,7 +57,7 @@ class _Count:
 
 
 class _Figures:
-    """The sums of a net's outputs and of its loss, over the batches whose blobs it is given."""
+    """The sums of a net's outputs and of its loss over batches; blobs: which it takes of each."""
 
     def __init__(
         self, outputs: Sequence[str], weights: Mapping[str, float], seen: Seen | None
@@ -66,11 +67,12 @@ class _Figures:
         self._seen = seen
         self._settled = 0
         self._waiting: list[tuple[Bucketed, dict[str, Array]]] = []
-        self.sums: dict[str, np.ndarray] = {}
-        self.loss = 0.0
+        self._sums: dict[str, np.ndarray] = {}
+        self._loss = 0.0
+        self.blobs = tuple(dict.fromkeys([*outputs, *weights]))
 
     def add(self, batch: Bucketed, blobs: dict[str, Array]) -> None:
-        """Take a batch's blobs, which may still be in the making."""
+        """Take a batch's blobs, which may still be computed on the device."""
         self._waiting.append((batch, blobs))
         if self._seen is not None or len(self._waiting) == _UNDER_WAY:
             self.settle()
@@ -79,15 +81,27 @@ class _Figures:
         """Wait for all batches given so far."""
         for batch, blobs in self._waiting:
             values = {name: batch.cut(name, np.asarray(blob)) for name, blob in blobs.items()}
-            self.loss += sum(w * float(values[name].sum()) for name, w in self._weights.items())
+            self._loss += sum(w * float(values[name].sum()) for name, w in self._weights.items())
             for name in self._outputs:
                 value = values[name].astype(np.float64).ravel()
-                _require_same_size(name, value, self.sums.get(name, value))
-                self.sums[name] = self.sums[name] + value if name in self.sums else value
+                _require_same_size(name, value, self._sums.get(name, value))
+                self._sums[name] = self._sums[name] + value if name in self._sums else value
                 if self._seen is not None:
                     self._seen(self._settled, name, value)
             self._settled += 1
         self._waiting.clear()
+
+    def evaluation(self, batches: int, metrics: dict[str, Metrics]) -> Evaluation:
+        """The means over all batches, once they are there."""
+        self.settle()
+        means = max(batches, 1)
+        return Evaluation(
+            outputs={name: total / means for name, total in self._sums.items()},
+            weights={name: self._weights.get(name, 0.0) for name in self._sums},
+            metrics=metrics,
+            loss=self._loss / means,
+            batches=batches,
+        )
 
 
 def evaluate(
@@ -103,44 +117,36 @@ def evaluate(
     """Run a net on the next ``batches`` batches of its data, or on fewer once ``stopped()``.
 
     seen: is told each output of each batch: the batch's number, the output's name and its values.
-    pictures: blobs that ``keep`` is given after each batch, while ``feed`` still names what it was
-    made of; their mean is not taken. Without either nothing waits for a single batch: pixels are
-    counted on the device. frames: of the net, where they are not to be new ones. Raises
-    SolverError, and what the data raises.
+    pictures: blobs that ``keep`` is given after each batch, while ``feed`` still names the files
+    behind it; their mean is not taken. Without either nothing waits for a single batch: pixels are
+    counted on the device. buckets: of the net, where they exist. Raises SolverError, and what the
+    data raises.
     """
-    buckets = buckets or SizeBuckets(net)
     require(batches > 0, f"{batches} test batches; at least 1 is needed", SolverError)
-    graph = net.graph
+    buckets = buckets or SizeBuckets(net)
     pairs = score_pairs(net.shapes)
-    weights = {
-        graph.values[i].name: weight
-        for i, weight in graph.losses
-        if graph.values[i].name in graph.blobs
-    }
     # Scores are pictures, not figures: their mean over a set says nothing.
-    outputs = [name for name in graph.outputs if name not in pairs and name not in pictures]
-    figures = _Figures(outputs, weights, seen)
+    outputs = [name for name in net.graph.outputs if name not in pairs and name not in pictures]
+    figures = _Figures(outputs, _loss_weights(net.graph), seen)
     count = _Count(tuple((score, label, labels) for score, (label, labels) in pairs.items()))
     tallies = {score: Tally.empty(labels.classes) for score, (_, labels) in pairs.items()}
-    wanted = tuple(dict.fromkeys([*outputs, *weights, *pictures]))
     done = 0
     while done < batches and not stopped():
         batch = buckets.bucket(feed.next(net.shapes))
-        # Beyond an image there is no label, and nothing counts.
-        blobs, tallies = net.fold_bucketed(batch, wanted, count, tallies)
-        figures.add(batch, {name: blobs[name] for name in (*outputs, *weights)})
+        # Outside the valid region labels are -1, which no tally counts.
+        blobs, tallies = net.fold_bucketed(batch, (*figures.blobs, *pictures), count, tallies)
+        figures.add(batch, {name: blobs[name] for name in figures.blobs})
         if keep is not None:
             keep({name: batch.cut(name, np.asarray(blobs[name])) for name in pictures})
         done += 1
-    figures.settle()
-    means = max(done, 1)
-    return Evaluation(
-        outputs={name: total / means for name, total in figures.sums.items()},
-        weights={name: weights.get(name, 0.0) for name in figures.sums},
-        metrics={score: Metrics(tallies[score].confusion()) for score in pairs if done},
-        loss=figures.loss / means,
-        batches=done,
-    )
+    metrics = {score: Metrics(tallies[score].confusion()) for score in pairs if done}
+    return figures.evaluation(done, metrics)
+
+
+def _loss_weights(graph: Graph) -> dict[str, float]:
+    """Blob name -> its weight in the loss, of the blobs that still exist at the end of a pass."""
+    named = {graph.values[i].name: weight for i, weight in graph.losses}
+    return {name: weight for name, weight in named.items() if name in graph.blobs}
 
 
 def _require_same_size(name: str, value: np.ndarray, before: np.ndarray) -> None:
@@ -153,7 +159,7 @@ def _require_same_size(name: str, value: np.ndarray, before: np.ndarray) -> None
 
 
 def score_pairs(shapes: Shapes) -> Mapping[str, tuple[str, Labels]]:
-    """Score blob (N, C, H, W) -> its label blob and what that allows, for each segmented pair."""
+    """Score blob (N, C, H, W) -> its label blob and what that allows, for each pair to score."""
     pairs: dict[str, tuple[str, Labels]] = {}
     for node, labels, label in label_blobs(shapes):
         scores = shapes.graph.values[node.bottoms[labels.scores]].name
@@ -164,7 +170,7 @@ def score_pairs(shapes: Shapes) -> Mapping[str, tuple[str, Labels]]:
 
 
 def class_names(shapes: Shapes, feed: Feed) -> dict[str, Sequence[str]]:
-    """Score blob -> what its classes are called; nothing where that is not known of all of them."""
+    """Score blob -> the names of its classes; empty unless all are known."""
     known = feed.about.classes
     return {
         score: names if len(names) == labels.classes else ()

@@ -17,7 +17,7 @@ Schedule = Callable[[Array], Array]
 
 
 def schedule(solver: SolverParameter) -> Schedule:
-    """A function from the iteration to the learning rate, before any ``lr_mult``.
+    """Make a function from the iteration to the learning rate, before any ``lr_mult``.
 
     Raises SolverError where the policy is unknown or lacks a setting.
     """
@@ -62,7 +62,7 @@ def steps_taken(solver: SolverParameter, iteration: int) -> int:
 
 
 def gamma_in_parts(solver: SolverParameter, parts: float) -> float:
-    """The ``gamma`` with which the rate falls as before where an iteration becomes several."""
+    """The ``gamma`` that keeps the rate's fall where an iteration becomes ``parts`` of them."""
     rule = _IN_PARTS.get(solver.lr_policy)
     return rule(solver.gamma, parts) if rule else solver.gamma
 
@@ -70,7 +70,7 @@ def gamma_in_parts(solver: SolverParameter, parts: float) -> float:
 def _effective(stepvalues: Iterable[int]) -> list[int]:
     """The iterations at which Caffe's counter passes each stepvalue.
 
-    It looks at one of them an iteration: one that does not exceed those before has to wait.
+    It compares with one of them an iteration: one that does not exceed those before has to wait.
     """
     effective: list[int] = []
     for value in stepvalues:

@@ -1,4 +1,4 @@
-"""What a solver prototxt asks for: counts that make sense, its nets and their states.
+"""Reads and checks the settings of a solver prototxt: its counts, its nets and their states.
 
 Caffe: ``Solver::Init``, ``InitTrainNet``, ``InitTestNets`` in ``solver.cpp``.
 """
@@ -6,6 +6,7 @@ Caffe: ``Solver::Init``, ``InitTrainNet``, ``InitTestNets`` in ``solver.cpp``.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from netspec.proto.solver_pb2 import SolverParameter
 
 
 def check(solver: SolverParameter) -> None:
-    """Raise SolverError for counts that make no sense, and for what is not done here."""
+    """Raise SolverError for counts that make no sense, and for fields that are not supported."""
     ignored_fields.check(solver, SolverError)
     _check_finite(solver)
     for name in ("iter_size", "average_loss"):
@@ -41,8 +42,15 @@ def _check_finite(solver: SolverParameter) -> None:
         )
 
 
+def seed(solver: SolverParameter) -> int:
+    """The seed of a run: ``random_seed``, or any number where that is negative, as by default."""
+    if solver.random_seed >= 0:
+        return solver.random_seed
+    return int.from_bytes(os.urandom(4), "little") >> 1
+
+
 def doubts(text: SolverText) -> list[str]:
-    """Settings that Caffe takes as they are and that hardly anybody means, each with its place."""
+    """Warnings of settings that Caffe accepts and hardly anybody means, each with its place."""
     solver, found = text.message, []
     if not 0 <= solver.momentum < 1:
         found.append(f"momentum {solver.momentum:g} is outside 0 to 1: steps grow without bound")
@@ -57,7 +65,7 @@ def doubts(text: SolverText) -> list[str]:
 
 
 def check_learns(graph: Graph, learned: Sequence[ParamKey]) -> None:
-    """Raise SolverError for a train net in which no loss could teach anything."""
+    """Raise SolverError for a train net without a loss, or without learned blobs."""
     require(
         graph.losses,
         f"the train net {graph.file} has no loss: no loss layer, and no loss_weight on any top",
@@ -72,7 +80,7 @@ def check_learns(graph: Graph, learned: Sequence[ParamKey]) -> None:
 
 
 def tests_before(solver: SolverParameter, start: int, limit: int) -> bool:
-    """Whether a test is due between two iterations, both counted in."""
+    """Whether a test is due between two iterations, both included."""
     every = solver.test_interval
     if not every or not solver.test_iter:
         return False
@@ -130,13 +138,13 @@ def _text(solver: SolverText, field: str) -> NetText:
 
 
 def find(solver_file: str, name: str) -> Path:
-    """A file that a solver names: from the current folder as Caffe looks, or from the solver's."""
+    """Find a file that a solver names: in the current folder as Caffe does, or in the solver's."""
     beside = Path(solver_file).parent / name
     return beside if beside.exists() and not Path(name).exists() else Path(name)
 
 
 def _merged(phase: Phase, net: NetText, own: NetState) -> NetState:
-    """The phase, overridden by the net's own state, overridden by the solver's for it."""
+    """The phase, overridden by the net's own state, and that by the solver's state for it."""
     state = NetState(phase=phase)
     state.MergeFrom(net.message.state)
     state.MergeFrom(own)

@@ -1,11 +1,10 @@
-"""The training loop: Caffe's steps, its tests and snapshots on the way.
+"""The training loop: updates, with tests and snapshots on the way.
 
 Caffe: ``Solver::Step``, ``Solver::Solve``, ``Solver::Test`` in ``solver.cpp``.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
@@ -15,14 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from netspec.errors import (
-    LayerError,
-    Place,
-    SolverError,
-    SourceError,
-    blame,
-    fail,
-)
+from netspec.errors import LayerError, Place, SourceError, blame
 from netspec.formats import manifest
 from netspec.formats.manifest import Manifest
 from netspec.frontend.net_graph import graph_of
@@ -33,104 +25,71 @@ from netspec.proto.solver_pb2 import SolverParameter
 from netspec.runtime.module import Net
 from netspec.runtime.size_buckets import SizeBuckets, as_shapes
 from netspec.solving import settings
-from netspec.solving.callback import Callback, Step
+from netspec.solving.callback import TrainingStep
 from netspec.solving.diagnosis.guard import Guard, Pending
-from netspec.solving.distributed.mesh import Fed, Mesh
 from netspec.solving.evaluation import Evaluation
+from netspec.solving.options import SolverOptions
+from netspec.solving.requests import Requests
 from netspec.solving.schedules import check_end, schedule
 from netspec.solving.snapshots import store
 from netspec.solving.snapshots.capture import capture
-from netspec.solving.snapshots.solverstate import check_writable
 from netspec.solving.snapshots.store import Found, Store
-from netspec.solving.step import Batch
 from netspec.solving.testing import TestNets
-from netspec.solving.trainer import Trainer, set_memory
+from netspec.solving.trainer import Trainer
+from netspec.solving.update_feed import UpdateFeed
 from netspec.sources.fed_net import compile_net
 from netspec.sources.feed import Feed
 from netspec.weights.caffemodel import Copied, copy_into, read_weights
-from netspec.weights.weights_hdf5 import require_hdf5_names
 
 
 class Solver:
     """A net in training.
 
-    net: the train net; its arrays are those of the last update. test_nets: the nets that
-    `test` runs, on the same arrays. iteration: updates made so far. inputs: arrays for the blobs
-    that Input layers of the train net make, if it has such; the caller sets them. outputs: what
-    the last update's pass made. data: where the train data stands after the last update.
-    stopping: set it, from a signal or a listener, and the run ends after the update under way.
-    snapshot_wanted: set it, and a snapshot is written after the update under way.
+    net: the train net; its arrays are those of the last update. test_nets: the nets that `test`
+    runs, on the same arrays. iteration: updates made so far. losses: the last ``average_loss``
+    losses. outputs: the blobs that the last update's pass handed out. data: the position in the
+    train data after the last update.
     """
 
-    def __init__(
-        self,
-        text: SolverText,
-        callback: Callback | None = None,
-        keep: int | None = None,
-        skip_corrupt: bool = False,
-        mesh: Mesh | None = None,
-    ) -> None:
-        """Build every net and open the training data; raises a NetSpecError.
-
-        keep: how many snapshots stay on disk; None for all. skip_corrupt: leave out batches of
-        files that cannot be read; test nets never do. mesh: the devices to train on: ``iter_size``
-        is multiplied by their number.
-        """
-        self.mesh = mesh or Mesh()
+    def __init__(self, text: SolverText, options: SolverOptions | None = None) -> None:
+        """Build every net and open the training data; raises a NetSpecError."""
+        options = options or SolverOptions()
+        self.mesh, self.callback = options.mesh, options.callback
         self.text = upgrade_solver(text)
         self.param: SolverParameter = self.text.message
-        self.callback = callback or Callback()
         with self.text.blamed():
             settings.check(self.param)
             self.param.iter_size *= self.mesh.size
             self.rate = schedule(self.param)
             train, tests = settings.net_texts(self.text)
-        seed = self.param.random_seed if self.param.random_seed >= 0 else _entropy()
-        seed = self.mesh.agreed(seed)
-        train_graph = self.mesh.prepare(graph_of(*train))
-        self.feed = Feed(train_graph, seed, skip_corrupt=skip_corrupt, share=self.mesh.share)
-        tops = as_shapes(self.mesh.agreed(self.feed.tops))
-        self.net = compile_net(train_graph, tops, seed)
+        seed = self.mesh.agreed(settings.seed(self.param))
+        graph = self.mesh.prepare(graph_of(*train))
+        self.feed = Feed(graph, seed, skip_corrupt=options.skip_corrupt, share=self.mesh.share)
+        self.net = compile_net(graph, as_shapes(self.mesh.agreed(self.feed.tops)), seed)
+        self.net.policy = options.policy
         graphs = [graph_of(*test) for test in tests]
-        self.tests = TestNets(graphs, self.net, seed, self._say, self.mesh.local)
+        self.tests = TestNets(graphs, self.net, seed, self.callback.say, self.mesh.sharding.local)
         self.mesh.check(self.net.shapes)
         with self.text.blamed():
-            buckets = SizeBuckets(self.net, self._say)
-            self.trainer = Trainer(self.net, self.param, seed, buckets, self.mesh)
-        self.guard = Guard(self)
-        self.store = Store(
-            self.param.snapshot_prefix,
-            ".h5" if self.param.snapshot_format == SolverParameter.HDF5 else "",
-            keep,
-            lambda paths: self.callback.snapshot(self, paths),
-            lambda paths: self.callback.snapshot_written(self, paths),
-            lambda failure: self.callback.warn(failure),
-            self.mesh.first,
-        )
+            buckets = SizeBuckets(self.net, self.callback.say)
+            self.trainer = Trainer(self.net, self.param, seed, buckets, self.mesh, options.keep_all)
+        self.store = self._open_store(options.keep)
+        self.guard = Guard(self, options.debug_nans)
+        self._update_feed = UpdateFeed(self.feed, self.trainer)
         self.iteration = 0
         self.data: Mapping[str, Any] = self.feed.state()
         self.losses: deque[Array | float] = deque(maxlen=self.param.average_loss)
-        # The iteration last tested at, and where the test nets stood before.
-        self._tested: tuple[int, tuple[Mapping[str, Any], ...]] = (-1, ())
-        self.inputs: Mapping[str, Array] = {}
         self.outputs: Mapping[str, Array] = {}
-        self.stopping = False
-        self.snapshot_wanted = False
+        self._requests = Requests(self.mesh)
         for weights in self.param.weights:
             self.load_weights(weights)
         for doubt in settings.doubts(self.text):
             self.callback.warn(doubt)
 
     @staticmethod
-    def from_file(
-        path: str | Path,
-        callback: Callback | None = None,
-        keep: int | None = None,
-        skip_corrupt: bool = False,
-        mesh: Mesh | None = None,
-    ) -> Solver:
+    def from_file(path: str | Path, options: SolverOptions | None = None) -> Solver:
         """The solver of a prototxt file; raises a NetSpecError."""
-        return Solver(read_solver(path), callback, keep, skip_corrupt, mesh)
+        return Solver(read_solver(path), options)
 
     def load_weights(
         self, names: str, fc_to_conv: bool = False, skip_misfits: bool = False
@@ -162,11 +121,9 @@ class Solver:
         with self.text.blamed():
             check_end(self.param, limit)
             settings.check_learns(self.net.graph, list(self.trainer.learned_specs))
-            if writes and self.mesh.first:
-                check_writable(self.param.snapshot_prefix)
-            if writes and self.store.end:
-                require_hdf5_names(self.net.shapes)
-        with self.store.claimed() if writes and self.mesh.first else nullcontext():
+            if writes:
+                self.store.check(self.net.shapes)
+        with self.store.claimed() if writes else nullcontext():
             self._train(limit)
 
     def _train(self, limit: int) -> None:
@@ -180,22 +137,40 @@ class Solver:
             if self.iteration > start:
                 self._snapshot_at_end()
             raise
-        if self._ending and self.iteration == start:
+        if self._requests.ends and self.iteration == start:
             return
         self._snapshot_at_end()
-        if self._ending:
+        if self._requests.ends:
             return
         if self._due(self.param.display):
-            self._show_final_loss()
+            # Of one more batch, as Caffe does.
+            self.losses.append(self.trainer.loss(self._update_feed.one(self.iteration)))
+            self.callback.say(f"Iteration {self.iteration}, loss = {self.smoothed_loss():.6g}")
         if self._due(self.param.test_interval):
             self.test_all()
 
-    def step(self, count: int) -> None:
-        """Make ``count`` updates, or fewer if `stopping` is set meanwhile.
+    def set_inputs(self, arrays: Mapping[str, Array]) -> None:
+        """Feed these to the blobs of the train net's Input layers, by name, from now on."""
+        self._update_feed.set_inputs(arrays)
 
-        Raises SolverError where a loss or a gradient is not finite: the net is then as it was
-        before that update, and a snapshot of it written. Also where another process of the run
-        is lost.
+    def stop(self) -> None:
+        """End the run after the update under way; a signal or a callback may call this."""
+        self._requests.stop()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is to end after the update under way."""
+        return self._requests.stopping
+
+    def request_snapshot(self) -> None:
+        """Write a snapshot after the update under way; a signal or a callback may call this."""
+        self._requests.snapshot()
+
+    def step(self, count: int) -> None:
+        """Make ``count`` updates, or fewer if `stop` is called meanwhile.
+
+        Raises SolverError where another process is lost, or a loss or a gradient is not finite: the
+        net is then as it was before that update, and a snapshot of it written.
         """
         with self.mesh.needed(self._last_words):
             self._steps(count)
@@ -207,23 +182,21 @@ class Solver:
                     self.iteration or self.param.test_initialization
                 ):
                     self.guard.settle()
-                    self._tested = self.iteration, self.tests.state()
+                    self.tests.about_to_run(self.iteration)
                     self.test_all()
-                if self._ending:
-                    self.stopping = True
+                if self._requests.ends:
+                    self.stop()
                     return
                 self._update()
                 self.store.settle(wait=False)
-                due = self.param.snapshot and self.iteration % self.param.snapshot == 0
-                if due or self.mesh.wants("snapshot", self.snapshot_wanted):
-                    self.snapshot_wanted = False
+                if self._requests.takes_snapshot(due=self._due(self.param.snapshot)):
                     self.guard.settle()
                     self.store.begin(capture(self))
             self.guard.settle()
         finally:
             self.store.settle(wait=True)
-            # The arrays that the test nets had are gone: each update is made in place. Of those
-            # that a device failed to make, it was told.
+            # The arrays that the test nets had are gone: each update is made in place. Where a
+            # device failed to make new ones, the error was raised already.
             with suppress(RuntimeError, ValueError):
                 self.tests.share()
 
@@ -232,9 +205,9 @@ class Solver:
         return float(np.mean([np.asarray(loss) for loss in self.losses]))
 
     def test_all(self) -> None:
-        """Run every test net on its data, unless `stopping` is set meanwhile."""
+        """Run every test net on its data, unless `stop` is called meanwhile."""
         for index, batches in enumerate(self.param.test_iter):
-            if self._ending:
+            if self._requests.ends:
                 return
             self.callback.testing(self, index)
             result = self.test(index)
@@ -242,14 +215,13 @@ class Solver:
                 self.callback.test(self, index, result)
 
     def test(self, index: int) -> Evaluation:
-        """Run test net ``index`` for its ``test_iter`` batches, or fewer if `stopping` is set."""
+        """Run test net ``index`` for its ``test_iter`` batches, or fewer after `stop`."""
         return self.tests.run(index, self.param.test_iter[index], lambda: self.stopping)
 
     @property
-    def tests_stand(self) -> tuple[Mapping[str, Any], ...]:
-        """Where the test nets stand for a run that goes on from here."""
-        # A test that the run would make again, as it stops here, goes on from there.
-        return self._tested[1] if self._tested[0] == self.iteration else self.tests.state()
+    def newest_snapshot(self) -> int | None:
+        """The iteration of the last snapshot that was written."""
+        return self.store.newest
 
     @property
     def test_nets(self) -> list[Net]:
@@ -258,11 +230,11 @@ class Solver:
 
     @property
     def seed(self) -> int:
-        """What all randomness starts from."""
+        """The number that all randomness starts from."""
         return self.trainer.seed
 
     def retune(self) -> None:
-        """Heed what was changed in `param`; raises SolverError."""
+        """Re-read `param`, after a change of its settings; raises SolverError."""
         with self.text.blamed():
             settings.check(self.param)
             self.rate = schedule(self.param)
@@ -281,8 +253,11 @@ class Solver:
         """
         self.take(store.read(path))
 
-    def take(self, found: Found) -> None:
-        """Go on from a snapshot that was read; raises WeightsError where it does not fit."""
+    def take(self, found: Found, dtype: str | None = None) -> None:
+        """Go on from a snapshot that was read; raises WeightsError where it does not fit.
+
+        dtype: what to compute in, if not in what the snapshot's run did: see `ComputePolicy`.
+        """
         state = found.state
         with blame(Place(str(found.path))):
             found.require_type(self.param.type)
@@ -293,11 +268,13 @@ class Solver:
         self.losses.clear()
         self.guard.forget()
         self.store.go_on_from(found.path, state.iteration)
-        self._tested = (-1, ())
+        self.tests.forget_tests()
         self.tests.share()
-        if found.record is not None:
+        if found.manifest is not None:
             with blame(Place(str(manifest.path_beside(found.path)))):
-                self._go_on(found.record)
+                self._go_on(found.manifest)
+        if dtype is not None:
+            self.net.policy = replace(self.net.policy, dtype=dtype)
 
     def close(self) -> None:
         """Stop the threads that read data and write snapshots."""
@@ -307,7 +284,7 @@ class Solver:
         self.callback.close()
 
     def rewind(self, pending: Pending) -> None:
-        """Be where an update found the solver that then failed, as its arrays are already."""
+        """Go back to before an update that failed, as the arrays already are."""
         self.iteration = pending.iteration
         self.data = pending.data
         self.losses = deque(pending.losses, self.losses.maxlen)
@@ -315,10 +292,8 @@ class Solver:
         self.trainer.recover()
 
     def _update(self) -> None:
-        """One update; what came of it is looked at some steps later, when it is there."""
-        wanted = {"stop": self.stopping, "snapshot": self.snapshot_wanted}
-        fed = self.mesh.feed(self._fed, self.param.iter_size, wanted)
-        batches = [self._batch(each) for each in fed]
+        """Make one update; the guard looks at its result some steps later, when it is there."""
+        batches = self._update_feed.batches(self.iteration, self._requests.wanted)
         pending = Pending(
             self.iteration,
             batches,
@@ -327,54 +302,23 @@ class Solver:
             self.trainer.statistics(batches[0].shapes),
         )
         self.guard.before(pending)
-        micro = self.trainer.update(batches)
+        result = self.trainer.update(batches)
         self.data = self.feed.state()
-        self.outputs = micro.outputs
-        self.losses.append(micro.loss)
+        self.outputs = result.outputs
+        self.losses.append(result.loss)
         self.iteration += 1
-        self.callback.step(self, Step(pending.iteration, micro.loss, micro.outputs, self.rate))
-        self.guard.after(pending, micro)
-
-    def _fed(self, micro: int) -> Fed:
-        return Fed(micro, {**self.feed.next(self.net.shapes), **self._given()}, self.feed.current)
-
-    def _batch(self, fed: Fed) -> Batch:
-        moment = self.iteration * self.param.iter_size + fed.micro
-        return self.trainer.batch(fed.feeds, moment, fed.files, fed.beside)
-
-    @property
-    def _ending(self) -> bool:
-        return self.mesh.wants("stop", self.stopping)
+        step = TrainingStep(pending.iteration, result.loss, result.outputs, self.rate)
+        self.callback.step(self, step)
+        self.guard.after(pending, result)
 
     def _last_words(self) -> str:
-        """What is saved of a run that ends as another process is lost."""
-        # Those of updates under way never come.
+        """Say what is saved of a run that ends because another process is lost."""
+        # The losses of updates under way never come.
         self.losses.clear()
-        self.store.settle(wait=True)
         return self.store.saved()
-
-    def _given(self) -> Mapping[str, Array]:
-        """What the caller hands in for Input layers."""
-        graph = self.net.graph
-        missing = [name for name in graph.inputs if name not in self.inputs]
-        if missing:
-            fail(
-                f"{graph.file}: nothing feeds the Input blobs {', '.join(missing)}; train on a "
-                "data layer (one for TRAIN may stand beside the Input layer for TEST)",
-                SolverError,
-            )
-        return {name: self.inputs[name] for name in graph.inputs}
-
-    def _say(self, line: str) -> None:
-        self.callback.say(line)
 
     def _due(self, interval: int) -> bool:
         return bool(interval and self.iteration % interval == 0)
-
-    def _show_final_loss(self) -> None:
-        """The loss after the last update, on one more batch, as Caffe tells it."""
-        self.losses.append(self.trainer.loss(self._batch(self._fed(0))))
-        self.callback.say(f"Iteration {self.iteration}, loss = {self.smoothed_loss():.6g}")
 
     def _snapshot_at_end(self) -> None:
         """Write what was learned, if that was asked for and is not on disk already."""
@@ -385,20 +329,22 @@ class Solver:
             self.mesh.agreed(None)
 
     def _go_on(self, found: Manifest) -> None:
-        self.trainer.reseed(found.seed)
+        self.trainer.resume(found.seed, as_shapes(found.home), found.memory)
         self.net.policy = replace(self.net.policy, dtype=found.dtype)
-        if found.home:
-            self.trainer.buckets.unpadded = as_shapes(found.home)
-        self.tests.seed = found.seed
-        set_memory(self.net, found.memory)
         self.losses.extend(found.losses)
         try:
             self.feed.restore(found.data)
-            self.tests.restore(found.tests)
+            self.tests.restore(found.tests, found.seed)
         except SourceError as error:
             raise SourceError(f"{error}; to go on with other data, delete this file") from None
         self.data = found.data
 
-
-def _entropy() -> int:
-    return int.from_bytes(os.urandom(4), "little") >> 1
+    def _open_store(self, keep: int | None) -> Store:
+        return Store(
+            self.param,
+            keep,
+            lambda paths: self.callback.snapshot(self, paths),
+            lambda paths: self.callback.snapshot_written(self, paths),
+            self.callback.warn,
+            self.mesh.first,
+        )

@@ -2,7 +2,7 @@
 
 Arrays that a step replaces are donated, so that it needs room for one copy of them. A step whose
 loss or update is not finite leaves the learner as it is, and so does any after it: what was
-learned until then is whole when the host finds out.
+learned until then is intact when the host finds out.
 """
 
 from __future__ import annotations
@@ -23,11 +23,22 @@ from netspec.runtime.run import run
 from netspec.solving.updates import Tree
 
 
+class PassInputs(NamedTuple):
+    """The arrays that one pass is fed: blobs by name, its random key, and the true sizes of blobs.
+
+    sizes: those of the valid regions, where arrays are larger (see `run`); None where they are not.
+    """
+
+    feeds: Mapping[str, Array]
+    key: Array
+    sizes: Array | None
+
+
 @dataclass(frozen=True)
 class Batch:
-    """What one pass computes with: the arrays fed and their frame, its random key.
+    """What one pass computes with: the arrays fed in their size bucket, and its random key.
 
-    files: what is behind it on the host, for messages. shown: of the batch whose outputs the pass
+    files: the files behind it, for messages. shown: the shapes of the batch whose outputs the pass
     hands out, which is another one where several devices take one each.
     """
 
@@ -42,8 +53,13 @@ class Batch:
         return self.bucket.shapes
 
     @property
+    def inputs(self) -> PassInputs:
+        """The arrays that a program is fed."""
+        return PassInputs(self.bucket.feeds, self.key, self.bucket.sizes)
+
+    @property
     def alone(self) -> Batch:
-        """The same batch for a program of its own size, whose every number means something."""
+        """The same batch for a program of its own size, without padding."""
         return replace(self, bucket=self.bucket.unpadded)
 
 
@@ -54,11 +70,23 @@ class Learner(NamedTuple):
     state: Any
 
 
-class Micro(NamedTuple):
-    """What one forward and backward pass gives: the loss, gradients, and the net's outputs.
+class PassResult(NamedTuple):
+    """What one forward and backward pass gives.
 
-    statistics: what layers keep from run to run, after it. healthy: whether loss and update are
-    finite, and all before them were.
+    statistics: what layers keep from run to run, after it.
+    """
+
+    loss: Array
+    gradients: Tree
+    statistics: Tree
+    outputs: dict[str, Array]
+
+
+class StepResult(NamedTuple):
+    """What an update, or one pass of it, gives: the fields of `PassResult`, and its health.
+
+    gradients: the sum over the passes until now; of an update the steps taken, if kept. healthy:
+    whether loss and update are finite, and all before them were.
     """
 
     loss: Array
@@ -73,7 +101,7 @@ class Program:
     """What a compiled step depends on besides its arrays: one for each shape of the data.
 
     keep: the blobs that a step hands out. keep_steps: whether it hands out its updates, too.
-    manner: how it computes.
+    policy: the dtype it computes in, and whether it rematerialises.
     """
 
     shapes: Shapes
@@ -83,30 +111,32 @@ class Program:
     policy: ComputePolicy = PLAIN
 
     @property
-    def _manner(self) -> ComputePolicy:
-        """Of what is made within stages nothing can be handed out: there are none then."""
-        staged = self.policy.remat and set(self.keep) <= set(self.shapes.graph.outputs)
-        return replace(self.policy, remat=staged)
+    def _run_policy(self) -> ComputePolicy:
+        """The policy, without remat where a blob inside a segment is to be handed out."""
+        remat = self.policy.remat and set(self.keep) <= set(self.shapes.graph.outputs)
+        return replace(self.policy, remat=remat)
 
-    def micro(
-        self,
-        fixed: Tree,
-        learned: Tree,
-        total: Tree,
-        feeds: Mapping[str, Array],
-        key: Array,
-        sizes: Array | None,
-    ) -> Micro:
-        """One forward and backward pass; its gradients are added to ``total``.
+    def micro(self, fixed: Tree, learned: Tree, total: Tree, inputs: PassInputs) -> StepResult:
+        """Make one forward and backward pass; its gradients are added to ``total``."""
+        made = self.forward_backward(fixed, learned, inputs)
+        summed = {key: total[key] + g if total else g for key, g in made.gradients.items()}
+        return StepResult(made.loss, summed, made.statistics, made.outputs, jnp.isfinite(made.loss))
 
-        sizes: the true ones, where arrays are larger: see `run`.
-        """
+    def forward_backward(self, fixed: Tree, learned: Tree, inputs: PassInputs) -> PassResult:
+        """The loss of one pass, and its gradients with respect to the learned arrays."""
 
         def loss(learned: Tree) -> tuple[Array, tuple[dict[str, Array], Tree]]:
             first = self.shapes.graph.first_blobs
-            given = {first[name]: array for name, array in feeds.items()}
+            given = {first[name]: array for name, array in inputs.feeds.items()}
             params = {**fixed, **learned}
-            made = run(self.shapes, params, given, key, sizes=sizes, policy=self._manner)
+            made = run(
+                self.shapes,
+                params,
+                given,
+                inputs.key,
+                sizes=inputs.sizes,
+                policy=self._run_policy,
+            )
             blobs = self.shapes.graph.blobs
             outputs = {name: made.value(blobs[name]) for name in self.keep}
             return made.loss(), (outputs, made.updates)
@@ -114,8 +144,7 @@ class Program:
         passes = jax.value_and_grad(loss, has_aux=True)
         with self.policy.products():
             (value, (outputs, statistics)), gradients = passes(learned)
-        summed = {key: total[key] + g if total else g for key, g in gradients.items()}
-        return Micro(value, summed, statistics, outputs, jnp.isfinite(value))
+        return PassResult(value, gradients, statistics, outputs)
 
     def update(
         self, learner: Learner, healthy: Array, loss: Array, gradients: Tree
@@ -142,53 +171,36 @@ def _where(healthy: Array, new: Any, old: Any) -> Any:
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
 def whole_step(
-    program: Program,
-    fixed: Tree,
-    learner: Learner,
-    healthy: Array,
-    feeds: Mapping[str, Array],
-    key: Array,
-    sizes: Array | None,
-) -> tuple[Micro, Learner]:
-    """A pass and its update, in place; the gradients handed out are the steps, if kept."""
-    micro = program.micro(fixed, learner.arrays, {}, feeds, key, sizes)
-    learner, steps, healthy = program.update(learner, healthy, micro.loss, micro.gradients)
-    return micro._replace(gradients=steps, healthy=healthy), learner
+    program: Program, fixed: Tree, learner: Learner, healthy: Array, inputs: PassInputs
+) -> tuple[StepResult, Learner]:
+    """Make a pass and its update, in place; the gradients handed out are the steps, if kept."""
+    result = program.micro(fixed, learner.arrays, {}, inputs)
+    learner, steps, healthy = program.update(learner, healthy, result.loss, result.gradients)
+    return result._replace(gradients=steps, healthy=healthy), learner
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=3)
 def accumulate(
-    program: Program,
-    fixed: Tree,
-    learner: Learner,
-    total: Tree,
-    feeds: Mapping[str, Array],
-    key: Array,
-    sizes: Array | None,
-) -> Micro:
-    """A pass whose gradients are added to ``total``, in place."""
-    return program.micro(fixed, learner.arrays, total, feeds, key, sizes)
+    program: Program, fixed: Tree, learner: Learner, total: Tree, inputs: PassInputs
+) -> StepResult:
+    """Make a pass whose gradients are added to ``total``, in place."""
+    return program.micro(fixed, learner.arrays, total, inputs)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def apply_update(
     program: Program, learner: Learner, healthy: Array, loss: Array, gradients: Tree
 ) -> tuple[Learner, Tree, Array]:
-    """An update by summed gradients, in place: see `Program.update`."""
+    """Update by summed gradients, in place: see `Program.update`."""
     return program.update(learner, healthy, loss, gradients)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def loss_of(
-    shapes: Shapes,
-    policy: ComputePolicy,
-    params: Tree,
-    feeds: Mapping[str, Array],
-    key: Array,
-    sizes: Array | None,
+    shapes: Shapes, policy: ComputePolicy, params: Tree, inputs: PassInputs
 ) -> tuple[Array, Tree]:
     """The loss of one forward pass, and what layers keep from run to run after it."""
     first = shapes.graph.first_blobs
-    given = {first[name]: array for name, array in feeds.items()}
-    made = run(shapes, params, given, key, sizes=sizes, policy=policy)
+    given = {first[name]: array for name, array in inputs.feeds.items()}
+    made = run(shapes, params, given, inputs.key, sizes=inputs.sizes, policy=policy)
     return made.loss(), made.updates

@@ -1,4 +1,4 @@
-"""A net and its update rule: batches in, updates out, a compiled program for each shape of data."""
+"""Updates a net by its rule, with a compiled program for each shape of data."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.step import (
     Batch,
     Learner,
-    Micro,
     Program,
+    StepResult,
     accumulate,
     apply_update,
     loss_of,
@@ -37,11 +37,10 @@ ArrayLike = np.ndarray | Array
 
 
 class Trainer:
-    """Takes steps.
+    """Updates the learned arrays of a net.
 
-    net: holds the arrays that change. keep: the blobs that a step hands out; all steps of one
-    ``keep`` share their programs. keep_steps: whether each step hands out its updates.
-    on_gradients: is given the summed gradients before each update, and returns what to take.
+    net: holds the arrays that change. steps: what the last update added to each, if that is kept.
+    healthy: whether all updates until now were finite.
     """
 
     def __init__(
@@ -51,19 +50,21 @@ class Trainer:
         seed: int,
         buckets: SizeBuckets | None = None,
         mesh: Mesh | None = None,
+        keep_all: bool = False,
     ) -> None:
-        """seed: what randomness in the net starts from. frames: of the batches to come.
+        """seed: what randomness in the net starts from. buckets: the size buckets of its batches.
 
-        mesh: the devices that take the steps. Raises SolverError.
+        mesh: the devices that take the steps. keep_all: let each update hand out all blobs, and
+        the steps taken, instead of the net's outputs alone. Raises SolverError.
         """
         self.mesh = mesh or Mesh()
         self.net = net
         self.param = param
         self.buckets = buckets or SizeBuckets(net)
-        self.reseed(seed)
-        self.keep: tuple[str, ...] = net.graph.outputs
-        self.keep_steps = param.snapshot_diff
-        self.on_gradients: Callable[[Tree], Tree] | None = None
+        self._reseed(seed)
+        self._keep = tuple(net.shapes.by_name) if keep_all else net.graph.outputs
+        self._keep_steps = keep_all or param.snapshot_diff
+        self._on_gradients: Callable[[Tree], Tree] | None = None
         self.steps: Tree = {}
         self.transformation = updates.transformation(param, self.learned_specs)
         self.state = self.transformation.init(self.learned())
@@ -71,8 +72,17 @@ class Trainer:
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._last: Batch | None = None
 
-    def reseed(self, seed: int) -> None:
-        """Start what is random in the net from ``seed``."""
+    def resume(self, seed: int, home: Given, carried: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on as a run of this seed; raises WeightsError.
+
+        home: see `SizeBuckets`; empty for none. carried: what `carried_lists` gave.
+        """
+        self._reseed(seed)
+        if home:
+            self.buckets.unpadded = home
+        set_carried(self.net, carried)
+
+    def _reseed(self, seed: int) -> None:
         self.seed = seed
         self._root_key = jax.random.key(seed)
 
@@ -92,50 +102,50 @@ class Trainer:
         return {key: arrays[key] for key in self.learned_specs}
 
     def fixed(self, shapes: Shapes) -> Tree:
-        """All else that a run at these shapes needs: frozen arrays, and what layers remember."""
+        """All else that a run at these shapes needs: frozen arrays, and carried state."""
         frozen = {k: a for k, a in self.net.arrays().items() if k not in self.learned_specs}
         return {**frozen, **self.net.carried_for(shapes)}
 
     def statistics(self, shapes: Shapes) -> Tree:
-        """What layers keep from run to run by themselves."""
+        """The arrays that layers change by themselves: running statistics and carried state."""
         kept = {key for key, blob in self.net.shapes.params.items() if not blob.learned}
         return {k: a for k, a in self.fixed(shapes).items() if k in kept or k in shapes.carried}
 
     def params(self, shapes: Shapes) -> Tree:
         """All that a run at these shapes needs, for one device."""
-        return self.mesh.local({**self.learned(), **self.fixed(shapes)})
+        return self.mesh.sharding.local({**self.learned(), **self.fixed(shapes)})
 
     def batch(
         self, feeds: Mapping[str, Any], moment: int, files: str, beside: Sequence[Given] = ()
     ) -> Batch:
-        """A batch on its way to the device; moment: which pass of the run it is for.
+        """Send a batch to the device; moment: which pass of the run it is for.
 
         beside: the shapes of what the devices take at the same time, where there are several.
         """
         bucket = self.buckets.bucket(feeds, beside)
-        arrays, sizes = self.mesh.upload((dict(bucket.feeds), bucket.sizes))
+        arrays, sizes = self.mesh.sharding.upload((dict(bucket.feeds), bucket.sizes))
         key = jax.random.fold_in(self._root_key, moment)
         shown = self.net.shapes_for(beside[-1]) if beside else bucket.exact
         return Batch(replace(bucket, feeds=arrays, sizes=sizes), key, files, shown)
 
-    def update(self, batches: Sequence[Batch]) -> Micro:
-        """One update by the mean gradient of these batches; their mean loss, the last's outputs."""
+    def update(self, batches: Sequence[Batch]) -> StepResult:
+        """Update by the batches' mean gradient; gives their mean loss, the last one's outputs."""
         self._settle()
         learner = Learner(self.learned(), self.state)
-        passes = self.mesh.passes(batches)
+        passes = self.mesh.sharding.stacked(batches)
         self._last = passes[-1]
-        if len(passes) == 1 and self.on_gradients is None:
-            micro, learner = self._whole(passes[0], learner)
+        if len(passes) == 1 and self._on_gradients is None:
+            result, learner = self._whole(passes[0], learner)
         else:
-            micro, learner = self._accumulated(passes, learner)
-        self.net.assign({**learner.arrays, **micro.statistics})
-        self.state, self.healthy = learner.state, micro.healthy
-        if self.keep_steps:
-            self.steps = micro.gradients
-        return micro
+            result, learner = self._accumulated(passes, learner)
+        self.net.assign({**learner.arrays, **result.statistics})
+        self.state, self.healthy = learner.state, result.healthy
+        if self._keep_steps:
+            self.steps = result.gradients
+        return result
 
     def apply(self, gradients: Tree, iteration: int) -> None:
-        """One update by gradients from elsewhere, as after ``iteration`` updates; it counts none.
+        """Update by gradients from elsewhere, as after ``iteration`` updates, without counting it.
 
         Raises SolverError where they are not finite: nothing is changed then.
         """
@@ -151,23 +161,25 @@ class Trainer:
         history = updates.rule_state(learner.state).history
         self.restore(iteration, history)
         require(healthy, "the diffs are not finite; nothing is updated", SolverError)
-        if self.keep_steps:
+        if self._keep_steps:
             self.steps = steps
 
+    def change_gradients(self, change: Callable[[Tree], Tree]) -> None:
+        """Update by what ``change`` makes of the summed gradients, from now on."""
+        self._on_gradients = change
+
     def retune(self) -> None:
-        """Heed a change of the solver's settings; its type stays."""
+        """Re-read the solver's settings, after a change of them; its type stays."""
         self.transformation = updates.transformation(self.param, self.learned_specs)
         self._programs.clear()
 
     def loss(self, batch: Batch) -> float:
-        """The loss on a batch; nothing changes but what layers keep from run to run."""
+        """The loss on a batch; changes nothing but running statistics and carried state."""
         loss, statistics = runnable(self.net.graph, loss_of)(
             batch.shapes,
             self.net.policy,
             self.params(batch.shapes),
-            batch.bucket.feeds,
-            batch.key,
-            batch.bucket.sizes,
+            batch.inputs,
         )
         # Processes that keep what they saw alone would go different ways.
         if self.mesh.peers.processes == 1:
@@ -175,34 +187,34 @@ class Trainer:
         return float(loss)
 
     def arrays(self) -> Mapping[ParamKey, ArrayLike]:
-        """Every learned array of the net, for the host to read."""
-        return self.mesh.fetched(self.net.arrays())
+        """Every learned array of the net, where the host can read it."""
+        return self.mesh.sharding.fetched(self.net.arrays())
 
     def program_bytes(self) -> int | None:
-        """What the last pass's program takes at its peak, if there was one and XLA says."""
+        """The bytes that the last pass takes at its peak, if there was one and XLA says."""
         if self._last is None or self.net.graph.data_dependent:
             return None
         batch, learner = self._last, Learner(self.learned(), self.state)
         program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
-        fed = (batch.bucket.feeds, batch.key, batch.bucket.sizes)
         # What is compiled already is not compiled again.
         if self.param.iter_size > self.mesh.size:
-            lowered = accumulate.lower(program, fixed, learner, learner.arrays, *fed)
+            lowered = accumulate.lower(program, fixed, learner, learner.arrays, batch.inputs)
         else:
-            lowered = whole_step.lower(program, fixed, learner, self.healthy, *fed)
+            lowered = whole_step.lower(program, fixed, learner, self.healthy, batch.inputs)
         return of_program(lowered.compile())
 
     def history(self) -> tuple[ArrayLike, ...]:
         """The rule's arrays as a .solverstate lists them; zeros for what training leaves alone."""
         rule, arrays = updates.rule_state(self.state), self.net.arrays()
+        fetched = self.mesh.sharding.fetched
         return tuple(
-            self.mesh.fetched(slot[key]) if key in slot else np.zeros(array.shape, np.float32)
+            fetched(slot[key]) if key in slot else np.zeros(array.shape, np.float32)
             for slot in rule.history
             for key, array in arrays.items()
         )
 
     def history_of(self, arrays: Sequence[ArrayLike]) -> tuple[Tree, ...]:
-        """What `history` gave, for the arrays that training changes; raises WeightsError."""
+        """Bring what `history` gave back into the rule's form; raises WeightsError."""
         keys = list(self.net.shapes.params)
         slots = len(updates.rule_state(self.state).history)
         require(
@@ -215,77 +227,70 @@ class Trainer:
         )
 
     def restore(self, iteration: int, history: tuple[Tree, ...]) -> None:
-        """Be as after ``iteration`` updates that left this history."""
+        """Go on as after ``iteration`` updates that left this history."""
         count = jnp.asarray(iteration, jnp.int32)
         self.state = updates.with_rule_state(self.state, updates.RuleState(count, history))
         self.recover()
 
     def recover(self) -> None:
-        """Take steps again after one that was not healthy; all before it stands."""
+        """Go on after a step that was not healthy, from the state before it."""
         self.healthy = jnp.asarray(True)
         self.steps = {}
 
     def finite(self) -> bool:
-        """Whether all learned arrays and all that the rule keeps of them are."""
+        """Whether all learned arrays, and all that the rule keeps of them, are finite."""
         leaves = jax.tree.leaves((self.learned(), self.state))
         return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
 
     def diffs(self) -> dict[ParamKey, ArrayLike]:
-        """What Caffe calls the diffs after an update: the steps taken, downhill positive."""
+        """The diffs that Caffe has after an update: minus what each step added."""
         return {
-            key: -self.mesh.fetched(self.steps[key])
+            key: -self.mesh.sharding.fetched(self.steps[key])
             if key in self.steps
             else np.zeros(array.shape, np.float32)
             for key, array in self.net.arrays().items()
         }
 
     def _settle(self) -> None:
-        """Bring what steps need to where they are taken, if it is not there."""
+        """Move what steps need to their devices, if it is not there."""
         if self.mesh.size == 1:
             return
-        arrays, placed = self.net.arrays(), self.mesh.placed
+        arrays, placed = self.net.arrays(), self.mesh.sharding.placed
         learned = self.learned()
         rest = {key: array for key, array in arrays.items() if key not in learned}
         self.net.assign({**placed(learned, learned=True), **placed(rest)})
         self.state, self.healthy = placed(self.state, learned=True), placed(self.healthy)
 
-    def _whole(self, batch: Batch, learner: Learner) -> tuple[Micro, Learner]:
+    def _whole(self, batch: Batch, learner: Learner) -> tuple[StepResult, Learner]:
         step = runnable(self.net.graph, whole_step)
-        micro, learner = step(
-            self._program(batch.shapes),
-            self.fixed(batch.shapes),
-            learner,
-            self.healthy,
-            batch.bucket.feeds,
-            batch.key,
-            batch.bucket.sizes,
-        )
-        return _cut(micro, batch), learner
+        program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
+        result, learner = step(program, fixed, learner, self.healthy, batch.inputs)
+        return _cut(result, batch), learner
 
-    def _accumulated(self, batches: Sequence[Batch], learner: Learner) -> tuple[Micro, Learner]:
+    def _accumulated(
+        self, batches: Sequence[Batch], learner: Learner
+    ) -> tuple[StepResult, Learner]:
         passes = runnable(self.net.graph, accumulate)
         total: Tree = {}
         losses = []
         for batch in batches:
             program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
-            micro: Micro = passes(
-                program, fixed, learner, total, batch.bucket.feeds, batch.key, batch.bucket.sizes
-            )
-            total = micro.gradients
-            self.net.assign(micro.statistics)
-            losses.append(micro.loss)
-        if self.on_gradients is not None:
-            total = self.on_gradients(total)
+            result: StepResult = passes(program, fixed, learner, total, batch.inputs)
+            total = result.gradients
+            self.net.assign(result.statistics)
+            losses.append(result.loss)
+        if self._on_gradients is not None:
+            total = self._on_gradients(total)
         loss = sum(losses[1:], losses[0]) / len(losses)
         learner, steps, healthy = apply_update(program, learner, self.healthy, loss, total)
-        micro = _cut(micro, batch)
-        return micro._replace(loss=loss, gradients=steps, healthy=healthy), learner
+        result = _cut(result, batch)
+        return result._replace(loss=loss, gradients=steps, healthy=healthy), learner
 
     def _program(self, shapes: Shapes) -> Program:
-        which = (shapes, self.keep, self.keep_steps, self.net.policy)
+        which = (shapes, self.net.policy)
         if which not in self._programs:
             self._programs[which] = self.mesh.program(
-                shapes, self.keep, self.transformation, self.keep_steps, self.net.policy
+                shapes, self._keep, self.transformation, self._keep_steps, self.net.policy
             )
         return self._programs[which]
 
@@ -304,24 +309,24 @@ class Trainer:
         return slot
 
 
-def _cut(micro: Micro, batch: Batch) -> Micro:
-    """The outputs of a pass in their own sizes."""
+def _cut(result: StepResult, batch: Batch) -> StepResult:
+    """Cut the outputs of a pass to their valid regions."""
     bucket = replace(batch.bucket, exact=batch.shown)
-    outputs = {name: bucket.cut(name, array) for name, array in micro.outputs.items()}
-    return micro._replace(outputs=outputs)
+    outputs = {name: bucket.cut(name, array) for name, array in result.outputs.items()}
+    return result._replace(outputs=outputs)
 
 
-def memory_lists(net: Net) -> dict[str, dict[str, Any]]:
-    """What layers remember and no weight file holds: layer -> name -> nested lists."""
+def carried_lists(net: Net) -> dict[str, dict[str, Any]]:
+    """The carried state of a net, for a manifest: layer -> name -> nested lists."""
     return {
         layer: {name: np.asarray(held[...]).tolist() for name, held in arrays.items()}
         for layer, arrays in net.carried.items()
     }
 
 
-def set_memory(net: Net, memory: Mapping[str, Mapping[str, Any]]) -> None:
-    """Set what `memory_lists` gave; raises WeightsError where the net has no such."""
-    for layer, arrays in memory.items():
+def set_carried(net: Net, lists: Mapping[str, Mapping[str, Any]]) -> None:
+    """Set what `carried_lists` gave; raises WeightsError where the net carries no such state."""
+    for layer, arrays in lists.items():
         for name, values in arrays.items():
             key = ParamKey(layer, name)
             require(

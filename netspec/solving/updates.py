@@ -46,7 +46,7 @@ class Rule(NamedTuple):
 def transformation(
     solver: SolverParameter, specs: Mapping[ParamKey, ParamSpec]
 ) -> optax.GradientTransformation:
-    """The whole chain for arrays with these multipliers; raises SolverError.
+    """Build the whole chain for arrays with these multipliers; raises SolverError.
 
     Updates are what `optax.apply_updates` adds, so minus Caffe's.
     """

@@ -13,7 +13,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from netspec.errors import Place, SourceError, blame, fail, require
 from netspec.frontend.graph import who
@@ -44,6 +44,7 @@ class Source(ABC):
     set. read_ahead: how many batches threads may read in advance; None: the feed decides. user: an
     object of a class that a user wrote, which makes the batches. parallel: whether `job` only
     steps, so that threads may make several batches at once and one that fails can be skipped.
+    takes_arrays: whether the caller hands in its data, by `set_arrays`.
     """
 
     current: str = ""
@@ -53,6 +54,7 @@ class Source(ABC):
     read_ahead: int | None = None
     user: Any = None
     parallel: ClassVar[bool] = False
+    takes_arrays: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -99,6 +101,10 @@ class Source(ABC):
     @abstractmethod
     def describe(self) -> str:
         """One line: what, how many samples, from where."""
+
+    def set_arrays(self, data: ArrayLike, labels: ArrayLike) -> None:
+        """Feed these arrays from now on; raises SourceError unless `takes_arrays`."""
+        fail("its data is not handed in", SourceError)
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Close files and end threads."""

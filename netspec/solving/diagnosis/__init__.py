@@ -1,4 +1,4 @@
-"""Why a run goes wrong: numbers that are not finite, a loss that does not move.
+"""Finds why a run goes wrong: numbers that are not finite, a loss that does not move.
 
-Imports no `solver`, which it is used by, nor the packages beside it.
+Imports neither `solver`, which uses it, nor the packages beside it.
 """

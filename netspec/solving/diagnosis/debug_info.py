@@ -10,7 +10,7 @@ import numpy as np
 from netspec.frontend.graph import Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
-from netspec.solving.diagnosis.not_finite import Look, open_bottoms
+from netspec.solving.diagnosis.measure import Look, open_bottoms
 
 
 def debug_info_lines(

@@ -1,7 +1,7 @@
-"""Training's health: what is not finite, what does not learn, and what Caffe's debug_info prints.
+"""Watches a run: numbers that are not finite, a loss that does not move, Caffe's debug_info.
 
 The host looks at a step's health some steps later, so that the device never waits for it. Until
-then it holds on to the step's batch, and the step itself has kept the arrays as they were.
+then it holds the step's batch, and a step that is not finite leaves the arrays as they were.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
 
 from netspec.errors import SolverError, fail
 from netspec.layers.base import Array
+from netspec.proto.solver_pb2 import SolverParameter
+from netspec.solving.callback import Callback
 from netspec.solving.diagnosis.debug_info import debug_info_lines
-from netspec.solving.diagnosis.not_finite import Look, culprit, look
+from netspec.solving.diagnosis.measure import Look, look
+from netspec.solving.diagnosis.not_finite import culprit
 from netspec.solving.diagnosis.stuck import StuckWatch, why_stuck
-from netspec.solving.step import Batch, Micro
+from netspec.solving.step import Batch, StepResult
+from netspec.solving.trainer import Trainer
 from netspec.solving.updates import Tree
-
-if TYPE_CHECKING:
-    from netspec.solving.solver import Solver
 
 # How many steps may be under way before the host waits for the first: their batches stay in memory.
 _UNDER_WAY = 2
@@ -28,9 +30,9 @@ _UNDER_WAY = 2
 
 @dataclass(frozen=True)
 class Pending:
-    """An update, and where the solver stood before it.
+    """An update, and the state of the solver before it.
 
-    data: where the train data stood. statistics: what layers keep from run to run.
+    data: the position in the train data. statistics: running statistics and carried state.
     """
 
     iteration: int
@@ -40,22 +42,64 @@ class Pending:
     statistics: Tree
 
 
+class Agreement(Protocol):
+    """The processes of a run, as far as all must say the same of what went wrong: see `Mesh`."""
+
+    def agreed(self, value: Any) -> Any:
+        """What process 0 says."""
+
+    def found_by_any(self, value: Any) -> Any:
+        """The first of what the processes say that is not empty."""
+
+
+class WatchedRun(Protocol):
+    """What `Guard` needs of a solver: see `Solver` for what each means."""
+
+    @property
+    def param(self) -> SolverParameter:
+        """Its settings."""
+
+    @property
+    def callback(self) -> Callback:
+        """Is told what happens."""
+
+    @property
+    def trainer(self) -> Trainer:
+        """Makes the updates."""
+
+    @property
+    def mesh(self) -> Agreement:
+        """The processes that take part."""
+
+    @property
+    def iteration(self) -> int:
+        """Updates made so far."""
+
+    @property
+    def newest_snapshot(self) -> int | None:
+        """The iteration of the last snapshot that was written."""
+
+    def rewind(self, pending: Pending) -> None:
+        """Go back to before an update."""
+
+    def snapshot(self) -> tuple[Path, Path]:
+        """Write a snapshot; returns its paths."""
+
+
 class Guard:
-    """Watches the updates of a solver.
+    """Watches the updates of a solver."""
 
-    debug_nans: look at every blob and gradient before each update, at the cost of a second pass.
-    """
-
-    def __init__(self, solver: Solver) -> None:
+    def __init__(self, solver: WatchedRun, debug_nans: bool = False) -> None:
+        """debug_nans: look at every blob and gradient before each update, in a second pass."""
         self.solver = solver
-        self.debug_nans = False
-        self._waiting: deque[tuple[Pending, Micro]] = deque()
+        self._debug_nans = debug_nans
+        self._waiting: deque[tuple[Pending, StepResult]] = deque()
         self._watch = StuckWatch()
 
     def before(self, pending: Pending) -> None:
-        """Look at an update that is about to be made, if that was asked for."""
+        """Look at an update that is about to be made, if `debug_nans` or debug_info asks for it."""
         param = self.solver.param
-        if self.debug_nans:
+        if self._debug_nans:
             self.settle()
             found = self._culprit(pending)
             if found is not None:
@@ -65,13 +109,13 @@ class Guard:
             for line in debug_info_lines(self._look(batch, self._params(batch)), batch.shapes):
                 self.solver.callback.say(line)
 
-    def after(self, pending: Pending, micro: Micro) -> None:
-        """Take note of an update under way; raises SolverError for an earlier one that failed."""
-        self._waiting.append((pending, micro))
+    def after(self, pending: Pending, result: StepResult) -> None:
+        """Watch an update under way; raises SolverError for an earlier one that failed."""
+        self._waiting.append((pending, result))
         while len(self._waiting) > _UNDER_WAY:
             self._confirm(*self._waiting.popleft())
         if self._watch.due(pending.iteration):
-            self._warn_if_stuck(pending.batches[0].alone, float(micro.loss))
+            self._warn_if_stuck(pending.batches[0].alone, float(result.loss))
 
     def settle(self) -> None:
         """Wait for all updates; raises SolverError for one that failed."""
@@ -82,12 +126,12 @@ class Guard:
         """The solver was set to another state."""
         self._waiting.clear()
 
-    def _confirm(self, pending: Pending, micro: Micro) -> None:
-        if not bool(micro.healthy):
+    def _confirm(self, pending: Pending, result: StepResult) -> None:
+        if not bool(result.healthy):
             self._stop(pending, None)
 
     def _stop(self, pending: Pending, found: str | None) -> NoReturn:
-        """Be where the update found the solver, save that, and say what went wrong."""
+        """Rewind the solver to before the update, save that, and say what went wrong."""
         solver = self.solver
         self._waiting.clear()
         solver.rewind(pending)
@@ -96,7 +140,7 @@ class Guard:
         fail(
             f"iteration {pending.iteration}: not finite: {found or self._update()}"
             + (f"; the batch is {files}" if files else "")
-            # Which the others wait for.
+            # The other processes wait for it.
             + f"; {solver.mesh.agreed(self._saved())}",
             SolverError,
         )
@@ -107,7 +151,7 @@ class Guard:
         return found
 
     def _own_culprit(self, pending: Pending) -> str | None:
-        """That of the batches which this process took."""
+        """The same, of the batches that this process took."""
         for batch in (batch.alone for batch in pending.batches):
             params = self._params(batch)
             look = self._look(batch, params)
@@ -134,7 +178,7 @@ class Guard:
     def _saved(self) -> str:
         """Write a snapshot of what was learned until now, if the solver writes any; says where."""
         solver = self.solver
-        newest = solver.mesh.agreed(solver.store.newest)
+        newest = solver.mesh.agreed(solver.newest_snapshot)
         if newest == solver.iteration > 0:
             return "all before it is in the last snapshot"
         if not (solver.param.snapshot or solver.param.snapshot_after_train):

@@ -1,6 +1,6 @@
-"""A loss that does not move: what it is at chance, whether it stays there, and why.
+"""Finds a loss that does not move: what it is at chance, whether it stays there, and why.
 
-What stands here asks the layers themselves: no formula of any loss, no list of layer types.
+It asks the layers themselves: it knows no formula of any loss, and no layer type.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
 from netspec.runtime.run import run_layers
 from netspec.runtime.values import Params
-from netspec.solving.diagnosis.not_finite import Look, open_bottoms, reached
+from netspec.solving.diagnosis.measure import Look, open_bottoms, reached
 
 # How near to chance a loss counts as at chance.
 NEAR = 0.01
@@ -103,7 +103,7 @@ def why_stuck(look: Look, shapes: Shapes) -> list[str]:
 
 
 class _Stop:
-    """Where gradients end in a step."""
+    """The places in a net where the gradients of a step end."""
 
     def __init__(self, look: Look, shapes: Shapes) -> None:
         self.look, self.shapes, self.graph = look, shapes, shapes.graph
@@ -123,12 +123,12 @@ class _Stop:
 
     @cached_property
     def zeros(self) -> list[ParamKey]:
-        """The weights that are 0 and stay so, in layers that a loss hangs on."""
+        """The weights that are 0 and stay so, in layers that a loss depends on."""
         return [
             key
             for key, blob in self.shapes.params.items()
             if blob.learned
-            and key.blob != "bias"
+            and not blob.is_offset
             and self.look.params[key].zero
             and (key in self.silent or key not in self.look.gradients)
             and (len(blob.shape) > 1 or any(self._blocks(n) for n in self._users(key)))
@@ -155,7 +155,7 @@ class _Stop:
                 yield f"{_named(keys)} are all zero: {reason}; gradients cannot pass"
 
     def cut_off(self) -> Iterator[str]:
-        """Arrays from which no way leads to a loss."""
+        """Arrays that no loss depends on."""
         for n, node in enumerate(self.graph.nodes):
             keys = [key for key in self.shapes.nodes[n].keys.values() if key in self.silent]
             if not keys or self.reached & set(node.tops):
@@ -169,7 +169,7 @@ class _Stop:
             yield f"{node.place}: {node.who}: {why}"
 
     def dead_layers(self) -> Iterator[str]:
-        """Layers that get gradients and hand none on."""
+        """Layers that get gradients and propagate none."""
         for n, node in enumerate(self.graph.nodes):
             if not self._blocks(n) or self._starts(n) or self._has_zeros(n):
                 continue
@@ -196,7 +196,7 @@ class _Stop:
                 )
 
     def constant_scores(self) -> Iterator[str]:
-        """Scores that are one number."""
+        """Scores that are all the same number."""
         for each in self.shapes.nodes:
             node, labels = each.node, each.node.layer.labels(*each.bottoms)
             if labels is None or not set(node.tops) & {i for i, _ in self.graph.losses}:
@@ -221,7 +221,7 @@ class _Stop:
         return any(not diff.zero for diff in tops)
 
     def _blocks(self, n: int) -> bool:
-        """Whether a layer gets a gradient and hands none to a bottom that waits for it."""
+        """Whether a layer gets a gradient and propagates none to a bottom that could take it."""
         bottoms = open_bottoms(self.graph.nodes[n])
         return self._gets_gradient(n) and any(self._no_gradient(i) for _, i in bottoms)
 
@@ -232,7 +232,9 @@ class _Stop:
         """Whether a layer's weights are 0 now, and will not be after the next update."""
         moving = [k for k in self.shapes.nodes[n].keys.values() if k in self.look.gradients]
         return any(
-            self.look.params[key].zero and not self.look.gradients[key].zero and key.blob != "bias"
+            self.look.params[key].zero
+            and not self.look.gradients[key].zero
+            and not self.shapes.params[key].is_offset
             for key in moving
         )
 

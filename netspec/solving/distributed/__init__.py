@@ -1,4 +1,4 @@
-"""Training on several devices and in several processes.
+"""Trains on several devices and in several processes.
 
-Imports no `solver`, which it is used by, nor the packages beside it.
+Imports neither `solver`, which uses it, nor the packages beside it.
 """

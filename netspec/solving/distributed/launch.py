@@ -1,4 +1,4 @@
-"""Starting a run on several devices: which ones, and how its processes find each other."""
+"""Starts a run on several devices: chooses them, and joins its processes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.distributed.peers import Peers
 from netspec.solving.distributed.rendezvous import Where, free_port, here, meet
 
-# Room for what process 0 tells the others of how to reach it.
+# The bytes in which process 0 tells the others how to reach it.
 _BROADCAST = 1024
 
 
 @dataclass(frozen=True)
-class Scale:
-    """What to train on.
+class DeviceOptions:
+    """The devices and processes to train on, as the command line names them.
 
     devices: how many of all processes together, or "all", which is what several processes take by
     default; one takes 1. batch_per_device: images that each takes at a time, in place of the data
@@ -43,8 +43,8 @@ class Scale:
 
 
 @contextmanager
-def joined(scale: Scale) -> Iterator[Mesh]:
-    """The devices of a run; raises SolverError where they cannot be had as they are asked for.
+def joined(scale: DeviceOptions) -> Iterator[Mesh]:
+    """Join the devices of a run; raises SolverError where there are none as asked for.
 
     A process that leaves with an error leaves at once: there may be nobody left to wait for.
     """
@@ -64,7 +64,7 @@ def joined(scale: Scale) -> Iterator[Mesh]:
         peers.close()
 
 
-def _mesh(scale: Scale, peers: Peers) -> Mesh:
+def _mesh(scale: DeviceOptions, peers: Peers) -> Mesh:
     asked = scale.devices or ("all" if scale.processes == "auto" or peers.processes > 1 else "1")
     if peers.processes == 1 and asked == "1":
         chosen: list[jax.Device] = []
@@ -85,7 +85,7 @@ def _mesh(scale: Scale, peers: Peers) -> Mesh:
 
 
 def _devices_each(asked: str, have: Sequence[int]) -> int:
-    """How many devices each process takes; have: how many there are in each."""
+    """How many devices each process takes; have: how many each has."""
     fewest, processes = min(have), len(have)
     if asked == "all":
         require(
@@ -117,8 +117,8 @@ def _devices_each(asked: str, have: Sequence[int]) -> int:
     return wanted // processes
 
 
-def _joins(scale: Scale) -> bool:
-    """Whether there are other processes; raises SolverError for half of what it takes."""
+def _joins(scale: DeviceOptions) -> bool:
+    """Whether there are other processes; raises SolverError where an option is missing."""
     given = [scale.coordinator, scale.processes, scale.process]
     if given == [None] * 3:
         return False
@@ -148,8 +148,8 @@ def _joins(scale: Scale) -> bool:
     return int(scale.processes) > 1
 
 
-def _join(scale: Scale) -> Peers:
-    """The processes that the options name, once all are there."""
+def _join(scale: DeviceOptions) -> Peers:
+    """Join the processes that the options name."""
     host, _, port = (scale.coordinator or "").rpartition(":")
     process, processes = scale.process or 0, int(scale.processes or 0)
     peers = meet(process, processes, ([host.strip("[]")], int(port)))
@@ -166,8 +166,8 @@ def _join(scale: Scale) -> Peers:
     return peers
 
 
-def _join_cluster(scale: Scale) -> Peers:
-    """The processes that a cluster has started, once all are there."""
+def _join_cluster(scale: DeviceOptions) -> Peers:
+    """Join the processes that a cluster has started."""
     require(
         scale.coordinator is None and scale.process is None,
         "--processes auto asks the cluster for --coordinator and --process, too; leave them out",
@@ -188,7 +188,7 @@ def _join_cluster(scale: Scale) -> Peers:
 
 
 def _broadcast(where: Where) -> Where:
-    """What process 0 tells, in all processes."""
+    """Give all processes what process 0 passes in."""
     padded = np.frombuffer(json.dumps(where).encode().ljust(_BROADCAST), np.uint8)
     heard: bytes = np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes()
     hosts, port = json.loads(heard)

@@ -1,43 +1,38 @@
-"""The devices that share the batches of an update: where arrays lie, and who takes what.
+"""The devices that share the batches of an update: which of them takes which batch.
 
-Of ``iter_size`` times ``size`` batches an update, the devices take ``size`` at a time, each one of
-its own, and the gradients are summed up: it is the update of one device whose ``iter_size`` is that
-much larger. All that is known of several devices and processes is known here, in `peers`, where
-processes talk, and in `spread`, which computes.
+Of ``iter_size`` times ``size`` batches an update, the devices take ``size`` at a time, one each,
+and the gradients are summed: it is the update of one device whose ``iter_size`` is that much
+larger. `sharding` places arrays on the devices, `peers` is where processes talk, and
+`data_parallel_step` computes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from netspec.errors import LayerError, SolverError, SourceError, blame, fail, require
 from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import Shapes
-from netspec.layers.base import Array
 from netspec.runtime.size_buckets import Given, as_shapes, given_of
-from netspec.solving.distributed.data_parallel_step import AXIS, DataParallelStep
+from netspec.solving.distributed.data_parallel_step import DataParallelStep
 from netspec.solving.distributed.peers import Peers
-from netspec.solving.step import Batch, Program
+from netspec.solving.distributed.sharding import ArraySharding
+from netspec.solving.step import Program
 from netspec.sources.base import LayerSource
 from netspec.sources.shard import Share
 
-AnyTree = TypeVar("AnyTree")
 Feeds = Mapping[str, Any]
 
 
-class Fed(NamedTuple):
-    """What one pass is fed.
+class PassFeed(NamedTuple):
+    """What one pass of an update is fed.
 
-    micro: which pass of the update. files: what is behind it on the host. beside: the shapes of
-    what the devices are fed at the same time, in their order; empty for one device.
+    micro: which pass of the update. files: the files behind it. beside: the shapes of what the
+    devices are fed at the same time, in their order; empty for one device.
     """
 
     micro: int
@@ -49,8 +44,7 @@ class Fed(NamedTuple):
 class Mesh:
     """Devices that take steps together; one by default, whose steps are those of `Program`.
 
-    size: how many devices. split: whether learned arrays, and what the rule keeps of them, rest in
-    parts, one on each device; they are brought together for the time of a step.
+    size: how many devices. sharding: how arrays lie on them. peers: the processes of the run.
     """
 
     def __init__(
@@ -60,20 +54,17 @@ class Mesh:
         peers: Peers | None = None,
         batch: int | None = None,
     ) -> None:
-        """devices: those of all processes, process by process, of each as many.
+        """devices: those of all processes, process by process, as many of each.
 
-        batch: images that a device takes at a time; None: as the data layers say.
+        split: see `ArraySharding`. batch: images that a device takes at a time; None: as the data
+        layers say.
         """
-        self.size = max(1, len(devices))
-        self.split = split and self.size > 1
         self.peers = peers or Peers()
+        self.sharding = ArraySharding(devices, split, self.peers.process)
+        self.size = self.sharding.size
         self.batch = batch
         # What any process wanted when the last update was begun.
         self._wanted = {"stop": False, "snapshot": False}
-        self._mine = [d for d in devices if d.process_index == self.peers.process]
-        if self.size > 1:
-            self.mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
-            self._whole = self._sharding(PartitionSpec())
 
     @property
     def first(self) -> bool:
@@ -81,7 +72,7 @@ class Mesh:
         return self.peers.process == 0
 
     def prepare(self, graph: Graph) -> Graph:
-        """The train net as each device runs it; raises SolverError where it cannot be shared."""
+        """Prepare the train net for the devices; raises SolverError where only one can train it."""
         if self.batch is not None:
             _set_batch(graph, self.batch)
         if self.size > 1:
@@ -95,7 +86,7 @@ class Mesh:
         return graph
 
     def check(self, shapes: Shapes) -> None:
-        """Raise SolverError for a net whose batches follow one from another."""
+        """Raise SolverError for a net that carries state from batch to batch."""
         for each in shapes.nodes:
             with blame(each.node.place, each.node.who):
                 require(
@@ -106,15 +97,15 @@ class Mesh:
                 )
 
     def share(self, source: LayerSource) -> LayerSource:
-        """What this process reads of a source: the batches of its own devices."""
+        """Restrict a source to the batches of this process's devices."""
         if self.peers.processes == 1:
             return source
-        count = len(self._mine)
+        count = self.sharding.local_size
         return Share(source, self.peers.process * count, count, self.size)
 
     def micros(self, iter_size: int) -> list[int]:
-        """Which of the passes of an update this process makes."""
-        count = len(self._mine) or 1
+        """The passes of an update that this process makes, by number."""
+        count = self.sharding.local_size
         first = self.peers.process * count
         return [turn + first + i for turn in range(0, iter_size, self.size) for i in range(count)]
 
@@ -137,12 +128,12 @@ class Mesh:
             )
 
     def feed(
-        self, read: Callable[[int], Fed], iter_size: int, wanted: Mapping[str, bool]
-    ) -> list[Fed]:
-        """What this process's passes of an update are fed; what one fails with ends them all.
+        self, read: Callable[[int], PassFeed], iter_size: int, wanted: Mapping[str, bool]
+    ) -> list[PassFeed]:
+        """Read what this process's passes of an update are fed; an error of one ends all processes.
 
-        read: what one pass is fed. wanted: whether this process wants a "stop", or a "snapshot".
-        Raises LayerError and SourceError.
+        read: reads what one pass is fed. wanted: whether this process wants a "stop", or a
+        "snapshot". Raises LayerError and SourceError.
         """
         micros = self.micros(iter_size)
         if self.peers.processes == 1:
@@ -168,129 +159,42 @@ class Mesh:
         return self._beside(fed, [[as_shapes(given) for given in each["shapes"]] for each in said])
 
     def wants(self, what: str, wanted: bool) -> bool:
-        """Whether it is time for a "stop" or a "snapshot", which this process may have ``wanted``.
+        """Whether it is time for a "stop" or a "snapshot"; wanted: whether this process wants it.
 
-        Several processes do so after the same update, once all know that one of them wants it.
+        All processes do so after the same update, once all know that one of them wants it.
         """
         return wanted if self.peers.processes == 1 else self._wanted[what]
 
-    def upload(self, tree: AnyTree) -> AnyTree:
-        """A batch's arrays on their way to the device, unless it is known only later which."""
-        return jax.device_put(tree) if self.size == 1 else tree
-
-    def passes(self, batches: Sequence[Batch]) -> Sequence[Batch]:
-        """The batches of an update as a program takes them: stacked, one for each device."""
-        if self.size == 1:
-            return batches
-        count = len(self._mine)
-        return [self._stacked(batches[i : i + count]) for i in range(0, len(batches), count)]
-
     def program(self, *parts: Any) -> Program:
-        """A step's program, of what `Program` is made of."""
-        return Program(*parts) if self.size == 1 else DataParallelStep(*parts, place=self)
-
-    def spec(self, shape: Sequence[int]) -> PartitionSpec:
-        """Along which axis an array that training changes lies in parts, if it does."""
-        fit = [axis for axis, n in enumerate(shape) if n and n % self.size == 0]
-        if not self.split or not fit:
-            return PartitionSpec()
-        axis = max(fit, key=lambda axis: shape[axis])
-        return PartitionSpec(*[None] * axis, AXIS)
-
-    def constrained(self, tree: AnyTree) -> AnyTree:
-        """What training changes, inside a program, laid out as it rests."""
-        shardings = jax.tree.map(lambda leaf: self._sharding(self.spec(leaf.shape)), tree)
-        return jax.lax.with_sharding_constraint(tree, shardings)
-
-    def placed(self, tree: AnyTree, learned: bool = False) -> AnyTree:
-        """Arrays where steps want them; those that are there already stay.
-
-        learned: whether they are what training changes.
-        """
+        """Make a step's program; parts: the fields of `Program`."""
         if self.size == 1:
-            return tree
-        return jax.tree.map(
-            lambda leaf: (
-                self._put(leaf, self._sharding(self.spec(leaf.shape)))
-                if learned
-                else self._put(leaf, self._whole)
-            ),
-            tree,
-        )
-
-    def local(self, tree: AnyTree) -> AnyTree:
-        """Arrays as one device has them, to compute with alone; all processes must ask."""
-        return tree if self.size == 1 else jax.tree.map(self._local, tree)
-
-    def fetched(self, tree: AnyTree) -> AnyTree:
-        """Arrays that the host can read, whole; all processes must ask."""
-        if not self.split:
-            return tree
-        return jax.tree.map(lambda leaf: np.asarray(self._local(leaf)), tree)
+            return Program(*parts)
+        return DataParallelStep(*parts, sharding=self.sharding)
 
     def needed(self, saved: Callable[[], str]) -> AbstractContextManager[None]:
-        """Steps that all processes take together: see `Peers.needed`."""
+        """Take steps that need all processes: see `Peers.needed`."""
         return self.peers.needed(saved)
 
     @property
     def told(self) -> list[str]:
-        """What a run says of its devices."""
+        """The lines that a run prints of its devices."""
         if self.size == 1:
             return []
-        kind = self.mesh.devices.flat[0].device_kind
+        kind = self.sharding.mesh.devices.flat[0].device_kind
         where = f" of {self.peers.processes} processes" if self.peers.processes > 1 else ""
-        parts = ", learned arrays in parts" if self.split else ""
+        parts = ", learned arrays in parts" if self.sharding.split else ""
         return [f"devices   {self.size} ({kind}){where}, a batch each{parts}"]
 
-    def _beside(self, fed: list[Fed], shapes: Sequence[Sequence[Given]]) -> list[Fed]:
-        """With the shapes of what the devices are fed at the same time; shapes: by process."""
+    def _beside(self, fed: list[PassFeed], shapes: Sequence[Sequence[Given]]) -> list[PassFeed]:
+        """Add the shapes of what the devices are fed at the same time; shapes: by process."""
         if self.size == 1:
             return fed
-        count = len(self._mine)
+        count = self.sharding.local_size
         turns = [
             [given for mine in shapes for given in mine[i : i + count]]
             for i in range(0, len(fed), count)
         ]
         return [each._replace(beside=turns[i // count]) for i, each in enumerate(fed)]
-
-    def _stacked(self, batches: Sequence[Batch]) -> Batch:
-        parts = [(b.bucket.feeds, jax.random.key_data(b.key), b.bucket.sizes) for b in batches]
-        feeds, key, sizes = jax.tree.map(lambda *arrays: self._stack(arrays), *parts)
-        last = batches[-1]
-        return replace(last, bucket=replace(last.bucket, feeds=feeds, sizes=sizes), key=key)
-
-    def _stack(self, arrays: Sequence[Any]) -> Array:
-        """One array of a part for each device, of this process's parts."""
-        parts = [
-            jax.device_put(array[None], device)
-            for array, device in zip(arrays, self._mine, strict=True)
-        ]
-        shape = (self.size, *parts[0].shape[1:])
-        sharding = self._sharding(PartitionSpec(AXIS))
-        return jax.make_array_from_single_device_arrays(shape, sharding, parts)
-
-    def _put(self, leaf: Any, sharding: NamedSharding) -> Array:
-        if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
-            return leaf
-        host = np.asarray(leaf)
-        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-
-    def _local(self, leaf: Array) -> Array:
-        if len(leaf.sharding.device_set) == 1:
-            return leaf
-        if not leaf.sharding.is_fully_replicated:
-            leaf = _brought_together(self._whole)(leaf)
-        part: Array = leaf.addressable_data(0)
-        return part
-
-    def _sharding(self, spec: PartitionSpec) -> NamedSharding:
-        return NamedSharding(self.mesh, spec)
-
-
-@lru_cache
-def _brought_together(sharding: NamedSharding) -> Callable[[Array], Array]:
-    """What makes arrays that lie in parts whole on each device."""
-    return jax.jit(lambda array: array, out_shardings=sharding)
 
 
 def _set_batch(graph: Graph, size: int) -> None:

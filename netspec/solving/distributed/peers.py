@@ -1,4 +1,4 @@
-"""What the processes of one run tell each other on the host, and how they notice a loss.
+"""Links the processes of one run on the host: they exchange values, and notice a lost peer.
 
 Process 0 is linked to every other by TCP. A process that is killed takes its link down with it,
 so that the others know at once, long before JAX's own heartbeats would tell.
@@ -61,7 +61,7 @@ class Peers:
             reader.start()
 
     def exchange(self, value: Any) -> list[Any]:
-        """What all processes say, in their order, each in JSON's types; all must ask.
+        """Exchange a value, in JSON's types, with all peers; gives all in order. Each must call it.
 
         Raises SolverError where one is lost.
         """
@@ -78,9 +78,9 @@ class Peers:
 
     @contextmanager
     def needed(self, saved: Callable[[], str]) -> Iterator[None]:
-        """Work that no process can finish alone; raises SolverError where one is lost meanwhile.
+        """Do work that needs all processes; raises SolverError where one is lost meanwhile.
 
-        saved: says what is saved of the run. Work that hangs then ends with the process.
+        saved: says what is saved of the run. Where the work hangs then, the process is ended.
         """
         self._last_words = saved if self.processes > 1 else None
         try:
@@ -94,10 +94,10 @@ class Peers:
             self._last_words = None
 
     def close(self) -> None:
-        """Take the links down, once all know of a loss.
+        """Close the links, once all know of a loss.
 
-        Process 0 goes last, for a while: the others may leave for the same reason, and are to say
-        it themselves.
+        Process 0 waits a while for the others: they may leave for the same reason, and should say
+        so themselves.
         """
         self._leaving = True
         if self.lost is not None:
@@ -115,10 +115,10 @@ class Peers:
             link.close()
 
     def _is_of_loss(self, error: Exception) -> bool:
-        """Whether work failed because a process is lost, which may be known only in a moment."""
+        """Whether work failed because a process is lost; waits a moment to learn of it."""
         if self.processes == 1 or isinstance(error, NetSpecError):
             return isinstance(error, _LostError)
-        # What a lost process does to a computation under way is the backend's affair.
+        # How a computation under way fails without a lost process depends on the backend.
         self._known.wait(_SOON)
         return self.lost is not None
 
@@ -151,7 +151,7 @@ class Peers:
         fail(self._loss(), _LostError)
 
     def _read(self, number: int) -> None:
-        """Take in what a process says, until its link goes down."""
+        """Read what a process says, until its link goes down."""
         with suppress(OSError, ValueError), self._links[number].makefile("rb") as lines:
             for line in lines:
                 heard = json.loads(line)
@@ -181,7 +181,7 @@ class Peers:
             threading.Thread(target=self._end, args=(_GRACE,), daemon=True).start()
 
     def _end(self, seconds: float) -> None:
-        """End a process that is still at work which will never be done."""
+        """After some seconds, end this process if it still waits for the lost one."""
         time.sleep(seconds)
         if self._last_words is not None:
             print(f"netspec: {self._loss()}; {self._last_words()}", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""How the processes of one run find each other.
+"""The rendezvous: lets the processes of one run find each other.
 
-They meet before JAX does, which ends a process that finds nobody by a crash, minutes later.
+They meet before JAX connects them: JAX ends a process that finds nobody by a crash, minutes later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from netspec.solving.distributed.peers import Peers, send_line
 Where = tuple[Sequence[str], int]
 
 # How long processes may take to find each other, in seconds, and how often they try.
-_MEETING = 300
+_PATIENCE = 300
 _AGAIN = 0.5
 # How long one that is there may take to say who it is.
 _GREETING = 10
@@ -41,8 +41,8 @@ def meet(
 ) -> Peers:
     """Link the processes of a run.
 
-    where: process 0 is, and listens; at any port if that is 0. tell: lets all processes know where
-    that is, if they do not beforehand. Raises SolverError.
+    where: the address at which process 0 listens; port 0 means any. tell: tells all processes the
+    address, where they do not know it beforehand. Raises SolverError.
     """
     if process == 0:
         return _gather(processes, where, tell)
@@ -51,7 +51,7 @@ def meet(
 
 
 def here() -> list[str]:
-    """Where others may find this machine."""
+    """Names and addresses at which others may find this machine."""
     name = socket.gethostname()
     with suppress(OSError):
         address = socket.gethostbyname(name)
@@ -68,7 +68,7 @@ def free_port() -> int:
 
 
 def _gather(processes: int, where: Where, tell: Callable[[Where], Where]) -> Peers:
-    """The links of process 0, once all others are there."""
+    """Wait for all other processes; gives process 0 linked to them."""
     hosts, port = where
     try:
         server = _listening(port)
@@ -77,7 +77,7 @@ def _gather(processes: int, where: Where, tell: Callable[[Where], Where]) -> Pee
     links: dict[int, socket.socket] = {}
     with server:
         tell((hosts, server.getsockname()[1]))
-        end = time.monotonic() + _MEETING
+        end = time.monotonic() + _PATIENCE
         while len(links) < processes - 1:
             server.settimeout(max(_AGAIN, end - time.monotonic()))
             try:
@@ -85,7 +85,7 @@ def _gather(processes: int, where: Where, tell: Callable[[Where], Where]) -> Pee
             except TimeoutError:
                 missing = [str(i) for i in range(1, processes) if i not in links]
                 fail(
-                    f"after {_MEETING} s process {', '.join(missing)} of {processes} is not here "
+                    f"after {_PATIENCE} s process {', '.join(missing)} of {processes} is not here "
                     f"({counted(len(links), 'other')} came): each needs the same --coordinator and "
                     "--processes, and a --process of its own",
                     SolverError,
@@ -95,7 +95,7 @@ def _gather(processes: int, where: Where, tell: Callable[[Where], Where]) -> Pee
 
 
 def _welcome(link: socket.socket, processes: int, links: dict[int, socket.socket]) -> None:
-    """Add the link of a process that says rightly which one it is; let others know why not."""
+    """Add the link of a process that introduces itself rightly; tell others why not."""
     link.settimeout(_GREETING)
     try:
         said = _read_line(link)
@@ -122,8 +122,8 @@ def _welcome(link: socket.socket, processes: int, links: dict[int, socket.socket
 
 
 def _connect(process: int, processes: int, hosts: Sequence[str], port: int) -> socket.socket:
-    """A link to process 0, once it is there."""
-    end = time.monotonic() + _MEETING
+    """Link to process 0, once it is there."""
+    end = time.monotonic() + _PATIENCE
     said = {"process": process, "processes": processes}
     while True:
         for host in hosts:
@@ -133,7 +133,7 @@ def _connect(process: int, processes: int, hosts: Sequence[str], port: int) -> s
                 why = f"{host}:{port}: {error.strerror or error}"
         if time.monotonic() > end:
             fail(
-                f"process {process} of {processes} did not find process 0 within {_MEETING} s: "
+                f"process {process} of {processes} did not find process 0 within {_PATIENCE} s: "
                 f"{why}",
                 SolverError,
             )
@@ -141,10 +141,10 @@ def _connect(process: int, processes: int, hosts: Sequence[str], port: int) -> s
 
 
 def _introduced(link: socket.socket, said: Mapping[str, int]) -> socket.socket:
-    """A link on which process 0 knows who this is; raises SolverError if it does not want to."""
+    """Introduce this process to process 0; raises SolverError where that refuses it."""
     try:
         send_line(link, said)
-        link.settimeout(_MEETING)
+        link.settimeout(_PATIENCE)
         refused = _read_line(link)["refused"]
         if refused:
             fail(f"process {said['process']} of {said['processes']}: {refused}", SolverError)
@@ -158,7 +158,7 @@ def _introduced(link: socket.socket, said: Mapping[str, int]) -> socket.socket:
 
 
 def _is_gone(link: socket.socket) -> bool:
-    """Whether a process that waits for the others was ended meanwhile."""
+    """Whether a process that waited for the others has ended."""
     poll = select.poll()
     # Not every system tells of one end alone.
     poll.register(link, getattr(select, "POLLRDHUP", select.POLLHUP))
@@ -166,7 +166,7 @@ def _is_gone(link: socket.socket) -> bool:
 
 
 def _listening(port: int) -> socket.socket:
-    """A socket that listens to both families of addresses, or to IPv4 where there is no other."""
+    """Listen to IPv6 and IPv4, or to IPv4 where there is nothing else."""
     with suppress(OSError, ValueError):
         return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", port))
@@ -179,7 +179,7 @@ def _read_line(link: socket.socket) -> Any:
 
 
 def _lasting(link: socket.socket) -> socket.socket:
-    """A link without a time limit, which breaks if the other machine is gone."""
+    """Remove the link's time limit, and let it break if the other machine is gone."""
     link.settimeout(None)
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

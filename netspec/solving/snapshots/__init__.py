@@ -1,4 +1,4 @@
-"""Stopping and going on: what a snapshot holds, and which one is the newest whole one.
+"""Writes the snapshots of a run, reads them, and finds the newest whole one.
 
-Imports no `solver`, which it is used by, nor the packages beside it.
+Imports neither `solver`, which uses it, nor the packages beside it.
 """

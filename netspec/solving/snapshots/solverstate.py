@@ -1,4 +1,4 @@
-"""The other half of a snapshot: .solverstate, binary or HDF5.
+"""Reads and writes .solverstate files, binary or HDF5: the state that goes with the weights.
 
 Caffe: ``SGDSolver::SnapshotSolverState``, ``RestoreSolverStateFromBinaryProto`` and ``...HDF5``.
 """
@@ -27,7 +27,7 @@ _MOST_UPDATES = 2**31 - 1
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: updates made, the weight file that goes with it, and the history.
+    """The state of a run: updates made, the weight file that goes with it, and the history.
 
     history: one array a learned array, in the order of the net; rules that keep two arrays list
     all first ones, then all second ones. current_step: how often the rate has been stepped down.
@@ -63,14 +63,8 @@ def read_state(path: str | Path) -> State:
     return state
 
 
-def write_state(path: str | Path, state: State) -> None:
-    """Write a state whole or not at all; a path that ends in .h5 becomes HDF5. Raises OSError."""
-    with atomic_write(path) as part:
-        put_state(part, state, str(path).endswith(".h5"))
-
-
 def put_state(path: Path, state: State, as_hdf5: bool) -> None:
-    """Write a state to a path that is there at once; raises OSError."""
+    """Write a state, which a reader may see half written; raises OSError."""
     (_write_hdf5 if as_hdf5 else _write_binary)(path, state)
 
 

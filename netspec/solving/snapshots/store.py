@@ -1,6 +1,6 @@
-"""The snapshots of a run: written beside its steps, checked, limited in number, found again.
+"""Writes the snapshots of a run beside its steps, checks them, limits their number, finds them.
 
-A snapshot is three files: weights and state as Caffe writes them, and a record with checksums.
+A snapshot is three files: weights and state as Caffe writes them, and a manifest with checksums.
 The state gets its name last, so where it stands the other two are whole.
 """
 
@@ -21,9 +21,17 @@ from netspec.formats import manifest
 from netspec.formats.atomic import atomic_write_all, exclusive_lock, remove_leftovers
 from netspec.formats.manifest import Manifest
 from netspec.frontend.shapes import ParamKey, Shapes
+from netspec.proto.solver_pb2 import SolverParameter
 from netspec.solving.snapshots.lineage import manifest_of, newest_first, states, successor
-from netspec.solving.snapshots.solverstate import State, find_weights, put_state, read_state
+from netspec.solving.snapshots.solverstate import (
+    State,
+    check_writable,
+    find_weights,
+    put_state,
+    read_state,
+)
 from netspec.weights.caffemodel import Weights, put_weights, read_weights
+from netspec.weights.weights_hdf5 import require_hdf5_names
 
 # The files of a snapshot, in the order in which they go.
 _ENDS = (".solverstate", ".solverstate.h5", ".caffemodel", ".caffemodel.h5", manifest.SUFFIX)
@@ -45,10 +53,10 @@ class Snapshot:
     arrays: Mapping[ParamKey, ArrayLike]
     diffs: Mapping[ParamKey, ArrayLike] | None
     state: State
-    record: Manifest
+    manifest: Manifest
 
     def on_host(self) -> Snapshot:
-        """The same, in arrays that no later step changes."""
+        """Copy the arrays to the host, where no later step changes them."""
         return replace(
             self,
             arrays={key: np.array(array) for key, array in self.arrays.items()},
@@ -59,16 +67,16 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Found:
-    """A snapshot that was read: ``record`` is None where Caffe wrote it."""
+    """A snapshot that was read: ``manifest`` is None where Caffe wrote it."""
 
     path: Path
     state: State
     weights: Weights
-    record: Manifest | None
+    manifest: Manifest | None
 
     def require_type(self, kind: str) -> None:
         """Raise WeightsError if it was written by a solver of another type."""
-        was = self.record.solver if self.record else kind
+        was = self.manifest.solver if self.manifest else kind
         require(
             was == kind,
             f"was written with type {was}, whose history means nothing to {kind}; to start from "
@@ -78,28 +86,29 @@ class Found:
 
 
 class Store:
-    """Where the snapshots of one run go.
+    """Writes the snapshots of one run, and removes old ones.
 
-    prefix: what their names begin with. end: ``.h5`` for HDF5, else empty. keep: how many are kept,
-    the newest; None for all. newest: the iteration of the last one written. begun: called with the
-    paths of each one, weights and state, before it is written, whole when it is, and failed with
-    what went wrong. Only snapshots of the run itself are ever removed: what it wrote, and what it
-    went on from.
+    newest: the iteration of the last one written. Only snapshots of the run itself are ever
+    removed: what it wrote, and what it went on from.
     """
 
     def __init__(
         self,
-        prefix: str,
-        end: str,
+        param: SolverParameter,
         keep: int | None,
         begun: Callable[[Paths], None],
         whole: Callable[[Paths], None],
         failed: Callable[[str], None],
         writes: bool = True,
     ) -> None:
-        """writes: False where another process of the run does it."""
-        self.prefix = prefix
-        self.end = end
+        """keep: how many snapshots are kept, the newest; None for all.
+
+        begun: is called with the paths of each snapshot, weights and state, before it is written;
+        whole: when it is; failed: with what went wrong. writes: False where another process of the
+        run does it.
+        """
+        self.prefix = param.snapshot_prefix
+        self.end = ".h5" if param.snapshot_format == SolverParameter.HDF5 else ""
         self.keep = keep
         self.newest: int | None = None
         self._begun = begun
@@ -110,7 +119,7 @@ class Store:
         self._writing: _Writing | None = None
 
     def go_on_from(self, path: Path, iteration: int) -> None:
-        """The run goes on from the state at ``path``, and so from those written before it."""
+        """Take the state at ``path``, and those written before it, for snapshots of this run."""
         ours = self._paths(iteration)[1].resolve() == path.resolve() and _is_ours(path)
         self.newest = iteration if ours else None
         self._mine = set()
@@ -119,9 +128,19 @@ class Store:
         if path.resolve() in names:
             self._mine = {i for i, _ in before[names.index(path.resolve()) :]}
 
+    def check(self, shapes: Shapes) -> None:
+        """Raise SolverError now where a snapshot of such a net could not be written later."""
+        if self._writes:
+            check_writable(self.prefix)
+        if self.end:
+            require_hdf5_names(shapes)
+
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Keep other runs from writing under the same prefix; raises SolverError where one does."""
+        if not self._writes:
+            yield
+            return
         lock = Path(f"{self.prefix}.lock")
         with exclusive_lock(lock.with_name(f".{lock.name}")) as other:
             require(
@@ -153,7 +172,7 @@ class Store:
         self._writing = _Writing(snapshot.state.iteration, lambda: self._write(on_host))
 
     def settle(self, wait: bool) -> None:
-        """Take note of the snapshot under way if it is written, or failed, or ``wait`` is set."""
+        """Finish the snapshot under way if it is written, or failed, or ``wait`` is set."""
         writing = self._writing
         if writing is None or not writing.done(wait):
             return
@@ -165,7 +184,11 @@ class Store:
             self._failed(str(writing.error))
 
     def saved(self) -> str:
-        """What can be gone on from, as the disk has it: others may write, and be lost at it."""
+        """Say which snapshot a run can resume from, as the disk has it once none is under way.
+
+        Another process may have been lost while it wrote one.
+        """
+        self.settle(wait=True)
         for _, state in states(self.prefix):
             return f"the last snapshot is {state}; --resume goes on from there"
         return "there is no snapshot"
@@ -190,8 +213,8 @@ class Store:
                     for path, part in zip((weights, state), parts[1:], strict=True)
                 }
                 sequence, seen = successor(self.prefix, state)
-                record = replace(snapshot.record, files=digests, sequence=sequence, seen=seen)
-                manifest.write(parts[0], record)
+                ours = replace(snapshot.manifest, files=digests, sequence=sequence, seen=seen)
+                manifest.write(parts[0], ours)
         except OSError as error:
             raise SolverError(
                 f"cannot write snapshot {self.prefix}_iter_{iteration}: {error.strerror or error}"
@@ -238,7 +261,7 @@ class _Writing:
 
 
 def read(path: str | Path) -> Found:
-    """Read a .solverstate, the weights that it names and the record beside; raises WeightsError."""
+    """Read a .solverstate, its weights and the manifest beside it; raises WeightsError."""
     path = Path(path)
     state = read_state(path)
     weights = read_weights(find_weights(state, path))
@@ -271,7 +294,7 @@ def latest(prefix: str, warn: Callable[[str], None]) -> Found | None:
     found = states(prefix)
     if not found:
         return None
-    # Of a binary one and one in HDF5, the record beside belongs to the later.
+    # Of a binary one and one in HDF5, the manifest beside belongs to the later.
     last = max((path for i, path in found if i == found[0][0]), key=_is_ours)
     return newest(last, warn)
 

@@ -28,6 +28,7 @@ class MemoryReader(LayerSource):
 
     # The caller may hand in arrays, or write into them, between two batches.
     read_ahead = 0
+    takes_arrays = True
 
     def __init__(self, spec: LayerParameter, phase: int, seed: int | None, place: Place) -> None:
         super().__init__(spec, phase, seed, place)

@@ -1,0 +1,48 @@
+"""Which learned arrays two nets have in common. Caffe: ``ShareTrainedLayersWith``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from netspec.errors import LayerError, NetSpecError, blame, require
+from netspec.frontend.shapes import ParamKey, Shapes
+from netspec.layers.base import text
+
+
+class SharedArray(NamedTuple):
+    """A learned array that two nets have: its layer and name in both, and its key in each."""
+
+    layer: str
+    blob: str
+    mine: ParamKey
+    theirs: ParamKey
+
+
+def shared_arrays(
+    mine: Shapes,
+    theirs: Shapes,
+    places: tuple[str, str] = ("", " in the net to share with"),
+    error: type[NetSpecError] = LayerError,
+) -> Iterator[SharedArray]:
+    """Pair the learned arrays of two nets, by layer name and blob name.
+
+    Raises ``error`` where shapes differ; places: what its message calls each net.
+    """
+    known = {
+        (each.node.name, blob): key for each in theirs.nodes for blob, key in each.keys.items()
+    }
+    for each in mine.nodes:
+        node = each.node
+        for blob, key in each.keys.items():
+            if (node.name, blob) not in known:
+                continue
+            found = known[node.name, blob]
+            here, there = mine.params[key].shape, theirs.params[found].shape
+            with blame(node.place, node.who):
+                require(
+                    here == there,
+                    f"its {blob} is {text(here)}{places[0]}, {text(there)}{places[1]}",
+                    error,
+                )
+            yield SharedArray(node.name, blob, key, found)
