@@ -15,7 +15,7 @@ from sweeps import first_of_each
 from netspec import caffe
 from netspec.frontend.shapes import ParamKey
 from netspec.layers import REGISTRY
-from netspec.layers.base import Layout
+from netspec.layers.numerics import MemoryLayout
 from netspec.runtime import layer_pass
 
 
@@ -153,12 +153,12 @@ def test_images_are_channels_last_where_a_layer_can() -> None:
     able = {
         name
         for name, layer in REGISTRY.items()
-        if layer.layout is not Layout.CHANNELS_FIRST
-        and not layer.is_source
+        if layer.numerics.layout is not MemoryLayout.CHANNELS_FIRST
+        and not layer.traits.is_source
         and name not in ("Filter", "Silence")
     }
     # A loss and Accuracy make scalars, but read what is channels-last.
-    scalar = {name for name in able if REGISTRY[name].is_loss} | {"Accuracy"}
+    scalar = {name for name in able if REGISTRY[name].traits.is_loss} | {"Accuracy"}
     assert able - scalar <= seen
 
 

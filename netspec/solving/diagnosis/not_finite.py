@@ -197,7 +197,7 @@ def reached(graph: Graph) -> frozenset[int]:
 def open_bottoms(node: Node) -> Iterator[tuple[int, int]]:
     """(slot, value) of each bottom that a layer hands gradients to."""
     for slot, (bottom, stop) in enumerate(zip(node.bottoms, node.stops, strict=True)):
-        if not stop and slot not in node.layer.shape_bottoms:
+        if not stop and slot not in node.layer.bottom_use.shape_only:
             yield slot, bottom
 
 
@@ -212,7 +212,7 @@ def carrying(shapes: Shapes, learned: Iterable[ParamKey]) -> frozenset[int]:
         node = each.node
         bottoms = list(open_bottoms(node))
         if graph.force_backward:
-            moving |= {i for slot, i in bottoms if node.layer.allow_force_backward(slot)}
+            moving |= {i for slot, i in bottoms if slot not in node.layer.bottom_use.no_gradient}
         if mine & set(each.keys.values()) or any(i in moving for _, i in bottoms):
             moving |= set(node.tops)
     return reached(graph) & moving
@@ -351,7 +351,7 @@ def _remedy(shapes: Shapes, n: int, near: list[Measure], does: str) -> list[str]
             "numbers this large mostly come of updates that are too large: lower base_lr, or set "
             "clip_gradients" + "".join(f" ({line})" for line in _scalings(shapes))
         ]
-    if node.layer.formula and not node.layer.is_loss and not shapes.nodes[n].keys:
+    if node.layer.formula and not node.layer.traits.is_loss and not shapes.nodes[n].keys:
         return [f"the layer {does} {node.layer.formula}: keep its bottom where that is finite"]
     return []
 
@@ -359,13 +359,13 @@ def _remedy(shapes: Shapes, n: int, near: list[Measure], does: str) -> list[str]
 def _scalings(shapes: Shapes) -> Iterator[str]:
     """What each loss is divided by, since one that nothing divides needs a small base_lr."""
     for each in shapes.nodes:
-        if sentence := each.node.layer.scaling(*each.bottoms):
+        if sentence := each.node.layer.scoring(*each.bottoms).scaling:
             yield f'the loss of layer "{each.node.name}" is a {sentence}'
 
 
 def _bad_labels(look: Look, shapes: Shapes, n: int) -> list[str]:
     node = shapes.graph.nodes[n]
-    labels = node.layer.labels(*shapes.nodes[n].bottoms)
+    labels = node.layer.scoring(*shapes.nodes[n].bottoms).labels
     if labels is None:
         return []
     found = look.values[node.bottoms[labels.bottom]]
