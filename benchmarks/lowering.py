@@ -19,7 +19,7 @@ from benchmarks.figures import Row, machine, tell
 from benchmarks.rounds import Run, rates
 from netspec.layers.base import Array, Shape, text
 from netspec.layers.lowering import windows
-from netspec.layers.window import Window
+from netspec.layers.window import SlidingWindow
 
 Function = Callable[..., Array]
 
@@ -33,12 +33,12 @@ class Work(NamedTuple):
     own: Function
 
 
-def square(kernel: int, stride: int = 1, pad: int = 0) -> Window:
+def square(kernel: int, stride: int = 1, pad: int = 0) -> SlidingWindow:
     """A window as high as it is wide."""
-    return Window(*((n, n) for n in (kernel, stride, pad, 1)))
+    return SlidingWindow(*((n, n) for n in (kernel, stride, pad, 1)))
 
 
-def convolution(image: Shape, outputs: int, window: Window) -> Work:
+def convolution(image: Shape, outputs: int, window: SlidingWindow) -> Work:
     """A convolution of an image."""
     return Work(
         image,
@@ -48,7 +48,7 @@ def convolution(image: Shape, outputs: int, window: Window) -> Work:
     )
 
 
-def upsampling(image: Shape, window: Window) -> Work:
+def upsampling(image: Shape, window: SlidingWindow) -> Work:
     """A transposed convolution with as many outputs as inputs."""
     return Work(
         image,
@@ -58,7 +58,7 @@ def upsampling(image: Shape, window: Window) -> Work:
     )
 
 
-def pooling(image: Shape, window: Window) -> Work:
+def pooling(image: Shape, window: SlidingWindow) -> Work:
     """Maxima of windows."""
     out = window.pooled(image[1:3], ceil=True)
     sizes, strides = (1, *window.kernel, 1), (1, *window.stride, 1)

@@ -29,8 +29,8 @@ from netspec.errors import GraphError, LayerError, Place, blame, fail, nearest, 
 from netspec.frontend.graph import Graph, connect
 from netspec.frontend.prototxt import NetText
 from netspec.geometry import coords
-from netspec.layers.base import REGISTRY
 from netspec.layers.fork_names import fork_of_type
+from netspec.layers.registry import REGISTRY
 from netspec.proto import layers_pb2
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.net_pb2 import NetParameter

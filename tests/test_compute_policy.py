@@ -15,7 +15,7 @@ from netspec.errors import GraphError
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import ParamKey, infer
-from netspec.layers.precision import Precision
+from netspec.layers.numerics import Precision
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.runtime.compute_policy import PLAIN, ComputePolicy
 from netspec.runtime.module import Net
@@ -117,7 +117,7 @@ def test_who_holds_what_in_bfloat16() -> None:
 
 def test_what_is_narrow_is_said_by_layers() -> None:
     graph = connect(parse_net(TYPES, "net.prototxt"))
-    full = {node.name for node in graph.nodes if node.layer.precision is Precision.FULL}
+    full = {node.name for node in graph.nodes if node.layer.numerics.precision is Precision.FULL}
     assert full == {"where", "prob", "total", "loss"}
 
 

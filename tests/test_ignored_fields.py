@@ -160,7 +160,7 @@ def reads(message: str) -> Reads:
         if message_of(layer) == message:
             for thing in used_by(layer):
                 found.scan(tree_of(thing), OWN | homes)
-            if layer.is_source:
+            if layer.traits.is_source:
                 for path in PACKAGE.glob("sources/**/*.py"):
                     found.scan(tree_of(path), homes)
     # Of messages beside a layer's own the names alone count: self.spec.loss_param.normalization.
@@ -233,9 +233,8 @@ def test_the_tables_name_fields() -> None:
 
 
 def test_data_layers_have_sources() -> None:
-    fed = {name for name, layer in REGISTRY.items() if layer.is_source is True}
-    # A Python layer is a source only where it has no bottoms.
-    assert fed - {"Input"} == {name for name in SOURCES if "." not in name} - {"Python"}
+    fed = {name for name, layer in REGISTRY.items() if layer.traits.is_source}
+    assert fed - {"Input"} == {name for name in SOURCES if "." not in name}
 
 
 def other_than_default(each: FieldDescriptor) -> Any:

@@ -12,7 +12,7 @@ from sweeps import first_of_each
 
 from netspec.layers.base import Array, Shape
 from netspec.layers.lowering import im2col, windows
-from netspec.layers.window import Window
+from netspec.layers.window import SlidingWindow
 
 
 class Convolved(NamedTuple):
@@ -27,8 +27,8 @@ class Convolved(NamedTuple):
     groups: int = 1
 
     @property
-    def window(self) -> Window:
-        return Window(self.w[2:], self.stride, self.pad, self.dilation)
+    def window(self) -> SlidingWindow:
+        return SlidingWindow(self.w[2:], self.stride, self.pad, self.dilation)
 
 
 CONVOLVED = {
@@ -103,7 +103,7 @@ def test_narrow_products_are_summed_up_in_full(how: str) -> None:
     """A thousand ones in bfloat16 would stop at 256."""
     x = jnp.ones((1, 40, 25, 1), jnp.bfloat16)
     kernel, one = (40, 25) if how == "product" else (1, 1), (1, 1)
-    window = Window(kernel, one, (0, 0), one)
+    window = SlidingWindow(kernel, one, (0, 0), one)
     if how == "product":
         got = im2col.product(x, jnp.ones((1, 1, *kernel), x.dtype), window)
     else:
@@ -116,13 +116,15 @@ def test_narrow_products_are_summed_up_in_full(how: str) -> None:
     ("shape", "weights", "window"),
     first_of_each(
         [
-            ((2, 3, 5, 4), (4, 3, 4, 4), Window((4, 4), (2, 2), (1, 1), (1, 1))),
-            ((1, 5, 3, 2), (2, 3, 5, 3), Window((5, 3), (3, 2), (0, 1), (1, 1))),
-            ((1, 4, 4, 3), (3, 3, 2, 2), Window((2, 2), (3, 3), (0, 0), (1, 1))),
+            ((2, 3, 5, 4), (4, 3, 4, 4), SlidingWindow((4, 4), (2, 2), (1, 1), (1, 1))),
+            ((1, 5, 3, 2), (2, 3, 5, 3), SlidingWindow((5, 3), (3, 2), (0, 1), (1, 1))),
+            ((1, 4, 4, 3), (3, 3, 2, 2), SlidingWindow((2, 2), (3, 3), (0, 0), (1, 1))),
         ]
     ),
 )
-def test_deconvolutions_are_one_function(shape: Shape, weights: Shape, window: Window) -> None:
+def test_deconvolutions_are_one_function(
+    shape: Shape, weights: Shape, window: SlidingWindow
+) -> None:
     """By phases, beside the gradient of a convolution, whose transpose they are."""
     assert windows.choose_deconvolution(window, 1) == "phases"
     draws = np.random.default_rng(0)
@@ -144,13 +146,13 @@ def test_deconvolutions_are_one_function(shape: Shape, weights: Shape, window: W
     "window",
     first_of_each(
         [
-            Window((2, 2), (2, 2), (0, 0), (1, 1)),
-            Window((3, 2), (2, 1), (1, 0), (1, 1)),
-            Window((3, 3), (2, 2), (0, 0), (1, 1)),
+            SlidingWindow((2, 2), (2, 2), (0, 0), (1, 1)),
+            SlidingWindow((3, 2), (2, 1), (1, 0), (1, 1)),
+            SlidingWindow((3, 3), (2, 2), (0, 0), (1, 1)),
         ]
     ),
 )
-def test_maxima_are_one_function(window: Window) -> None:
+def test_maxima_are_one_function(window: SlidingWindow) -> None:
     """Unrolled into shifted slices, and in one pass over indices; images with many equal maxima."""
     x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 9, 7, 3)), jnp.float64)
     out = window.pooled(x.shape[1:3], ceil=True)

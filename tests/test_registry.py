@@ -1,39 +1,14 @@
-"""What every layer type owes: a docstring, a formula, a row in ``cases.py``; and what it says."""
-
-import re
+"""The registry, and what layers say of their settings, losses and labels."""
 
 import pytest
 from cases import CASES, input_text, layer_text
-from reference import RULES
 
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
-from netspec.layers import FAMILIES, REGISTRY, Layer, create
-from netspec.layers.base import Labels, register
-from netspec.proto.layers_pb2 import TEST, LayerParameter
-
-TYPES = sorted(REGISTRY)
-# HDF5Output, which writes a file, has test_hdf5_output.py; Filter, which cannot be compiled,
-# has test_filter.py.
-ELSEWHERE = {"Filter", "HDF5Output"}
-COMPUTED = [n for n in TYPES if not REGISTRY[n].is_source and n not in ELSEWHERE]
-
-
-@pytest.mark.parametrize("name", TYPES)
-def test_a_type_says_what_it_is(name: str) -> None:
-    layer = REGISTRY[name]
-    assert layer.__name__ == name
-    assert re.search(r"Caffe: ``\w+\.(cpp|hpp|cu)``|Not in Caffe\.", layer.__doc__ or "")
-    assert layer.formula
-    assert layer.family in {family.__name__.rsplit(".", 1)[-1] for family in FAMILIES}
-    if layer.param_field:
-        assert layer.param_field in LayerParameter.DESCRIPTOR.fields_by_name
-
-
-@pytest.mark.parametrize("name", COMPUTED)
-def test_a_type_has_a_row_and_a_reference(name: str) -> None:
-    assert name in RULES
-    assert any(case.name.split()[0] == name for case in CASES)
+from netspec.layers import REGISTRY, Layer, create
+from netspec.layers.records import Labels
+from netspec.layers.registry import register
+from netspec.proto.layers_pb2 import TEST
 
 
 def test_rows_have_names_of_their_own() -> None:
@@ -46,7 +21,7 @@ def test_two_types_cannot_have_one_name() -> None:
 
 
 def made(layer_type: str, settings: str = "", bottoms: str = "a", more: str = "") -> Layer:
-    tops = REGISTRY[layer_type].tops.start
+    tops = REGISTRY[layer_type].arity.tops.start
     net = parse_net(layer_text(layer_type, settings, bottoms, tops, more))
     return create(net.message.layer[0], TEST)
 
@@ -139,7 +114,7 @@ def made(layer_type: str, settings: str = "", bottoms: str = "a", more: str = ""
     ],
 )
 def test_a_layer_describes_its_settings(layer_type: str, settings: str, said: str) -> None:
-    bottoms = range(REGISTRY[layer_type].num_bottoms.start)
+    bottoms = range(REGISTRY[layer_type].arity.bottoms.start)
     assert made(layer_type, settings, "abc"[: len(bottoms)]).describe() == said
 
 
@@ -169,8 +144,8 @@ def test_a_loss_says_what_divides_it(more: str, said: str, scaling: str | None) 
     loss = made("SoftmaxWithLoss", "", "ab", more)
     assert loss.describe() == said
     if scaling is not None:
-        assert loss.scaling((2, 3, 7, 5), (2, 1, 7, 5)) == scaling
-    assert made("ReLU").scaling((2, 3)) == ""
+        assert loss.scoring((2, 3, 7, 5), (2, 1, 7, 5)).scaling == scaling
+    assert made("ReLU").scoring((2, 3)).scaling == ""
 
 
 @pytest.mark.parametrize(
@@ -199,9 +174,9 @@ def test_a_loss_says_what_divides_it(more: str, said: str, scaling: str | None) 
 def test_every_loss_says_what_divides_it(
     layer_type: str, settings: str, more: str, scaling: str
 ) -> None:
-    bottoms = "abc"[: REGISTRY[layer_type].num_bottoms.start]
+    bottoms = "abc"[: REGISTRY[layer_type].arity.bottoms.start]
     layer = made(layer_type, settings, bottoms, more)
-    assert layer.scaling(*[(7, 5), (7, 1), (7,)][: len(bottoms)]) == scaling
+    assert layer.scoring(*[(7, 5), (7, 1), (7,)][: len(bottoms)]).scaling == scaling
 
 
 @pytest.mark.parametrize(
@@ -221,7 +196,7 @@ def test_layers_say_which_labels_they_take(
     layer_type: str, settings: str, more: str, labels: Labels | None
 ) -> None:
     layer = made(layer_type, settings, "ab", more)
-    assert layer.labels((2, 3, 7, 5), (2, 1, 7, 5)) == labels
+    assert layer.scoring((2, 3, 7, 5), (2, 1, 7, 5)).labels == labels
 
 
 @pytest.mark.parametrize(
@@ -255,12 +230,12 @@ def test_force_backward_reaches_no_labels() -> None:
         ("Eltwise", [True, True]),
     ):
         layer = made(layer_type, bottoms="ab")
-        assert [layer.allow_force_backward(i) for i in range(2)] == reaches
+        assert [i not in layer.bottom_use.no_gradient for i in range(2)] == reaches
 
 
 def test_force_backward_reaches_no_continuation() -> None:
     unit = made("LSTMUnit", bottoms="abc")
-    assert [unit.allow_force_backward(i) for i in range(3)] == [True, True, False]
+    assert [i not in unit.bottom_use.no_gradient for i in range(3)] == [True, True, False]
 
 
 def test_a_static_bottom_is_told() -> None:

@@ -18,8 +18,9 @@ from netspec.frontend.graph import connect
 from netspec.frontend.net_graph import read_graph
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import Shapes, infer
-from netspec.layers.base import Context, create
+from netspec.layers.context import Context
 from netspec.layers.placeholder import create_or_stand_in
+from netspec.layers.registry import create
 from netspec.proto.layers_pb2 import TEST, LayerParameter
 
 PACKAGE = Path(netspec.__file__).parent

@@ -10,7 +10,7 @@ from list_sources import rows as rows
 from netspec.errors import SourceError
 from netspec.frontend.graph import connect
 from netspec.frontend.prototxt import parse_net
-from netspec.layers.base import Labels
+from netspec.layers.records import Labels
 from netspec.sources import check_labels
 from netspec.sources.feed import shapes_of_sources
 from netspec.sources.images.decode import preprocess

@@ -14,7 +14,7 @@ from PIL import Image
 
 from netspec.errors import Place, SourceError
 from netspec.frontend.prototxt import parse_net
-from netspec.layers.base import Labels
+from netspec.layers.records import Labels
 from netspec.proto.layers_pb2 import TEST
 from netspec.sources import Prefetch, Source, check_labels, open_source
 

@@ -17,7 +17,8 @@ def layers() -> str:
     rows = ["| layer | family | bottoms | tops | computes |", "|---|---|---|---|---|"]
     for entry in entries():
         formula = entry.formula.replace("|", "\\|")
-        cells = (entry.type, entry.family, entry.bottoms, entry.tops, formula)
+        link = f"[{entry.type}](docs/layers/{entry.family}.md#{entry.type.lower()})"
+        cells = (link, entry.family, entry.bottoms, entry.tops, formula)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 

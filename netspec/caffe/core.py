@@ -235,8 +235,8 @@ class Core:
         """The values that these layers read but do not make."""
         graph = self.module.graph
         span = graph.nodes[nodes[0] : nodes[1] + 1]
-        made = {i for node in span if not node.layer.is_source for i in node.tops}
-        fed = {i for node in span if node.layer.is_source for i in node.tops}
+        made = {i for node in span if not node.layer.traits.is_source for i in node.tops}
+        fed = {i for node in span if node.layer.traits.is_source for i in node.tops}
         needed = {i for node in span for i in node.bottoms} - made | fed
         return {i: self.blobs[graph.values[i].name].data_mirror.device for i in needed}
 
@@ -269,5 +269,5 @@ class Core:
     def _user(self, node: Node) -> Any:
         """The user's object behind a layer written in Python, or None."""
         sources = self.feed.sources if self.feed is not None else {}
-        holder = sources.get(node.name) if node.layer.is_source else node.layer
+        holder = sources.get(node.name) if node.layer.traits.is_source else node.layer
         return getattr(holder, "user", None)

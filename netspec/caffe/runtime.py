@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from netspec.layers.base import REGISTRY
+from netspec.layers.registry import REGISTRY
 from netspec.reporting import glog
 from netspec.runtime.devices import accelerators
 

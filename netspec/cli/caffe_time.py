@@ -101,7 +101,7 @@ class Timer:
                 times.forward[n] += seconds
                 times.forward_pass += seconds
                 fed |= {i: batch[self._graph.values[i].name] for i in node.tops}
-            elif node.layer.is_source:
+            elif node.layer.traits.is_source:
                 fed |= {i: jnp.zeros(self._net.shapes.values[i], jnp.float32) for i in node.tops}
         return fed
 
@@ -122,7 +122,7 @@ class Timer:
         values = {i: Held(array) for i, array in fed.items()}
         pullbacks: dict[int, _Pullback] = {}
         for n, node in enumerate(self._graph.nodes):
-            if node.layer.is_source:
+            if node.layer.traits.is_source:
                 continue
             learned, bottoms = self._differentiated(shapes, n, values)
             fixed = {i: values[i] for i in node.bottoms if i not in bottoms}

@@ -62,7 +62,7 @@ def rf(net: str, blob: str | None, phase: str, shapes: tuple[str, ...]) -> None:
 
 def _say_what_is_unknown(known: KnownShapes, err: bool = False) -> None:
     """Print a line for each reason why a layer is unknown, and one for missing data."""
-    unknown = [node for node in known.graph.nodes if not node.layer.known]
+    unknown = [node for node in known.graph.nodes if not node.layer.traits.known]
     first = {node.layer.missing(): node for node in reversed(unknown)}
     for node in reversed(first.values()):
         click.echo(f"{node.place}: {node.who}: {node.layer.missing()}", err=err)

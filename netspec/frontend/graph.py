@@ -117,27 +117,27 @@ class Graph:
     @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Names of the blobs that Input layers make."""
-        return self._tops_of(lambda node: node.layer.is_input)
+        return self._tops_of(lambda node: node.layer.traits.is_input)
 
     @cached_property
     def sources(self) -> tuple[Node, ...]:
         """The nodes that the host feeds: Input layers and data layers."""
-        return tuple(node for node in self.nodes if node.layer.is_source)
+        return tuple(node for node in self.nodes if node.layer.traits.is_source)
 
     @cached_property
     def fed(self) -> tuple[str, ...]:
         """Names of all blobs that the host feeds."""
-        return self._tops_of(lambda node: node.layer.is_source)
+        return self._tops_of(lambda node: node.layer.traits.is_source)
 
     @cached_property
     def on_host(self) -> tuple[Node, ...]:
         """The nodes that run on the host, called from inside the program."""
-        return tuple(node for node in self.nodes if node.layer.on_host)
+        return tuple(node for node in self.nodes if node.layer.traits.on_host)
 
     @cached_property
     def data_dependent(self) -> tuple[Node, ...]:
         """The nodes whose tops' shapes depend on values: with any, the net runs op by op."""
-        return tuple(node for node in self.nodes if node.layer.data_dependent)
+        return tuple(node for node in self.nodes if node.layer.traits.data_dependent)
 
     @cached_property
     def under_loss(self) -> frozenset[int]:

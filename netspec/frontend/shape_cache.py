@@ -19,7 +19,7 @@ def shared_shapes(graph: Graph, given: Mapping[str, Shape]) -> Shapes:
     Nets with users' own code, or with layers on the host, are never shared.
     """
     layers = [node.layer for node in graph.nodes]
-    if not all(layer.is_plain and not layer.on_host for layer in layers):
+    if not all(layer.traits.is_plain and not layer.traits.on_host for layer in layers):
         return infer(graph, given)
     key = (
         *(graph.file, graph.name, graph.phase, graph.force_backward),

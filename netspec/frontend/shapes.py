@@ -13,7 +13,8 @@ from typing import Generic, Literal, NamedTuple, TypeVar, cast, overload
 from netspec.errors import GraphError, blame, counted, fail, require
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.wanted_gradients import wanted_gradients
-from netspec.layers.base import Blob, Shape, count, text
+from netspec.layers.base import Shape, count, text
+from netspec.layers.records import Blob
 from netspec.proto.layers_pb2 import ParamSpec
 
 # A shape, or one that may not be known.
@@ -169,7 +170,7 @@ class _Inference:
         """Ask node ``n``; raises LayerError without its place."""
         bottoms = [self._values[i] for i in node.bottoms]
         ready = self._ask == "all" or (
-            self._ask == "known" and node.layer.known and None not in bottoms
+            self._ask == "known" and node.layer.traits.known and None not in bottoms
         )
         given = cast(list[Shape], bottoms)
         tops = self._tops(node, given if ready else None)
@@ -205,10 +206,10 @@ class _Inference:
 
     def _tops(self, node: Node, bottoms: list[Shape] | None) -> Sequence[Shape | None]:
         """The shapes of a node's tops. bottoms: None where the layer can't be asked."""
-        if node.layer.is_source:
+        if node.layer.traits.is_source:
             names = [self._graph.values[top].name for top in node.tops]
             given = all(name in self._given for name in names)
-            if self._ask == "all" or node.layer.states_shapes or given:
+            if self._ask == "all" or node.layer.traits.states_shapes or given:
                 return _source(node, names, self._given)
             return [self._given.get(name) for name in names]
         return [None] * len(node.tops) if bottoms is None else _tops(node, bottoms)

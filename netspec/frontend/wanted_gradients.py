@@ -21,7 +21,7 @@ def wanted_gradients(graph: Graph, learned: Sequence[int]) -> list[tuple[bool, .
     _drop_unused(graph, runs, wanted)
     if graph.force_backward:
         return [
-            tuple(want or node.layer.allow_force_backward(i) for i, want in enumerate(mine))
+            tuple(want or i not in node.layer.bottom_use.no_gradient for i, want in enumerate(mine))
             for node, mine in zip(graph.nodes, wanted, strict=True)
         ]
     return [

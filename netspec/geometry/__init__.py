@@ -1,4 +1,4 @@
-"""Where pixels of a blob sit on the input, and what they see of it.
+"""Coordinates and receptive fields of blobs, and the least padding that aligns a net.
 
-Imports `frontend` and what is below it; never `runtime`: geometry is told from shapes alone.
+Imports `frontend` and what is below it; never `runtime`: geometry follows from shapes alone.
 """

@@ -1,4 +1,4 @@
-"""Where the pixels of one blob sit on another's, found by walking the layers between them.
+"""Coordinate maps between blobs, composed by walking the layers between them.
 
 Every layer says how its output pixels sit on its input pixels (`Layer.coords`); along a path these
 affine maps compose. Two blobs are related through the nearest blobs that both come from.
@@ -95,7 +95,7 @@ def crop_offset(
 
 @dataclass
 class Walk:
-    """What a walk up from a value came to.
+    """The result of a walk up from a value.
 
     found: per value, how the first one sits on it, by each path that differs. blocks: the layers
     that have no map.
@@ -106,7 +106,7 @@ class Walk:
 
 
 def walk(graph: Graph, value: int, rank: int, until: Collection[int] = ()) -> Walk:
-    """Everything that ``value`` comes from; values in ``until`` are reached, but not passed.
+    """Walk up to everything that ``value`` comes from; stop at values in ``until``.
 
     A value is numbered after all that it comes from, so counting down meets each one when all
     paths to it are known.
@@ -133,9 +133,9 @@ def walk(graph: Graph, value: int, rank: int, until: Collection[int] = ()) -> Wa
 
 def mapped(node: Node, slot: int) -> tuple[int, ...]:
     """The bottoms on which the layer's map places its top number ``slot``."""
-    if node.layer.same_count:
+    if node.layer.arity.tops_as_bottoms:
         return (node.bottoms[slot],)
-    shape_only = node.layer.shape_bottoms
+    shape_only = node.layer.bottom_use.shape_only
     return tuple(bottom for i, bottom in enumerate(node.bottoms) if i not in shape_only)
 
 

@@ -1,11 +1,11 @@
-"""How little padding lets a net cut its scores to the image, whatever the image's size.
+"""The least padding with which a net can crop its scores to the image, whatever the image's size.
 
 A fully convolutional net pads its first layer so widely that upsampled scores cover the image; a
-Crop cuts what is too much. With another pad each Crop begins elsewhere, where the coordinate walk
-puts it. A pad aligns a size if every Crop then begins on a whole pixel inside its bottom, ends
+Crop removes the rest. With another pad each Crop begins elsewhere, where the coordinate walk puts
+it. A pad aligns a size if every Crop then begins on a whole pixel inside its bottom, ends
 inside, and no window is larger than what it slides over.
 
-Sizes need not be tried without end. If an image grows by the period, a common multiple of all
+Finitely many sizes decide. If an image grows by the period, a common multiple of all
 strides, every blob grows by as much over its own stride, and what Crops leave at the border stays
 the same; and what is wide enough for a window stays so as image or pad grows.
 """
@@ -30,7 +30,7 @@ from netspec.layers.base import Shape
 class Alignment(NamedTuple):
     """The least pads that align sizes.
 
-    layers: the first on every way from the input that can be padded (`Layer.repadded`).
+    layers: the first on each path from the input that can be padded (`Geometry.repadded`).
     every: the least pad that aligns every size from 1x1 on. large: the least that aligns every
     size from ``least`` on, height and width.
     """
@@ -42,12 +42,12 @@ class Alignment(NamedTuple):
 
 
 def alignment(shapes: KnownShapes, rank: int = 2) -> Alignment | str:
-    """The least first-layer pads that align every input size; or in words why there are none.
+    """Find the least first-layer pads that align every input size, or say why there are none.
 
     shapes: of the net, with its inputs' known.
     """
     graph = shapes.graph
-    first = _first_layers(graph)
+    first = _first_layers(graph, rank)
     if not first or not _cuts(graph, rank):
         return "nothing is cut to the size of something else"
     given = _images(shapes, rank)
@@ -59,23 +59,23 @@ def alignment(shapes: KnownShapes, rank: int = 2) -> Alignment | str:
     def aligns(pad: int, sizes: Sequence[int]) -> bool:
         return _complaint(graph, first, given, pad, sizes) is None
 
-    small, beyond = range(1, 1 + period), range(far + 1, far + 1 + period)
-    if complaint := _complaint(graph, first, given, far, [*small, *beyond]):
+    small, large_sizes = range(1, 1 + period), range(far + 1, far + 1 + period)
+    if complaint := _complaint(graph, first, given, far, [*small, *large_sizes]):
         return complaint
-    large = next(pad for pad in range(far + 1) if aligns(pad, beyond))
+    large = next(pad for pad in range(far + 1) if aligns(pad, large_sizes))
     every = next(pad for pad in range(large, far + 1) if aligns(pad, small))
     # What is too small for a window is too small for it at every size below, too.
     least = bisect.bisect_left(range(far + 1), True, lo=1, key=lambda n: aligns(large, [n]))
     return Alignment(tuple(graph.nodes[n].name for n in first), every, large, least)
 
 
-def _first_layers(graph: Graph) -> list[int]:
-    """The nodes with a pad that no other such node stands before, on the way from an input."""
+def _first_layers(graph: Graph, rank: int) -> list[int]:
+    """The first nodes with a pad on each path from an input."""
     reached = {top for node in graph.sources for top in node.tops}
     first = []
     for n, node in enumerate(graph.nodes):
         tops = [top for i, top in enumerate(node.tops) if reached.intersection(mapped(node, i))]
-        if tops and node.layer.repadded(0) is not None:
+        if tops and node.layer.geometry(rank).repadded:
             first.append(n)
         else:
             reached.update(tops)
@@ -104,7 +104,7 @@ def _reach(graph: Graph, fed: Iterable[str], rank: int) -> tuple[int, int]:
 def _complaint(
     graph: Graph, first: Sequence[int], given: Mapping[str, Shape], pad: int, sizes: Iterable[int]
 ) -> str | None:
-    """What is wrong with one of the sizes under a pad, if anything."""
+    """The error of the first size that does not align with a pad, if there is one."""
     rank = len(next(iter(given.values()))) - 2
     try:
         padded = _padded(graph, first, pad, rank)
@@ -118,22 +118,24 @@ def _complaint(
 def _padded(graph: Graph, first: Sequence[int], pad: int, rank: int) -> Graph:
     """The net with another pad on its first layers, and every Crop where the walk then puts it."""
     for n in first:
-        graph = _with_layer(graph, n, graph.nodes[n].layer.repadded(pad))
+        repadded = graph.nodes[n].layer.geometry(rank).repadded
+        if repadded:
+            graph = _with_layer(graph, n, repadded(pad))
     for n in _cuts(graph, rank):
         node = graph.nodes[n]
-        (like,) = (node.bottoms[i] for i in node.layer.shape_bottoms)
+        (like,) = (node.bottoms[i] for i in node.layer.bottom_use.shape_only)
         with blame(node.place, node.who):
             offset = crop_offset(graph, mapped(node, 0)[0], like, rank)
-        graph = _with_layer(graph, n, node.layer.recut(offset))
+        recut = node.layer.geometry(rank).recut
+        if recut:
+            graph = _with_layer(graph, n, recut(offset))
     return graph
 
 
 def _cuts(graph: Graph, rank: int) -> list[int]:
-    return [n for n, node in enumerate(graph.nodes) if node.layer.recut((0,) * rank) is not None]
+    return [n for n, node in enumerate(graph.nodes) if node.layer.geometry(rank).recut]
 
 
-def _with_layer(graph: Graph, n: int, layer: Layer | None) -> Graph:
-    if layer is None:
-        return graph
+def _with_layer(graph: Graph, n: int, layer: Layer) -> Graph:
     node = dataclasses.replace(graph.nodes[n], layer=layer)
     return dataclasses.replace(graph, nodes=(*graph.nodes[:n], node, *graph.nodes[n + 1 :]))

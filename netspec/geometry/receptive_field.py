@@ -1,11 +1,11 @@
-"""What one pixel of a blob sees of the net's input, found by walking the layers between them.
+"""Receptive fields: the input pixels that a pixel of a blob depends on, found by walking layers.
 
 A layer's map (`Layer.coords`) says which pixels of its input one pixel of its output sees. The
 first and the last of them are followed up to the input in whole numbers, so that fields are exact
-for deconvolutions too, whose pixels do not all see equally far. Dilation counts as if it left
-nothing out.
+for deconvolutions too, whose pixels do not all see equally far. Dilation counts as if it skipped
+nothing.
 
-Fields go on beyond the border, as if the image were larger: what lies there is padding.
+Fields extend over the border as if the image were larger: the pixels there are padding.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ def seen(
 
 
 def _found(graph: Graph, value: int, start: int, rank: int) -> ReceptiveField | str:
-    """The field, or the words that follow the blob's name in a message."""
+    """The field, or why there is none, in words that follow the blob's name."""
     between = _between(graph, value, start)
     name = f'"{graph.values[start].name}"'
     if value != start and not between:
         return f"does not come from {name}"
     for node in between:
-        if node.layer.sees_all(rank):
+        if node.layer.geometry(rank).sees_all:
             return f"sees all of {name}: {node.who}"
     for node in between:
         if step(node, rank) is None:
@@ -131,7 +131,7 @@ def _measured(spans: Sequence[Span | None], stride: Fraction) -> tuple[int, Frac
 
 
 def _period(places: Iterable[Placement]) -> int:
-    """After how many pixels fields begin anew: all places on the way are whole numbers apart."""
+    """After how many pixels fields repeat: all placements on the path are whole numbers apart."""
     return math.lcm(*(scale.denominator for place in places for scale in place.scale))
 
 
@@ -173,7 +173,7 @@ def _united(one: Span | None, other: Span | None) -> Span | None:
 
 
 def _between(graph: Graph, value: int, start: int) -> list[Node]:
-    """The layers on the ways from ``start`` down to ``value``, in the order of the net."""
+    """The layers on all paths from ``start`` down to ``value``, in the order of the net."""
     below = {start}
     for node in graph.nodes:
         below.update(

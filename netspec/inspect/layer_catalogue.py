@@ -39,9 +39,10 @@ def table() -> str:
 
 
 def _row(layer: type[Layer]) -> CatalogueRow:
-    tops = "as bottoms" if layer.same_count else _span(layer.tops)
+    arity = layer.arity
+    tops = "as bottoms" if arity.tops_as_bottoms else _span(arity.tops)
     blobs = ", ".join(blob_names(layer))
-    bottoms = _span(layer.num_bottoms)
+    bottoms = _span(arity.bottoms)
     return CatalogueRow(layer.__name__, layer.family, bottoms, tops, blobs, layer.formula)
 
 

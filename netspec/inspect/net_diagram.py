@@ -83,12 +83,12 @@ class Diagram:
         a size to crop to.
         """
         node = self.graph.nodes[entry.nodes[0]]
-        fed = self.graph.nodes[self.graph.values[value].producer].layer.is_source
+        fed = self.graph.nodes[self.graph.values[value].producer].layer.traits.is_source
         return not any(
             bottom == value
             and not (fed and i)
             and not node.stops[i]
-            and node.layer.allow_force_backward(i)
+            and i not in node.layer.bottom_use.no_gradient
             for i, bottom in enumerate(node.bottoms)
         )
 
@@ -129,7 +129,11 @@ def _folded(graph: Graph) -> list[tuple[int, ...]]:
     host_of: dict[int, int] = {}
     for n, node in enumerate(graph.nodes):
         host = n
-        if node.layer.known and node.in_place == (0,) and len(node.bottoms) == len(node.tops) == 1:
+        if (
+            node.layer.traits.known
+            and node.in_place == (0,)
+            and len(node.bottoms) == len(node.tops) == 1
+        ):
             value = node.bottoms[0]
             producer = graph.values[value].producer
             if graph.readers[value] == (n,) and len(graph.nodes[producer].tops) == 1:
@@ -186,9 +190,9 @@ def _entry(
 
 def _kind(nodes: Sequence[Node]) -> Kind:
     host = nodes[0].layer
-    if not host.known:
+    if not host.traits.known:
         return Kind.UNKNOWN
-    if host.is_source:
+    if host.traits.is_source:
         return Kind.SOURCE
     if host.drawn_as == "loss" or any(host.loss_weights()):
         return Kind.LOSS

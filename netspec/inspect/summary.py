@@ -10,6 +10,7 @@ from typing import NamedTuple
 from netspec.frontend.graph import AUTOMATIC, Graph
 from netspec.frontend.shapes import KnownShapes, NodeShapes
 from netspec.layers.base import Shape, count, text
+from netspec.layers.records import multiply_adds
 
 FLOAT_BYTES = 4
 
@@ -21,7 +22,7 @@ class Row:
     params: the elements of all its own arrays, running statistics included. learned: of these, how
     many the solver changes. shares: the layers whose arrays it uses instead of its own. frozen:
     ``lr_mult: 0`` keeps all arrays that it could learn, its own or another's, as they are. known:
-    whether its arrays are known, and so counted. multiply_adds: `Layer.multiply_adds` of one run.
+    whether its arrays are known, and so counted. multiply_adds: of one run.
     activation_bytes: what its tops take, less those that lie in their bottom's place. sized:
     whether these are all known.
     """
@@ -155,15 +156,10 @@ def _row(shapes: KnownShapes, n: int) -> Row:
         shares=tuple(dict.fromkeys(keys[name].layer for name in blobs if name not in own)),
         frozen=bool(learned) and not changed,
         known=each.known or not node.layer.learns,
-        multiply_adds=_multiply_adds(each) if each.known else 0,
+        multiply_adds=multiply_adds(each.blobs),
         activation_bytes=FLOAT_BYTES * sum(count(shape) for shape in own_tops if shape is not None),
         sized=None not in own_tops,
     )
-
-
-def _multiply_adds(each: NodeShapes[Shape | None]) -> int:
-    bottoms = [shape for shape in each.bottoms if shape is not None]
-    return each.node.layer.multiply_adds(*bottoms) if len(bottoms) == len(each.bottoms) else 0
 
 
 def _own_tops(graph: Graph, each: NodeShapes[Shape | None]) -> list[Shape | None]:

@@ -19,7 +19,8 @@ from netspec.layers import (
     utility,
     vision,
 )
-from netspec.layers.base import REGISTRY, Layer, create
+from netspec.layers.base import Layer
+from netspec.layers.registry import REGISTRY, create
 
 FAMILIES = (
     vision,

@@ -1,4 +1,4 @@
-"""Layers that act on each element by itself."""
+"""Activations: layers that act on each element by itself."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from netspec.errors import require
-from netspec.layers.base import Array, Blob, Context, Layer, Layout, Shape, register, text
+from netspec.layers.base import Geometry, Layer
+from netspec.layers.context import Context
 from netspec.layers.coord_map import CoordMap
+from netspec.layers.numerics import MemoryLayout, Numerics
+from netspec.layers.records import Blob
+from netspec.layers.registry import register
+from netspec.layers.shape import Array, Shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.proto.layers_pb2 import FillerParameter
 
@@ -18,44 +23,49 @@ from netspec.proto.layers_pb2 import FillerParameter
 class Elementwise(Layer):
     """A layer whose top has the shape, the layout and the coordinates of its bottom."""
 
-    layout = Layout.EITHER
-
-    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
-        """Each element stands alone."""
-        return (PaddingValue.ANYTHING,) * len(bottoms)
+    numerics = Numerics(layout=MemoryLayout.EITHER)
 
     def coords(self, rank: int) -> CoordMap:
         """Each pixel on itself."""
         return CoordMap.identity(rank)
 
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
+        """Any value: elements do not mix."""
+        return (PaddingValue.ANYTHING,) * len(bottoms)
+
+
+class Pointwise(Elementwise):
+    """An elementwise layer that does the same to every element of a channel."""
+
+    def geometry(self, rank: int) -> Geometry:
+        """Shift equivariant."""
+        return Geometry(shift_equivariant=True)
+
 
 @register(param="relu_param")
-class ReLU(Elementwise):
+class ReLU(Pointwise):
     """max(x, 0), or ``negative_slope`` times x below zero. Caffe: ``relu_layer.cpp``."""
 
     formula = "y = max(x, 0) + negative_slope min(x, 0)"
-    shift_equivariant = True
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """The gradient at 0 is ``negative_slope``, and what is no number passes, as in Caffe."""
+    def apply(self, ctx: Context, x: Array) -> Array:
+        """The gradient at 0 is ``negative_slope``, and NaN passes through, as in Caffe."""
         slope = self.param.negative_slope
         return jnp.where(x <= 0, slope * x if slope else 0.0, x)
 
     def describe(self) -> str:
-        """The slope, if any."""
         slope = self.param.negative_slope
         return f"slope {slope:g}" if slope else ""
 
 
 @register(param="power_param")
-class Power(Elementwise):
+class Power(Pointwise):
     """(shift + scale x) ^ power. Caffe: ``power_layer.cpp``."""
 
     formula = "y = (shift + scale x) ^ power"
-    shift_equivariant = True
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """Power 1 is affine; power 0, or scale 0, is constant and has no gradient."""
+    def apply(self, ctx: Context, x: Array) -> Array:
+        """An affine map for power 1; a constant without gradient for power 0 or scale 0."""
         p = self.param
         if p.power * p.scale == 0:
             return jnp.full_like(x, 1.0) if p.power == 0 else jnp.full_like(x, p.shift) ** p.power
@@ -63,13 +73,12 @@ class Power(Elementwise):
         return inner if p.power == 1 else jnp.power(inner, p.power)
 
     def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
-        """Zeros, if neither they nor their slope make an infinity."""
+        """Zeros, if neither their power nor its slope is infinite."""
         p = self.param
         safe = p.shift > 0 or (p.power >= 0 and p.power == int(p.power))
         return (PaddingValue.ZERO,) if safe else None
 
     def describe(self) -> str:
-        """The three numbers that are not the default."""
         return _changed(self.param, power=1, scale=1, shift=0)
 
 
@@ -82,14 +91,12 @@ class Dropout(Elementwise):
 
     formula = "y = x mask / (1 - dropout_ratio)"
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
-        """The bottom's."""
+    def shape(self, bottom: Shape) -> Shape:
         ratio = self.param.dropout_ratio
         require(0 <= ratio < 1, f"dropout_ratio {ratio:g} must be 0 or more, and less than 1")
         return bottom
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """The kept elements are scaled so that the mean stays."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         ratio = self.param.dropout_ratio
         if not self.train:
             return x
@@ -97,12 +104,11 @@ class Dropout(Elementwise):
         return jnp.where(keep, x * (1 / (1 - ratio)), 0.0)
 
     def describe(self) -> str:
-        """The ratio."""
         return f"ratio {self.param.dropout_ratio:g}"
 
 
 @register(param="prelu_param")
-class PReLU(Elementwise):
+class PReLU(Pointwise):
     """max(x, 0) + slope min(x, 0), with one learned slope a channel, or one for all.
 
     (N, C, ...) -> (N, C, ...). Blobs: slope (C), or a scalar if ``channel_shared``; 0.25 if there
@@ -110,122 +116,105 @@ class PReLU(Elementwise):
     """
 
     formula = "y = max(x, 0) + slope min(x, 0)"
-    shift_equivariant = True
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
-        """The bottom's."""
+    def shape(self, bottom: Shape) -> Shape:
         require(len(bottom) >= 2, f"needs channels on axis 1, but the bottom is {text(bottom)}")
         return bottom
 
-    def blobs(self, bottom: Shape) -> dict[str, Blob]:  # type: ignore[override]
-        """slope (C) or ()."""
+    def blobs(self, bottom: Shape) -> dict[str, Blob]:
         filler = self.param.filler if self.param.HasField("filler") else FillerParameter(value=0.25)
         return {"slope": Blob(() if self.param.channel_shared else (bottom[1],), filler)}
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """The gradient at 0 is the slope, as Caffe's."""
+    def apply(self, ctx: Context, x: Array) -> Array:
+        """The gradient at 0 is the slope, as in Caffe."""
         slope = ctx.blobs["slope"]
         channel = ctx.axis(1, x.ndim)
         shape = [slope.size if i == channel else 1 for i in range(x.ndim)]
         return jnp.where(x > 0, x, slope.reshape(shape) * x)
 
     def describe(self) -> str:
-        """Whether channels share the slope."""
         return "shared" if self.param.channel_shared else ""
 
 
 @register(param="elu_param")
-class ELU(Elementwise):
+class ELU(Pointwise):
     """x above 0, alpha (exp(x) - 1) below. Caffe: ``elu_layer.cpp``."""
 
     formula = "y = x if x > 0 else alpha (exp(x) - 1)"
-    shift_equivariant = True
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """The gradient at 0 is alpha, as Caffe's; no exponential overflows above."""
+    def apply(self, ctx: Context, x: Array) -> Array:
+        """The gradient at 0 is alpha, as in Caffe; the exponential of x > 0 is never taken."""
         return jnp.where(x > 0, x, self.param.alpha * jnp.expm1(jnp.where(x > 0, 0.0, x)))
 
     def describe(self) -> str:
-        """alpha."""
         return f"alpha {self.param.alpha:g}" if self.param.alpha != 1 else ""
 
 
 @register(param="sigmoid_param")
-class Sigmoid(Elementwise):
+class Sigmoid(Pointwise):
     """1 / (1 + exp(-x)). Caffe: ``sigmoid_layer.cpp``."""
 
     formula = "y = 1 / (1 + exp(-x))"
-    shift_equivariant = True
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """As Caffe computes it, through tanh."""
+    def apply(self, ctx: Context, x: Array) -> Array:
+        # Through tanh, as Caffe computes it.
         return 0.5 * jnp.tanh(0.5 * x) + 0.5
 
 
 @register(param="swish_param")
-class Swish(Elementwise):
+class Swish(Pointwise):
     """x sigmoid(beta x). Caffe: ``swish_layer.cpp``."""
 
     formula = "y = x / (1 + exp(-beta x))"
-    shift_equivariant = True
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """The sigmoid as `Sigmoid` has it."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         return x * (0.5 * jnp.tanh(0.5 * self.param.beta * x) + 0.5)
 
     def describe(self) -> str:
-        """beta."""
         return f"beta {self.param.beta:g}" if self.param.beta != 1 else ""
 
 
 @register(param="tanh_param")
-class TanH(Elementwise):
+class TanH(Pointwise):
     """tanh(x). Caffe: ``tanh_layer.cpp``."""
 
     formula = "y = tanh(x)"
-    shift_equivariant = True
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """Elementwise."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         return jnp.tanh(x)
 
 
 @register()
-class AbsVal(Elementwise):
+class AbsVal(Pointwise):
     """|x|; the gradient at 0 is 0. Caffe: ``absval_layer.cpp``.
 
     Differs: it may work in place.
     """
 
     formula = "y = abs(x)"
-    shift_equivariant = True
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """JAX's own ``abs`` has gradient 1 at 0."""
+    def apply(self, ctx: Context, x: Array) -> Array:
+        # JAX's own ``abs`` has gradient 1 at 0.
         return x * jnp.sign(x)
 
 
 @register()
-class BNLL(Elementwise):
+class BNLL(Pointwise):
     """log(1 + exp(x)). Caffe: ``bnll_layer.cpp``."""
 
     formula = "y = log(1 + exp(x))"
-    shift_equivariant = True
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """In the form that does not overflow."""
-        return jax.nn.softplus(x)
+    def apply(self, ctx: Context, x: Array) -> Array:
+        return jax.nn.softplus(x)  # does not overflow
 
 
 @register(param="exp_param")
-class Exp(Elementwise):
+class Exp(Pointwise):
     """base ^ (shift + scale x); base -1 stands for e. Caffe: ``exp_layer.cpp``."""
 
     formula = "y = base ^ (shift + scale x)"
-    shift_equivariant = True
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
-        """The bottom's."""
+    def shape(self, bottom: Shape) -> Shape:
         base = self.param.base
         require(
             base == -1 or 0 < base < math.inf,
@@ -233,30 +222,26 @@ class Exp(Elementwise):
         )
         return bottom
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """Through the natural exponential."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         p = self.param
         rate = 1.0 if p.base == -1 else math.log(p.base)
         return jnp.exp(rate * (p.shift + p.scale * x))
 
     def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...]:
-        """Of anything the exponential could be infinite."""
+        """Zeros: the exponential of any other value could be infinite."""
         return (PaddingValue.ZERO,)
 
     def describe(self) -> str:
-        """The three numbers that are not the default."""
         return _changed(self.param, base=-1, scale=1, shift=0)
 
 
 @register(param="log_param")
-class Log(Elementwise):
+class Log(Pointwise):
     """log of shift + scale x to the base; base -1 stands for e. Caffe: ``log_layer.cpp``."""
 
     formula = "y = log_base(shift + scale x)"
-    shift_equivariant = True
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
-        """The bottom's."""
+    def shape(self, bottom: Shape) -> Shape:
         base = self.param.base
         require(
             base == -1 or (0 < base < math.inf and base != 1),
@@ -264,59 +249,51 @@ class Log(Elementwise):
         )
         return bottom
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """Through the natural logarithm."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         p = self.param
         rate = 1.0 if p.base == -1 else 1 / math.log(p.base)
         return rate * jnp.log(p.shift + p.scale * x)
 
     def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
-        """Zeros, if they have a logarithm."""
+        """Zeros, if their logarithm is finite."""
         return (PaddingValue.ZERO,) if self.param.shift > 0 else None
 
     def describe(self) -> str:
-        """The three numbers that are not the default."""
         return _changed(self.param, base=-1, scale=1, shift=0)
 
 
 @register(param="clip_param")
-class Clip(Elementwise):
+class Clip(Pointwise):
     """x held between ``min`` and ``max``; no gradient outside. Caffe: ``clip_layer.cpp``."""
 
     formula = "y = min(max(x, min), max)"
-    shift_equivariant = True
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
-        """The bottom's."""
+    def shape(self, bottom: Shape) -> Shape:
         p = self.param
         require(p.HasField("min") and p.HasField("max"), "needs min and max")
         require(p.min <= p.max, f"min {p.min:g} is above max {p.max:g}")
         return bottom
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """At the limits themselves the gradient passes, as in Caffe."""
+    def apply(self, ctx: Context, x: Array) -> Array:
+        """The gradient at the limits is 1, as in Caffe."""
         inside = (x >= self.param.min) & (x <= self.param.max)
         held = jax.lax.stop_gradient(jnp.clip(x, self.param.min, self.param.max))
         return jnp.where(inside, x, held)
 
     def describe(self) -> str:
-        """The limits."""
         return f"{self.param.min:g} to {self.param.max:g}"
 
 
 @register(param="threshold_param")
-class Threshold(Elementwise):
+class Threshold(Pointwise):
     """1 above ``threshold``, 0 elsewhere; it has no gradient. Caffe: ``threshold_layer.cpp``."""
 
     formula = "y = 1 if x > threshold else 0"
-    shift_equivariant = True
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """Elementwise."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         return (x > self.param.threshold).astype(x.dtype)
 
     def describe(self) -> str:
-        """The threshold."""
         return f"{self.param.threshold:g}"
 
 

@@ -1,4 +1,4 @@
-"""Layers that learn, other than convolutions: fully connected layers, scales and biases."""
+"""Fully connected layers, embeddings, scales and biases."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ import jax.numpy as jnp
 
 from netspec.errors import require
 from netspec.layers.activation import Elementwise
-from netspec.layers.base import (
-    Array,
-    Blob,
-    Context,
-    Layer,
-    Layout,
-    Shape,
-    canonical_axis,
-    count,
-    register,
-    text,
-)
+from netspec.layers.base import Geometry, Layer
+from netspec.layers.context import Context
 from netspec.layers.labels import pick_rows
-from netspec.layers.precision import Precision
+from netspec.layers.numerics import MemoryLayout, Numerics, Precision
+from netspec.layers.records import Blob, BottomUse
+from netspec.layers.registry import register
+from netspec.layers.shape import Array, Shape, canonical_axis, count, text
 from netspec.proto.layers_pb2 import FillerParameter
 
 
@@ -35,49 +28,38 @@ class InnerProduct(Layer):
     """
 
     formula = "y = w x + b"
-    precision = Precision.PRODUCTS
+    numerics = Numerics(precision=Precision.PRODUCTS)
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
-        """(N, C, H, W) -> (N, num_output)."""
+    def shape(self, bottom: Shape) -> Shape:
         require(self.param.num_output > 0, "needs num_output")
         return (*bottom[: canonical_axis(self.param.axis, len(bottom))], self.param.num_output)
 
-    def blobs(self, bottom: Shape) -> dict[str, Blob]:  # type: ignore[override]
+    def blobs(self, bottom: Shape) -> dict[str, Blob]:
         """weight (num_output, inputs), bias (num_output)."""
         outputs = self.param.num_output
-        inputs = count(bottom[canonical_axis(self.param.axis, len(bottom)) :])
-        shape = (inputs, outputs) if self.param.transpose else (outputs, inputs)
-        weight = Blob(shape, self.param.weight_filler)
+        axis = canonical_axis(self.param.axis, len(bottom))
+        inputs, vectors = count(bottom[axis:]), count(bottom[:axis])
+        filler = self.param.weight_filler
+        if self.param.transpose:
+            shape = inputs, outputs
+            weight = Blob(shape, filler, output_axis=1, input_axis=0, products=vectors)
+        else:
+            shape = outputs, inputs
+            weight = Blob(shape, filler, output_axis=0, input_axis=1, products=vectors)
         if not self.param.bias_term:
             return {"weight": weight}
         return {"weight": weight, "bias": Blob((outputs,), self.param.bias_filler, is_offset=True)}
 
-    def multiply_adds(self, bottom: Shape) -> int:  # type: ignore[override]
-        """Each weight once for each vector."""
-        axis = canonical_axis(self.param.axis, len(bottom))
-        return count(bottom[:axis]) * count(self.blobs(bottom)["weight"].shape)
-
-    def channel_axes(self, blob: str) -> tuple[int | None, int | None]:
-        """Along the weight's rows and columns, or the reverse."""
-        if blob == "bias":
-            return 0, None
-        return (1, 0) if self.param.transpose else (0, 1)
-
-    def sees_all(self, rank: int) -> bool:
-        """Every output is made of all inputs."""
-        return True
-
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """One matrix product."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         axis = canonical_axis(self.param.axis, x.ndim)
         rows = x.reshape(*x.shape[:axis], count(x.shape[axis:]))
         weight = ctx.blobs["weight"].astype(x.dtype)
         top = rows @ (weight if self.param.transpose else weight.T)
         return top + jnp.broadcast_to(ctx.blobs["bias"], top.shape) if "bias" in ctx.blobs else top
 
-    def describe(self) -> str:
-        """Nothing more than the top's shape tells."""
-        return ""
+    def geometry(self, rank: int) -> Geometry:
+        """Every output depends on all inputs."""
+        return Geometry(sees_all=True)
 
 
 @register(param="embed_param")
@@ -90,50 +72,41 @@ class Embed(Layer):
     """
 
     formula = "y = w[x] + b"
+    bottom_use = BottomUse(no_gradient=frozenset({0}))
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
-        """(N, ...) -> (N, ..., num_output)."""
+    def shape(self, bottom: Shape) -> Shape:
         require(self.param.num_output > 0, "needs num_output")
         require(self.param.input_dim > 0, "needs input_dim, the number of indices")
         return (*bottom, self.param.num_output)
 
-    def blobs(self, bottom: Shape) -> dict[str, Blob]:  # type: ignore[override]
+    def blobs(self, bottom: Shape) -> dict[str, Blob]:
         """weight (input_dim, num_output), bias (num_output)."""
         outputs = self.param.num_output
-        weight = Blob((self.param.input_dim, outputs), self.param.weight_filler)
+        # The weight's rows belong to indices, which are no channels.
+        weight = Blob((self.param.input_dim, outputs), self.param.weight_filler, output_axis=1)
         if not self.param.bias_term:
             return {"weight": weight}
         return {"weight": weight, "bias": Blob((outputs,), self.param.bias_filler, is_offset=True)}
 
-    def apply(self, ctx: Context, indices: Array) -> Array:  # type: ignore[override]
-        """One gather."""
+    def apply(self, ctx: Context, indices: Array) -> Array:
         top = pick_rows(ctx.blobs["weight"], indices)
         return top + jnp.broadcast_to(ctx.blobs["bias"], top.shape) if "bias" in ctx.blobs else top
 
-    def channel_axes(self, blob: str) -> tuple[int | None, int | None]:
-        """Along the weight's columns; its rows are indices, no channels."""
-        return (0 if blob == "bias" else 1), None
-
-    def allow_force_backward(self, bottom: int) -> bool:
-        """Indices have no gradient."""
-        return False
-
     def describe(self) -> str:
-        """How many indices there are."""
         return f"{self.param.input_dim} rows"
 
 
 class _Broadcast(Elementwise):
-    """What Scale and Bias share: a second operand laid along some axes of the first bottom.
+    """The base of Scale and Bias: a second operand laid along some axes of the first bottom.
 
     The operand is the second bottom, or a learned blob if there is one bottom. Learned, it spans
     ``num_axes`` axes from ``axis`` on (-1: to the last); a second bottom brings its own rank.
     """
 
-    @property
-    def layout(self) -> Layout:  # type: ignore[override]
-        """Either, where one operand is learned; a second bottom has axes of its own."""
-        return Layout.EITHER if len(self.spec.bottom) == 1 else Layout.CHANNELS_FIRST
+    def configure(self) -> None:
+        """A second bottom has axes of its own, which a layout for the first would mistake."""
+        if len(self.spec.bottom) > 1:
+            self.numerics = Numerics(layout=MemoryLayout.CHANNELS_FIRST)
 
     def span(self, bottom: Shape, *operand: Shape) -> tuple[int, Shape]:
         """The first axis that the operand covers, and its shape; raises LayerError."""
@@ -155,12 +128,11 @@ class _Broadcast(Elementwise):
         )
         return axis, shape
 
-    def shape(self, bottom: Shape, *operand: Shape) -> Shape:  # type: ignore[override]
-        """The first bottom's."""
+    def shape(self, bottom: Shape, *operand: Shape) -> Shape:
         self.span(bottom, *operand)
         return bottom
 
-    def spread(self, ctx: Context, x: Array, operand: Array) -> Array:
+    def broadcast(self, ctx: Context, x: Array, operand: Array) -> Array:
         """``operand`` with unit axes where ``x`` has others, in the run's layout."""
         shape = ctx.shape(x)
         learned = len(self.spec.bottom) == 1
@@ -180,7 +152,7 @@ class Scale(_Broadcast):
 
     formula = "y = scale x + bias"
 
-    def blobs(self, bottom: Shape, *operand: Shape) -> dict[str, Blob]:  # type: ignore[override]
+    def blobs(self, bottom: Shape, *operand: Shape) -> dict[str, Blob]:
         """scale, and bias of the same shape."""
         _, shape = self.span(bottom, *operand)
         blobs = {}
@@ -190,11 +162,10 @@ class Scale(_Broadcast):
             blobs["bias"] = Blob(shape, self.param.bias_filler, is_offset=True)
         return blobs
 
-    def apply(self, ctx: Context, x: Array, *operand: Array) -> Array:  # type: ignore[override]
-        """One multiply-add."""
+    def apply(self, ctx: Context, x: Array, *operand: Array) -> Array:
         scale = operand[0] if operand else ctx.blobs["scale"]
-        top = x * self.spread(ctx, x, scale)
-        return top + self.spread(ctx, x, ctx.blobs["bias"]) if "bias" in ctx.blobs else top
+        top = x * self.broadcast(ctx, x, scale)
+        return top + self.broadcast(ctx, x, ctx.blobs["bias"]) if "bias" in ctx.blobs else top
 
 
 @register(param="bias_param", bottoms=(1, 2))
@@ -207,17 +178,17 @@ class Bias(_Broadcast):
 
     formula = "y = x + bias"
 
-    def blobs(self, bottom: Shape, *operand: Shape) -> dict[str, Blob]:  # type: ignore[override]
-        """bias, unless it is a bottom."""
-        if operand:
-            return {}
-        return {"bias": Blob(self.span(bottom)[1], self.param.filler, is_offset=True)}
+    def blobs(self, bottom: Shape, *operand: Shape) -> dict[str, Blob]:
+        return (
+            {}
+            if operand
+            else {"bias": Blob(self.span(bottom)[1], self.param.filler, is_offset=True)}
+        )
 
-    def apply(self, ctx: Context, x: Array, *operand: Array) -> Array:  # type: ignore[override]
-        """One addition."""
-        return x + self.spread(ctx, x, operand[0] if operand else ctx.blobs["bias"])
+    def apply(self, ctx: Context, x: Array, *operand: Array) -> Array:
+        return x + self.broadcast(ctx, x, operand[0] if operand else ctx.blobs["bias"])
 
 
 def _filler_or_one(param: Any) -> FillerParameter:
-    """Scale's default: a factor of one."""
+    """The filler of a factor; 1 where none is given."""
     return param.filler if param.HasField("filler") else FillerParameter(value=1)

@@ -1,6 +1,6 @@
-"""Layers that the host feeds: inputs and data layers.
+"""Inputs and data layers, which the host feeds: their arities and stated shapes.
 
-Here stand their names, arities and stated shapes; what reads files is in ``netspec.sources``.
+What reads their files is in ``netspec.sources``.
 """
 
 from __future__ import annotations
@@ -14,22 +14,27 @@ from jax.experimental import io_callback
 
 from netspec.errors import LayerError, counted, fail, require
 from netspec.formats.hdf5 import add_rows
-from netspec.layers.base import Array, Context, Layer, Layout, Shape, register, text
+from netspec.layers.base import Layer
+from netspec.layers.context import Context
 from netspec.layers.host_errors import report
+from netspec.layers.numerics import MemoryLayout, Numerics
+from netspec.layers.records import Traits
+from netspec.layers.registry import register
+from netspec.layers.shape import Array, Shape, text
 
 
 class Fed(Layer):
-    """A layer without arithmetic: its tops are handed in from outside."""
+    """A layer without arithmetic: its tops are fed from outside."""
 
-    is_source = True
-    layout = Layout.EITHER
+    traits = Traits(is_source=True)
+    numerics = Numerics(layout=MemoryLayout.EITHER)
 
     def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:
-        """Known once the data is open, unless the layer states it."""
+        """Raise LayerError, for types that know shapes only once the data is open."""
         return fail("the shapes of its tops are known only once its data is open")
 
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
-        """Never called: a run starts from the tops."""
+        """Raise LayerError: a run starts from the tops."""
         return fail("is fed from outside")
 
 
@@ -38,8 +43,7 @@ class Input(Fed):
     """Blobs that the caller hands in, of the stated shapes. Caffe: ``input_layer.cpp``."""
 
     formula = "what the caller hands in"
-    is_input = True
-    states_shapes = True
+    traits = Traits(is_source=True, is_input=True, states_shapes=True)
 
     def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:
         """One stated shape for all tops, or one for each."""
@@ -51,10 +55,6 @@ class Input(Fed):
         )
         return tuple(shapes if len(shapes) == self.num_tops else shapes * self.num_tops)
 
-    def describe(self) -> str:
-        """Nothing more than the tops' shapes tell."""
-        return ""
-
 
 @register(param="hdf5_data_param", bottoms=0, tops=(1, None))
 class HDF5Data(Fed):
@@ -63,7 +63,6 @@ class HDF5Data(Fed):
     formula = "rows of HDF5 files"
 
     def describe(self) -> str:
-        """The list of files."""
         return self.param.source
 
 
@@ -74,7 +73,6 @@ class Data(Fed):
     formula = "images and labels of a database"
 
     def describe(self) -> str:
-        """The database."""
         return self.param.source
 
 
@@ -85,7 +83,6 @@ class ImageData(Fed):
     formula = "images and labels that a list names"
 
     def describe(self) -> str:
-        """The list of images."""
         return self.param.source
 
 
@@ -99,7 +96,6 @@ class SegmentationData(Fed):
     formula = "images and label images, cut, scaled and mirrored alike"
 
     def describe(self) -> str:
-        """The list of pairs, or the folder of images."""
         return self.param.source or self.param.image_folder
 
 
@@ -113,7 +109,6 @@ class WindowData(Fed):
     formula = "windows of images, and labels"
 
     def describe(self) -> str:
-        """The list of windows."""
         return self.param.source
 
 
@@ -125,7 +120,7 @@ class MemoryData(Fed):
     """
 
     formula = "images and labels that the caller hands in"
-    states_shapes = True
+    traits = Traits(is_source=True, states_shapes=True)
 
     def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:
         """(N, C, H, W) and (N)."""
@@ -137,10 +132,6 @@ class MemoryData(Fed):
         )
         return image, image[:1]
 
-    def describe(self) -> str:
-        """Nothing more than the tops' shapes tell."""
-        return ""
-
 
 @register(param="dummy_data_param", bottoms=0, tops=(1, None))
 class DummyData(Fed):
@@ -151,7 +142,7 @@ class DummyData(Fed):
     """
 
     formula = "what a filler makes"
-    states_shapes = True
+    traits = Traits(is_source=True, states_shapes=True)
 
     def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:
         """One stated shape for all tops, or one for each."""
@@ -174,7 +165,6 @@ class DummyData(Fed):
         return given if len(given) == self.num_tops else given * self.num_tops
 
     def describe(self) -> str:
-        """The fillers."""
         return ", ".join(filler.type for filler in self.param.data_filler)
 
 
@@ -191,25 +181,23 @@ class HDF5Output(Layer):
     """
 
     formula = "nothing; writes an HDF5 file"
-    on_host = True
+    traits = Traits(on_host=True)
     _begun = False
 
-    def shape(self, data: Shape, labels: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
-        """No tops."""
+    def shape(self, data: Shape, labels: Shape) -> tuple[Shape, ...]:
         require(self.param.file_name, "file_name must be given")
         require(data and labels, "a bottom is one number; rows expected")
         require(data[0] == labels[0], f"data has {data[0]} rows, but label has {labels[0]}")
         return ()
 
-    def apply(self, ctx: Context, data: Array, labels: Array) -> tuple[Array, ...]:  # type: ignore[override]
-        """Call the host, once a run, one run after the other."""
+    def apply(self, ctx: Context, data: Array, labels: Array) -> tuple[Array, ...]:
+        """Call the host once a run, in the order of runs."""
         # A callback with an effect has no derivative.
         rows = jax.lax.stop_gradient((data, labels))
         io_callback(self._write, None, *rows, ordered=True)
         return ()
 
     def describe(self) -> str:
-        """The file."""
         return self.param.file_name
 
     def _write(self, *arrays: Any) -> None:

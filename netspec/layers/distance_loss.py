@@ -1,4 +1,4 @@
-"""Losses that measure how far blobs lie from each other, from a margin or from targets."""
+"""Losses that measure the distance of blobs from each other, from a margin or from targets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from netspec.errors import require
-from netspec.layers.base import Array, Context, Labels, Shape, count, register, text
+from netspec.layers.context import Context
 from netspec.layers.labels import as_labels
+from netspec.layers.records import BottomUse, Labels, Scoring
+from netspec.layers.registry import register
+from netspec.layers.shape import Array, Shape, count, text
 from netspec.layers.softmax_loss import Loss
 from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.proto.layers_pb2 import HingeLossParameter, LossParameter
@@ -25,13 +28,9 @@ class EuclideanLoss(Loss):
     """
 
     formula = "y = sum((a - b)^2) / 2N"
+    bottom_use = BottomUse()
 
-    def allow_force_backward(self, bottom: int) -> bool:
-        """Both."""
-        return True
-
-    def shape(self, a: Shape, b: Shape) -> Shape:  # type: ignore[override]
-        """A scalar."""
+    def shape(self, a: Shape, b: Shape) -> Shape:
         self.check_batch(a, b, ("bottom 0", "bottom 1"))
         require(
             count(a[1:]) == count(b[1:]),
@@ -40,25 +39,24 @@ class EuclideanLoss(Loss):
         )
         return ()
 
-    def apply(self, ctx: Context, a: Array, b: Array) -> Array:  # type: ignore[override]
+    def apply(self, ctx: Context, a: Array, b: Array) -> Array:
         """Blobs of one size may differ in shape."""
         difference = a.reshape(-1) - b.reshape(-1)
         return jnp.vdot(difference, difference) / a.shape[0] / 2
 
-    def padding_values(  # type: ignore[override]
-        self, a: PartialShape, b: PartialShape
-    ) -> tuple[PaddingValue, ...] | None:
-        """Zeros, which are equal; blobs of other shapes would not lie on each other."""
+    def padding_values(self, a: PartialShape, b: PartialShape) -> tuple[PaddingValue, ...] | None:
+        """Zeros, which differ by nothing, if both bottoms have one shape."""
         return (PaddingValue.ZERO,) * 2 if a == b else None
 
-    def scaling(self, a: Shape, b: Shape) -> str:  # type: ignore[override]
+    def scoring(self, a: Shape, b: Shape) -> Scoring:
         """Twice the batch size divides."""
-        return self.summed(f"{count(a):,} squared differences", f"twice the batch size {a[0]}")
+        divisor = f"twice the batch size {count(a[:1])}"
+        return Scoring(scaling=self.summed(f"{count(a):,} squared differences", divisor))
 
 
 @register(param="contrastive_loss_param", bottoms=3, tops=1, auto_top=True)
 class ContrastiveLoss(Loss):
-    """Pull the pairs that are alike together, push the others ``margin`` apart.
+    """Pull similar pairs together, push the others ``margin`` apart.
 
     Features (N, C), (N, C), alike (N) -> scalar, divided by 2 N. At the distance d, a pair that is
     alike (not 0) costs d^2, another max(margin - d, 0)^2, or max(margin - d^2, 0) in the
@@ -66,13 +64,9 @@ class ContrastiveLoss(Loss):
     """
 
     formula = "y = sum(d^2 if alike else max(margin - d, 0)^2) / 2N"
+    bottom_use = BottomUse(no_gradient=frozenset({2}))
 
-    def allow_force_backward(self, bottom: int) -> bool:
-        """The features have gradients, the third bottom has none."""
-        return bottom != 2
-
-    def shape(self, a: Shape, b: Shape, alike: Shape) -> Shape:  # type: ignore[override]
-        """A scalar."""
+    def shape(self, a: Shape, b: Shape, alike: Shape) -> Shape:
         self.check_batch(a, b, ("features", "features"))
         for features in (a, b):
             require(
@@ -90,8 +84,7 @@ class ContrastiveLoss(Loss):
         )
         return ()
 
-    def apply(self, ctx: Context, a: Array, b: Array, alike: Array) -> Array:  # type: ignore[override]
-        """Sum over pairs."""
+    def apply(self, ctx: Context, a: Array, b: Array, alike: Array) -> Array:
         difference = a.reshape(a.shape[0], -1) - b.reshape(b.shape[0], -1)
         square = jnp.sum(difference * difference, axis=1)
         margin = self.param.margin
@@ -102,12 +95,12 @@ class ContrastiveLoss(Loss):
         losses = jnp.where(as_labels(alike.reshape(-1)) != 0, square, apart)
         return jnp.sum(losses) / a.shape[0] / 2
 
-    def scaling(self, a: Shape, b: Shape, alike: Shape) -> str:  # type: ignore[override]
+    def scoring(self, a: Shape, b: Shape, alike: Shape) -> Scoring:
         """Twice the batch size divides."""
-        return self.summed(f"{a[0]:,} pairs", f"twice the batch size {a[0]}")
+        n = count(a[:1])
+        return Scoring(scaling=self.summed(f"{n:,} pairs", f"twice the batch size {n}"))
 
     def describe(self) -> str:
-        """The margin, and whether the formula is the old one."""
         return f"margin {self.param.margin:g}" + (", legacy" if self.param.legacy_version else "")
 
 
@@ -129,7 +122,7 @@ def _squared_gap_jvp(
 
 @register(param="hinge_loss_param", bottoms=2, tops=1, auto_top=True)
 class HingeLoss(Loss):
-    """One class against all others: the true class's score wants to pass 1, the others' -1.
+    """One class against all others: push the true class's score over 1, the others' under -1.
 
     Scores (N, C), labels (N) -> scalar, the sum of violations (L1) or of their squares (L2) divided
     by N. Caffe: ``hinge_loss_layer.cpp``.
@@ -137,12 +130,11 @@ class HingeLoss(Loss):
 
     formula = "y = sum(max(1 - t x, 0)^p) / N, t = 1 at the label, else -1"
 
-    def shape(self, scores: Shape, labels: Shape) -> Shape:  # type: ignore[override]
-        """A scalar."""
+    def shape(self, scores: Shape, labels: Shape) -> Shape:
         self.check_one_label(scores, labels)
         return ()
 
-    def apply(self, ctx: Context, scores: Array, labels: Array) -> Array:  # type: ignore[override]
+    def apply(self, ctx: Context, scores: Array, labels: Array) -> Array:
         """At a violation of exactly 0 the gradient is 0; a label outside the classes makes NaN."""
         rows = scores.reshape(scores.shape[0], -1)
         truth = as_labels(labels.reshape(-1))[:, None] == jnp.arange(rows.shape[1])[None]
@@ -153,17 +145,14 @@ class HingeLoss(Loss):
         total = jnp.where(jnp.all(jnp.any(truth, axis=1)), jnp.sum(violations), jnp.nan)
         return total / scores.shape[0]
 
-    def labels(self, scores: Shape, labels: Shape) -> Labels:  # type: ignore[override]
-        """Labels are places in an item's scores."""
-        return Labels(1, 0, count(scores[1:]), None)
-
-    def scaling(self, scores: Shape, labels: Shape) -> str:  # type: ignore[override]
-        """The batch size divides."""
+    def scoring(self, scores: Shape, labels: Shape) -> Scoring:
+        """Labels are places in an item's scores; the batch size divides."""
         squared = "squared " if self.param.norm == HingeLossParameter.L2 else ""
-        return self.summed(f"{count(scores):,} {squared}violations", f"the batch size {scores[0]}")
+        what, divisor = f"{count(scores):,} {squared}violations", count(scores[:1])
+        scaling = self.summed(what, f"the batch size {divisor}")
+        return Scoring(Labels(1, 0, count(scores[1:]), None), scaling)
 
     def describe(self) -> str:
-        """The norm."""
         return HingeLossParameter.Norm.Name(self.param.norm)
 
 
@@ -185,8 +174,7 @@ class SigmoidCrossEntropyLoss(Loss):
         given = loss.HasField("normalization") or loss.HasField("normalize")
         return super().normalization if given else LossParameter.BATCH_SIZE
 
-    def shape(self, scores: Shape, targets: Shape) -> Shape:  # type: ignore[override]
-        """A scalar."""
+    def shape(self, scores: Shape, targets: Shape) -> Shape:
         self.check_batch(scores, targets, ("scores", "targets"))
         require(
             count(scores) == count(targets),
@@ -194,7 +182,7 @@ class SigmoidCrossEntropyLoss(Loss):
         )
         return ()
 
-    def apply(self, ctx: Context, scores: Array, targets: Array) -> Array:  # type: ignore[override]
+    def apply(self, ctx: Context, scores: Array, targets: Array) -> Array:
         """In the form that does not overflow; targets have no gradient."""
         x, t = scores.reshape(-1), jax.lax.stop_gradient(targets.reshape(-1))
         counts = jnp.ones(t.shape, bool)
@@ -207,16 +195,15 @@ class SigmoidCrossEntropyLoss(Loss):
         n, *rest = ctx.size(0, scores)
         return total / self.normalizer(n, math.prod(rest), jnp.sum(counts))
 
-    def padding_values(  # type: ignore[override]
+    def padding_values(
         self, scores: PartialShape, targets: PartialShape
     ) -> tuple[PaddingValue, ...] | None:
-        """Zeros, not to be counted; blobs of other shapes would not lie on each other."""
+        """Zeros, which are not counted, if both bottoms have one shape and a fixed batch."""
         return (PaddingValue.ZERO,) * 2 if scores == targets and scores[0] is not None else None
 
-    def scaling(self, scores: Shape, targets: Shape) -> str:  # type: ignore[override]
-        """How many predictions the loss sums, and what divides the sum."""
-        return self.normalized(scores[0], count(scores[1:]))
+    def scoring(self, scores: Shape, targets: Shape) -> Scoring:
+        """It has targets, no labels."""
+        return Scoring(scaling=self.normalized(count(scores[:1]), count(scores[1:])))
 
     def describe(self) -> str:
-        """The ignored label and the normaliser."""
         return self.normalizer_settings()

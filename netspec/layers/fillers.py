@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from netspec.errors import fail, nearest, require
-from netspec.layers.base import Array, Shape, count, text
+from netspec.layers.shape import Array, Shape, count, text
 from netspec.proto.layers_pb2 import FillerParameter
 
 Filler = Callable[[FillerParameter, Shape, Array], Array]

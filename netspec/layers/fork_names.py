@@ -1,4 +1,4 @@
-"""Names that Caffe's forks added, so that a net of theirs is told from a mistyped one."""
+"""Names that Caffe's forks added, so that messages tell a fork's net from a mistyped one."""
 
 from __future__ import annotations
 

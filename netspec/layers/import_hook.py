@@ -1,4 +1,4 @@
-"""``import caffe`` means ``netspec.caffe``: while a user's layer runs, or from `install` on.
+"""The import hook that makes ``import caffe`` mean ``netspec.caffe``, in users' layers or always.
 
 An installed pycaffe is passed over, and stays as it is.
 """
@@ -23,7 +23,7 @@ class _Finder(MetaPathFinder, Loader):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """What stands for a module of pycaffe."""
+        """netspec's spec of a module of pycaffe; None for other modules."""
         return spec_from_loader(name, self) if _is_pycaffe(name) else None
 
     def exec_module(self, module: ModuleType) -> None:
@@ -106,7 +106,7 @@ def _leave() -> None:
     _INSIDE.pop()
     if not _INSIDE:
         sys.meta_path.remove(_FINDER)
-        # Others who import ``caffe`` are not to find netspec's.
+        # Other code that imports ``caffe`` must not find netspec's.
         for name in _imported():
             if _ours(name):
                 del sys.modules[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from netspec.layers.base import Array
+from netspec.layers.shape import Array
 
 
 def as_labels(array: Array) -> Array:

@@ -1,8 +1,9 @@
-"""Log losses of classes that need a matrix of weights, or that read probabilities."""
+"""Log losses that weigh classes by a matrix, or that read probabilities."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cached_property
 
 import jax
@@ -11,18 +12,11 @@ import numpy as np
 
 from netspec.errors import WeightsError, fail, require, unreadable
 from netspec.formats import protobuf_wire
-from netspec.layers.base import (
-    Array,
-    Context,
-    Labels,
-    Layout,
-    Shape,
-    canonical_axis,
-    count,
-    register,
-    text,
-)
+from netspec.layers.context import Context
 from netspec.layers.labels import as_labels, pick_rows
+from netspec.layers.records import BottomUse, Labels, Scoring
+from netspec.layers.registry import register
+from netspec.layers.shape import Array, Shape, count, text
 from netspec.layers.softmax_loss import Classified, Loss, in_caffes_order, pick
 
 # Where Caffe floors the probabilities of these losses.
@@ -31,37 +25,25 @@ LOG_FLOOR = 1e-20
 
 @register(param="infogain_loss_param", bottoms=(2, 3), tops=(1, 2), auto_top=True)
 class InfogainLoss(Classified, Loss):
-    """Log losses of all classes, weighed by the row of a matrix that the true class picks.
+    """The log losses of all classes, weighed by the true class's row of a matrix.
 
     Scores (N, C, H, W), labels (N, H, W), and a matrix of C C numbers as the third bottom or in the
     ``source`` file, a BlobProto (.binaryproto) -> scalar; a second top holds the probabilities.
-    Normalised as SoftmaxWithLoss; probabilities are floored at 1e-20, for the value alone.
+    Normalised as SoftmaxWithLoss; probabilities are floored at 1e-20, in the value only.
     Caffe: ``infogain_loss_layer.cpp``.
     """
 
     formula = "y = -sum H[label] . log softmax(x) / normalizer"
+    bottom_use = BottomUse(no_gradient=frozenset({1, 2}))
 
-    @property
-    def layout(self) -> Layout:  # type: ignore[override]
-        """Either, where classes are channels."""
-        return self.layout_for(self.param.axis)
+    def configure(self) -> None:
+        """A matrix may stand in a file."""
+        super().configure()
+        self.traits = replace(self.traits, is_plain=not self.param.source)
 
-    @property
-    def is_plain(self) -> bool:  # type: ignore[override]
-        """Whether its matrix is in no file."""
-        return not self.param.source
-
-    def class_axis(self, rank: int) -> int:
-        """``infogain_loss_param { axis }``."""
-        return canonical_axis(self.param.axis, rank)
-
-    def allow_force_backward(self, bottom: int) -> bool:
-        """Only the scores have a gradient."""
-        return bottom == 0
-
-    def shape(self, scores: Shape, labels: Shape, *matrix: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
+    def shape(self, scores: Shape, labels: Shape, *matrix: Shape) -> tuple[Shape, ...]:
         """A scalar, and the scores' shape."""
-        self.split(scores, labels)
+        self.check_labels(scores, labels)
         self.check_batch(scores, labels)
         require(
             not self.spec.loss_param.HasField("normalize"),
@@ -79,7 +61,7 @@ class InfogainLoss(Classified, Loss):
         )
         return ((), scores)[: self.num_tops]
 
-    def apply(  # type: ignore[override]
+    def apply(
         self, ctx: Context, scores: Array, labels: Array, *matrix: Array
     ) -> tuple[Array, ...]:
         """A label outside the classes makes the loss NaN."""
@@ -98,16 +80,13 @@ class InfogainLoss(Classified, Loss):
         axis = ctx.axis(self.class_axis(scores.ndim), scores.ndim)
         return loss, jax.lax.stop_gradient(jax.nn.softmax(scores, axis=axis))
 
-    def labels(self, scores: Shape, labels: Shape, *matrix: Shape) -> Labels:  # type: ignore[override]
+    def scoring(self, scores: Shape, labels: Shape, *matrix: Shape) -> Scoring:
         """Labels are channels of the scores, or the ignored one."""
-        return Labels(1, 0, scores[self.class_axis(len(scores))], self.ignore_label)
-
-    def scaling(self, scores: Shape, labels: Shape, *matrix: Shape) -> str:  # type: ignore[override]
-        """How many predictions the loss sums, and what divides the sum."""
-        return self.normalized(*self.split(scores, labels))
+        classes = scores[self.class_axis(len(scores))]
+        known = Labels(1, 0, classes, self.ignore_label)
+        return Scoring(known, self.normalized(*self.split(scores)))
 
     def describe(self) -> str:
-        """The ignored label and the normaliser."""
         return self.normalizer_settings()
 
     @cached_property
@@ -131,30 +110,26 @@ class MultinomialLogisticLoss(Loss):
 
     formula = "y = -sum log x[label] / N"
 
-    def shape(self, probabilities: Shape, labels: Shape) -> Shape:  # type: ignore[override]
-        """A scalar."""
+    def shape(self, probabilities: Shape, labels: Shape) -> Shape:
         self.check_one_label(probabilities, labels)
         return ()
 
-    def apply(self, ctx: Context, probabilities: Array, labels: Array) -> Array:  # type: ignore[override]
+    def apply(self, ctx: Context, probabilities: Array, labels: Array) -> Array:
         """A label outside the classes makes the loss NaN."""
         rows = probabilities.reshape(probabilities.shape[0], -1)
         true = pick(rows, as_labels(labels.reshape(-1)))
         return -jnp.sum(_floored_log(true)) / rows.shape[0]
 
-    def labels(self, probabilities: Shape, labels: Shape) -> Labels:  # type: ignore[override]
+    def scoring(self, probabilities: Shape, labels: Shape) -> Scoring:
         """Labels are places in an item's probabilities."""
-        return Labels(1, 0, count(probabilities[1:]), None)
-
-    def scaling(self, probabilities: Shape, labels: Shape) -> str:  # type: ignore[override]
-        """The batch size divides."""
-        n = probabilities[0]
-        return self.summed(f"{n:,} predictions", f"the batch size {n}")
+        n, classes = count(probabilities[:1]), count(probabilities[1:])
+        scaling = self.summed(f"{n:,} predictions", f"the batch size {n}")
+        return Scoring(Labels(1, 0, classes, None), scaling)
 
 
 @jax.custom_jvp
 def _floored_log(probability: Array) -> Array:
-    """The log, floored; its slope is 1 / floor there, as Caffe's."""
+    """The log, floored; its slope is 1 / floor there, as in Caffe."""
     return jnp.log(jnp.maximum(probability, LOG_FLOOR))
 
 

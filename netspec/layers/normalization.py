@@ -1,4 +1,4 @@
-"""Layers that rescale blobs by what they see of them: their energy, or mean and deviation."""
+"""Normalisation: layers that rescale blobs by statistics of their own elements."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from jax import lax
 
 from netspec.errors import require
 from netspec.layers.activation import Elementwise
-from netspec.layers.base import Array, Blob, Context, Layout, Shape, register, text
+from netspec.layers.base import Geometry
+from netspec.layers.context import Context
 from netspec.layers.coord_map import CoordMap
+from netspec.layers.records import Blob
+from netspec.layers.registry import register
+from netspec.layers.shape import Array, Shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.proto.layers_pb2 import LRNParameter
 
@@ -29,19 +33,15 @@ class LRN(Elementwise):
     """
 
     formula = "y = x (k + alpha mean(x^2)) ^ -beta"
-    shift_equivariant = True
-    layout = Layout.EITHER
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
-        """The bottom's."""
+    def shape(self, bottom: Shape) -> Shape:
         require(
             len(bottom) == 4, f"normalises images (N, C, H, W), but the bottom is {text(bottom)}"
         )
         require(self.param.local_size % 2 == 1, f"local_size {self.param.local_size} must be odd")
         return bottom
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """Square, sum over the neighbourhood, raise, multiply."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         p = self.param
         across = p.norm_region == LRNParameter.ACROSS_CHANNELS
         axes = (1,) if across else (2, 3)
@@ -54,6 +54,10 @@ class LRN(Elementwise):
         mean = energy / float(p.local_size ** len(axes))
         return x * jnp.power((p.k if across else 1.0) + p.alpha * mean, -p.beta)
 
+    def geometry(self, rank: int) -> Geometry:
+        """Shift equivariant: zeros stand beyond the border."""
+        return Geometry(shift_equivariant=True)
+
     def coords(self, rank: int) -> CoordMap:
         """Each pixel on itself; within a channel it sees its neighbourhood."""
         itself = CoordMap.identity(rank)
@@ -61,14 +65,13 @@ class LRN(Elementwise):
             return itself
         return itself._replace(extent=(Fraction(self.param.local_size),) * rank)
 
-    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:  # type: ignore[override]
-        """Zeros, as beyond the border; a ``k`` of 0 would make an infinity of them."""
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
+        """Zeros, as beyond the border, unless ``k`` is 0: their power would be infinite."""
         p = self.param
         across = p.norm_region == LRNParameter.ACROSS_CHANNELS
         return (PaddingValue.ZERO,) if p.k > 0 or not across else None
 
     def describe(self) -> str:
-        """Neighbourhood."""
         region = LRNParameter.NormRegion.Name(self.param.norm_region).lower().replace("_", " ")
         return f"{self.param.local_size} {region}"
 
@@ -78,9 +81,9 @@ class BatchNorm(Elementwise):
     """Subtract each channel's mean and divide by its standard deviation.
 
     (N, C, ...) -> (N, C, ...). In TRAIN (or ``use_global_stats: false``) mean and variance are the
-    batch's, and running sums of both are kept; in TEST they are the running ones.
+    batch's, and running sums of both are updated; in TEST they are the running ones.
     Blobs: mean (C), variance (C), scale_factor (1), all three sums that decay by
-    ``moving_average_fraction``: the running mean is mean / scale_factor. The variance kept is
+    ``moving_average_fraction``: the running mean is mean / scale_factor. The variance stored is
     unbiased. A blob (N) is one channel. Caffe: ``batch_norm_layer.cpp``.
     """
 
@@ -93,8 +96,7 @@ class BatchNorm(Elementwise):
             return bool(self.param.use_global_stats)
         return not self.train
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
-        """The bottom's."""
+    def shape(self, bottom: Shape) -> Shape:
         require(bottom, "normalises blobs of 1 axis or more, not a scalar")
         for i, spec in enumerate(self.spec.param):
             require(
@@ -104,14 +106,14 @@ class BatchNorm(Elementwise):
             )
         return bottom
 
-    def blobs(self, bottom: Shape) -> dict[str, Blob]:  # type: ignore[override]
+    def blobs(self, bottom: Shape) -> dict[str, Blob]:
         """mean (C), variance (C), scale_factor (1)."""
         channels = bottom[1] if len(bottom) > 1 else 1
         sizes = {"mean": channels, "variance": channels, "scale_factor": 1}
         return {name: Blob((size,), learned=False) for name, size in sizes.items()}
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """Normalise; keep the statistics if they are the batch's."""
+    def apply(self, ctx: Context, x: Array) -> Array:
+        """Normalise; update the statistics if they are the batch's."""
         channel = ctx.axis(1, x.ndim) if x.ndim > 1 else None
         shape = [x.shape[i] if i == channel else 1 for i in range(x.ndim)]
         if self.global_stats:
@@ -144,12 +146,12 @@ class BatchNorm(Elementwise):
             kept = self.param.moving_average_fraction * ctx.blobs[name]
             ctx.update(name, lax.stop_gradient(kept + value))
 
-    def sees_all(self, rank: int) -> bool:
-        """The batch's statistics do."""
-        return not self.global_stats
+    def geometry(self, rank: int) -> Geometry:
+        """The batch's statistics depend on all pixels."""
+        return Geometry(sees_all=not self.global_stats)
 
     def describe(self) -> str:
-        """Whose statistics, where it is not the phase's."""
+        """Which statistics, where the settings say and not the phase."""
         if not self.param.HasField("use_global_stats"):
             return ""
         return "running statistics" if self.param.use_global_stats else "batch statistics"
@@ -165,12 +167,12 @@ class MVN(Elementwise):
 
     formula = "y = (x - mean(x)) / (std(x) + eps)"
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+    def shape(self, bottom: Shape) -> Shape:
         """The bottom's, with axes of 1 added up to 4."""
         require(1 <= len(bottom) <= 4, f"normalises blobs of 1 to 4 axes, not {text(bottom)}")
         return bottom + (1,) * (4 - len(bottom))
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
+    def apply(self, ctx: Context, x: Array) -> Array:
         """``eps`` is added to the deviation, not to the variance."""
         x = x.reshape(x.shape + (1,) * (4 - x.ndim))
         first = 1 if self.param.across_channels else 2
@@ -181,19 +183,18 @@ class MVN(Elementwise):
         variance = ctx.mean(centred * centred, axes, keepdims=True)
         return centred / _deviation(variance, self.param.eps)
 
-    def sees_all(self, rank: int) -> bool:
-        """Mean and deviation do."""
-        return True
+    def geometry(self, rank: int) -> Geometry:
+        """Mean and deviation depend on all pixels."""
+        return Geometry(sees_all=True)
 
     def describe(self) -> str:
-        """Over what."""
         parts = ["across channels"] if self.param.across_channels else []
         return ", ".join(parts if self.param.normalize_variance else [*parts, "mean only"])
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _deviation(variance: Array, eps: float) -> Array:
-    """sqrt(variance) + eps, with 1 / (2 (sqrt(variance) + eps)) for its slope, as in Caffe."""
+    """sqrt(variance) + eps, with the slope 1 / (2 (sqrt(variance) + eps)), as in Caffe."""
     return jnp.sqrt(variance) + eps
 
 

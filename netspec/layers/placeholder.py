@@ -1,46 +1,48 @@
-"""Stand-ins for layers that cannot be run here, in nets that are only looked at."""
+"""Placeholders for layers that cannot run here, in nets that are only drawn or listed."""
 
 from __future__ import annotations
 
 from netspec.errors import fail
-from netspec.layers.base import REGISTRY, Layer, Shape, create, unknown_type
+from netspec.layers.base import Layer
+from netspec.layers.records import Traits
+from netspec.layers.registry import REGISTRY, create, unknown_type
+from netspec.layers.shape import Shape
 from netspec.proto.layers_pb2 import LayerParameter
 
 
 class Unknown(Layer):
-    """A layer of any type: it has the bottoms and tops that its prototxt names.
+    """A placeholder for a layer of any type, with the bottoms and tops that its prototxt names.
 
-    What it makes of them nobody knows; ``why`` says why.
+    why: the reason why its shapes and arithmetic are not known.
     """
 
-    known = False
+    traits = Traits(known=False)
 
     def __init__(self, spec: LayerParameter, phase: int, why: str) -> None:
         super().__init__(spec, phase)
         self.why = why
 
     def missing(self) -> str:
-        """Why nothing is known of it."""
         return self.why
 
     @property
     def learns(self) -> bool:
-        """It may, unless nothing goes into it."""
-        return not self.is_source
+        """It may, unless it is a source."""
+        return not self.traits.is_source
 
     def shape(self, *bottoms: Shape) -> Shape:
-        """Never known."""
+        """Raise LayerError: it is not known."""
         return fail(self.why)
 
 
 class UnknownSource(Unknown):
-    """A layer of any type without bottoms: the host feeds it."""
+    """A placeholder for a layer without bottoms, which the host feeds."""
 
-    is_source = True
+    traits = Traits(known=False, is_source=True)
 
 
 def create_or_stand_in(spec: LayerParameter, phase: int) -> Layer:
-    """The layer that a LayerParameter asks for, or a stand-in if it cannot be run here."""
+    """The layer that a LayerParameter asks for, or a placeholder if it cannot run here."""
     if not spec.type or spec.type in REGISTRY:
         layer = create(spec, phase)
         why = layer.missing()

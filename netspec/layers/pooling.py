@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -11,33 +12,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from netspec.errors import counted, require
-from netspec.layers.base import Array, Context, Layer, Layout, Shape, count, register, text
+from netspec.layers.base import Geometry, Layer
+from netspec.layers.context import Context
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.lowering import windows
-from netspec.layers.precision import Precision
+from netspec.layers.numerics import MemoryLayout, Numerics, Precision
+from netspec.layers.registry import register
+from netspec.layers.shape import Array, Shape, count, text
 from netspec.layers.valid_region import PaddingValue, PartialShape, Size
-from netspec.layers.window import Window, pooling_window
+from netspec.layers.window import SlidingWindow, pooling_window
 from netspec.proto.layers_pb2 import PoolingParameter, SPPParameter
 
 
 class _Pooled(Layer):
-    """What Pooling and SPP share: the arithmetic of one pooling."""
+    """The base of Pooling and SPP: the arithmetic of one pooling."""
 
     drawn_as = "pooling"
 
     def pool(
-        self, ctx: Context, method: int, x: Array, window: Window, out: Shape, level: int = 0
+        self, ctx: Context, method: int, x: Array, window: SlidingWindow, out: Shape, level: int = 0
     ) -> tuple[Array, ...]:
-        """``out`` windows pooled by a ``PoolMethod``; for MAX, where each maximum lies as well.
+        """Pool ``out`` windows by a ``PoolMethod``; for MAX, say where each maximum lies as well.
 
-        level: which of the layer's poolings this is, for each draws anew.
+        level: which of the layer's poolings this is, as each draws its own random numbers.
         """
         if method == PoolingParameter.MAX:
             top, index = windows.max_pool(x, window, out, ctx.channels_last)
             return top, jax.lax.stop_gradient(index).astype(x.dtype)
         if method == PoolingParameter.AVE:
             total = windows.sum_pool(x, window, out, ctx.channels_last)
-            counts = _spread(_counts(window, ctx.size(0, x)[2:], out), ctx.channels_last)
+            counts = _lay_out(_counts(window, ctx.size(0, x)[2:], out), ctx.channels_last)
             return (total / jnp.asarray(counts, x.dtype),)
         taps = windows.stack_taps(x, window, out, ctx.channels_last)
         return (self._stochastic(ctx, taps, level),)
@@ -46,7 +50,7 @@ class _Pooled(Layer):
         """Over the first axis: a pick in TRAIN, the weighted mean in TEST."""
         if not self.train:
             return (taps * taps).sum(0) / (taps.sum(0) + jnp.finfo(taps.dtype).tiny)
-        # Not taps.sum(0): rounded otherwise, it could exceed the last of the partial sums.
+        # Not taps.sum(0): with other rounding it could exceed the last of the partial sums.
         sums = jnp.cumsum(taps, 0)
         key = jax.random.fold_in(ctx.key(), level) if level else ctx.key()
         threshold = jax.random.uniform(key, sums[-1:].shape, taps.dtype) * sums[-1:]
@@ -67,19 +71,14 @@ class Pooling(_Pooled):
     """
 
     formula = "y = max, mean or random pick over windows"
-    layout = Layout.CHANNELS_LAST
+    numerics = Numerics(layout=MemoryLayout.CHANNELS_LAST)
 
-    @property
-    def precision(self) -> Precision:  # type: ignore[override]
-        """Indices of maxima need it in full."""
-        return Precision.FULL if self.num_tops == 2 else Precision.INSIDE
+    def configure(self) -> None:
+        """Indices of maxima need full precision."""
+        if self.num_tops == 2:
+            self.numerics = replace(self.numerics, precision=Precision.FULL)
 
-    @property
-    def shift_equivariant(self) -> bool:  # type: ignore[override]
-        """Neither random picks nor indices of maxima are."""
-        return self.num_tops == 1 and self.param.pool != PoolingParameter.STOCHASTIC
-
-    def window(self, bottom: Shape) -> Window:
+    def window(self, bottom: Shape) -> SlidingWindow:
         """The window, which global pooling takes from the bottom."""
         require(len(bottom) == 4, f"pools images (N, C, H, W), but the bottom is {text(bottom)}")
         window = pooling_window(self.param, bottom[2:])
@@ -89,7 +88,7 @@ class Pooling(_Pooled):
         )
         return window
 
-    def shape(self, bottom: Shape) -> Shape | tuple[Shape, ...]:  # type: ignore[override]
+    def shape(self, bottom: Shape) -> Shape | tuple[Shape, ...]:
         """(N, C, H, W) -> (N, C, H', W'), for the mask too."""
         require(
             self.num_tops == 1 or self.param.pool == PoolingParameter.MAX,
@@ -99,16 +98,15 @@ class Pooling(_Pooled):
         top = (*bottom[:2], *self.window(bottom).pooled(bottom[2:], ceil))
         return (top,) * self.num_tops
 
-    def apply(self, ctx: Context, bottom: Array) -> tuple[Array, ...]:  # type: ignore[override]
-        """Pool by the method asked for."""
+    def apply(self, ctx: Context, bottom: Array) -> tuple[Array, ...]:
         shape = ctx.shape(bottom)
         window = self.window(shape)
         ceil = self.param.round_mode == PoolingParameter.CEIL
         out = window.pooled(shape[2:], ceil)
         return self.pool(ctx, self.param.pool, bottom, window, out)[: self.num_tops]
 
-    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:  # type: ignore[override]
-        """What padding holds; indices of maxima, and random picks, hang on the array's size."""
+    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:
+        """What padding holds; indices of maxima and random picks depend on the array's size."""
         p = self.param
         if p.pool == PoolingParameter.MAX:
             return (PaddingValue.LEAST,) if self.num_tops == 1 else None
@@ -122,12 +120,15 @@ class Pooling(_Pooled):
             return None
         return pooling_window(self.param, (1, 1)).over(rank).down()
 
-    def sees_all(self, rank: int) -> bool:
-        """Global pooling's one output does."""
-        return bool(self.param.global_pooling)
+    def geometry(self, rank: int) -> Geometry:
+        """Random picks and indices of maxima are not shift equivariant."""
+        stochastic = self.param.pool == PoolingParameter.STOCHASTIC
+        return Geometry(
+            sees_all=self.param.global_pooling,
+            shift_equivariant=self.num_tops == 1 and not stochastic,
+        )
 
     def describe(self) -> str:
-        """Method and window."""
         method = PoolingParameter.PoolMethod.Name(self.param.pool)
         if self.param.global_pooling:
             return f"{method}, global"
@@ -139,16 +140,16 @@ class SPP(_Pooled):
     """Pool a pyramid of grids over the whole image: a vector whose size no image size changes.
 
     (N, C, H, W) -> (N, C (1 + 4 + 16 + ...)) of ``pyramid_height`` levels; level i pools into
-    2^i x 2^i bins, each level is flattened, and they are joined. One level alone stays unflattened:
+    2^i x 2^i bins, each level is flattened, and they are joined. A single level stays unflattened:
     (N, C, 1, 1). Padding makes bins of one size, ceil(H / 2^i).
     Caffe: ``spp_layer.cpp``. Differs: STOCHASTIC takes the weighted mean in TEST, as Pooling does,
     where Caffe draws in both phases.
     """
 
     formula = "y = [max, mean or random pick over 1x1, 2x2, 4x4, ... bins]"
-    layout = Layout.EITHER
+    numerics = Numerics(layout=MemoryLayout.EITHER)
 
-    def levels(self, bottom: Shape) -> list[tuple[Window, Shape]]:
+    def levels(self, bottom: Shape) -> list[tuple[SlidingWindow, Shape]]:
         """For each level, the window and how many of them there are."""
         require(len(bottom) == 4, f"pools images (N, C, H, W), but the bottom is {text(bottom)}")
         require(self.param.pyramid_height > 0, "needs pyramid_height")
@@ -163,15 +164,14 @@ class SPP(_Pooled):
             levels.append((window, window.pooled(bottom[2:], ceil=True)))
         return levels
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+    def shape(self, bottom: Shape) -> Shape:
         """(N, C, H, W) -> (N, C bins), or (N, C, 1, 1) for one level."""
         sizes = [out for _, out in self.levels(bottom)]
         if len(sizes) == 1:
             return bottom[:2] + sizes[0]
         return bottom[0], bottom[1] * sum(map(count, sizes))
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """One pooling a level."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         tops = [
             self.pool(ctx, self.param.pool, x, window, out, level)[0]
             for level, (window, out) in enumerate(self.levels(ctx.shape(x)))
@@ -182,17 +182,16 @@ class SPP(_Pooled):
             tops = [jnp.moveaxis(top, -1, 1) for top in tops]
         return jnp.concatenate([top.reshape(len(top), count(top.shape[1:])) for top in tops], 1)
 
-    def sees_all(self, rank: int) -> bool:
+    def geometry(self, rank: int) -> Geometry:
         """One bin holds the whole image."""
-        return True
+        return Geometry(sees_all=True)
 
     def describe(self) -> str:
-        """Method and height."""
         method = SPPParameter.PoolMethod.Name(self.param.pool)
         return f"{method}, {counted(self.param.pyramid_height, 'level')}"
 
 
-def _bins(size: Shape, level: int) -> Window:
+def _bins(size: Shape, level: int) -> SlidingWindow:
     """The window that cuts an image of ``size`` into 2^level bins along each axis."""
     bins = 2**level
     kernel = tuple(math.ceil(Fraction(n, bins)) for n in size)
@@ -203,10 +202,10 @@ def _bins(size: Shape, level: int) -> Window:
             f"level {level}: {bins} bins along spatial axis {i} of size {n}: pad {p} must be less "
             f"than kernel {k}",
         )
-    return Window(kernel, kernel, pad, (1,) * len(size))
+    return SlidingWindow(kernel, kernel, pad, (1,) * len(size))
 
 
-def _counts(window: Window, size: Size, out: Shape) -> np.ndarray | Array:
+def _counts(window: SlidingWindow, size: Size, out: Shape) -> np.ndarray | Array:
     """How many pixels of image + pad each window covers, (H', W'); 1 where that is none."""
     covered: list[Any] = []
     for n, o, k, s, p in zip(size, out, window.kernel, window.stride, window.pad, strict=True):
@@ -214,12 +213,12 @@ def _counts(window: Window, size: Size, out: Shape) -> np.ndarray | Array:
         if isinstance(n, int):
             covered.append(np.minimum(start + k, n + p) - start)
         else:
-            # Windows beyond the image cover nothing; what they make is not looked at.
+            # Windows outside the valid region cover nothing; their results are masked.
             covered.append(jnp.maximum(jnp.minimum(start + k, n + p) - start, 1))
     if all(isinstance(counts, np.ndarray) for counts in covered):
         return np.outer(*covered)
     return jnp.outer(*covered)
 
 
-def _spread(counts: np.ndarray | Array, channels_last: bool) -> np.ndarray | Array:
+def _lay_out(counts: np.ndarray | Array, channels_last: bool) -> np.ndarray | Array:
     return counts[None, :, :, None] if channels_last else counts[None, None]

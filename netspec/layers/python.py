@@ -1,6 +1,6 @@
 """Layers that users write in Python, as pycaffe runs them.
 
-They run on the host: a data layer ahead of the net, others called from inside the program.
+They run on the host: a data layer before the net, others as callbacks from inside the program.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from jax.custom_derivatives import SymbolicZero
 from jax.experimental import io_callback
 
 from netspec.errors import LayerError, NetSpecError, counted
-from netspec.layers.base import Array, Blob, Context, Shape, register, text
+from netspec.layers.context import Context
 from netspec.layers.data import Fed
 from netspec.layers.host_errors import report
-from netspec.layers.precision import Precision
+from netspec.layers.numerics import MemoryLayout, Numerics, Precision
 from netspec.layers.python_class import HostBlob, User
+from netspec.layers.records import Blob, Traits
+from netspec.layers.registry import register
+from netspec.layers.shape import Array, Shape, text
 
-# What a user's method raises is told once, by the error itself.
+# JAX logs what a user's method raises; the error itself says it already.
 logging.getLogger("jax._src.callback").addFilter(
     lambda record: not (record.exc_info and isinstance(record.exc_info[1], NetSpecError))
 )
@@ -34,7 +37,7 @@ logging.getLogger("jax._src.callback").addFilter(
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class _Asked:
-    """The bottoms whose gradient is asked for."""
+    """For each bottom, whether its gradient is asked for; static in a pytree."""
 
     bottoms: tuple[bool, ...]
 
@@ -54,33 +57,28 @@ class Python(Fed):
     """
 
     formula = "what a Python class reads or computes"
-    precision = Precision.FULL
+    numerics = Numerics(MemoryLayout.EITHER, Precision.FULL)
 
-    @property
-    def is_source(self) -> bool:  # type: ignore[override]
-        """Whether it feeds the net."""
-        return not self.spec.bottom
-
-    @property
-    def on_host(self) -> bool:  # type: ignore[override]
-        """Whether it is called from inside the program."""
-        return not self.is_source
+    def configure(self) -> None:
+        """With bottoms it is no data layer but runs on the host, from inside the program."""
+        if self.spec.bottom:
+            self.traits = Traits(on_host=True)
 
     @property
     def learns(self) -> bool:
         """Whether it has learned arrays, or may have before it is set up."""
-        return not self.is_source and bool(self.__dict__.get("_starts", True))
+        return not self.traits.is_source and bool(self.__dict__.get("_starts", True))
 
     def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:
         """What ``reshape`` gives the tops."""
-        if self.is_source:
+        if self.traits.is_source:
             return super().shape()
         blobs = [HostBlob(np.zeros(shape)) for shape in bottoms]
         return tuple(top.shape for top in self._reshaped(blobs))
 
     def blobs(self, *bottoms: Shape) -> dict[str, Blob]:
         """What ``setup`` added: blob0, blob1, ..."""
-        if self.is_source:
+        if self.traits.is_source:
             return {}
         rates = [spec.lr_mult for spec in self.spec.param]
         return {
@@ -103,13 +101,12 @@ class Python(Fed):
         return self._with_gradient(ctx.wanted)(blobs, bottoms, *made)
 
     def describe(self) -> str:
-        """The class."""
         return f"{self.param.module}.{self.param.layer}"
 
     def missing(self) -> str:
         """That its module is not on this machine."""
         try:
-            if not self.is_source:
+            if not self.traits.is_source:
                 _ = self.user
         except LayerError as error:
             return error.message
@@ -132,7 +129,7 @@ class Python(Fed):
     def _with_gradient(self, wanted: Sequence[bool]) -> Callable[..., tuple[Array, ...]]:
         """(blobs, bottoms, tops, blobs after forward) -> tops, with ``backward`` as gradient.
 
-        It is asked for what Caffe wants, and for whatever else JAX differentiates.
+        ``backward`` is asked for the gradients that Caffe wants, and those that JAX wants.
         """
 
         @jax.custom_vjp
@@ -144,8 +141,8 @@ class Python(Fed):
             _, bottoms, tops, after = jax.tree.map(lambda primal: primal.value, primals)
             return tuple(tops), (after, bottoms, tops, _Asked(tuple(asked)))
 
-        def backward(kept: Any, diffs: Any) -> tuple[Any, ...]:
-            *arrays, asked = kept
+        def backward(residuals: Any, diffs: Any) -> tuple[Any, ...]:
+            *arrays, asked = residuals
             whole = tuple(
                 jnp.zeros(d.shape, d.dtype) if isinstance(d, SymbolicZero) else d for d in diffs
             )
@@ -191,7 +188,7 @@ class Python(Fed):
     def _backward(
         self, asked: Sequence[bool], blobs: Any, bottoms: Any, tops: Any, diffs: Any
     ) -> tuple[Any, Any]:
-        """The gradients of blobs and bottoms; nobody looks at those that are not asked for."""
+        """The gradients of blobs and bottoms; those not asked for may hold anything."""
         self._hold(blobs)
         made = [HostBlob(array) for array in tops]
         for top, diff in zip(made, diffs, strict=True):

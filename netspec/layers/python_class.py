@@ -1,4 +1,4 @@
-"""Classes that users write in Python for pycaffe: what they see, how they are found and called.
+"""Users' Python classes for pycaffe: how they are found and called, and the blobs they get.
 
 A class has ``setup``, ``reshape``, ``forward`` and ``backward``, each given bottoms and tops with
 ``data`` and ``diff`` in numpy. It may import ``caffe``, which is ``netspec.caffe`` then.
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from netspec.errors import LayerError, NetSpecError, fail, nearest, require
-from netspec.layers.base import Shape
 from netspec.layers.import_hook import importing
+from netspec.layers.shape import Shape
 from netspec.proto.layers_pb2 import PythonParameter
 
 
@@ -97,7 +97,7 @@ class UserLayer:
 
 
 class User:
-    """A user's object: the class that a ``python_param`` names, made and watched.
+    """A user's object: makes the class that a ``python_param`` names, and reports its errors.
 
     error: what its mistakes raise. folder: where its module is looked for besides the folder of the
     running script, the current folder and Python's path, in that order.

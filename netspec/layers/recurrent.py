@@ -1,7 +1,7 @@
-"""Layers that remember from one time step to the next.
+"""Recurrent layers, which carry state from one time step to the next.
 
-What they share: the first axis is time, the second the streams that run side by side, and ``cont``
-(T, N) is 0 where a stream begins anew and 1 where it goes on; it has no gradient.
+The first axis is time, the second the streams that run side by side. ``cont`` (T, N) is 0 where a
+stream starts a new sequence and 1 where it continues; it has no gradient.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ import jax
 import jax.numpy as jnp
 
 from netspec.errors import counted, require
-from netspec.layers.base import Array, Blob, Context, Layer, Shape, count, register, text
+from netspec.layers.base import Layer
+from netspec.layers.context import Context
+from netspec.layers.records import Blob, BottomUse
+from netspec.layers.registry import register
+from netspec.layers.shape import Array, Shape, count, text
 
 
 class _Recurrent(Layer):
-    """What LSTM and RNN share: bottoms and tops, and one scan over time.
+    """The base of LSTM and RNN: bottoms and tops, and one scan over time.
 
     gates: how many numbers of each hidden unit are computed from the bottoms. states: the arrays
-    (N, D) that are handed from step to step.
+    (N, D) that one step passes to the next.
     """
 
+    bottom_use = BottomUse(no_gradient=frozenset({1}))
     gates = 1
     states: tuple[str, ...] = ("h",)
 
@@ -28,10 +33,10 @@ class _Recurrent(Layer):
         return len(self.states) if self.param.expose_hidden else 0
 
     def has_static(self) -> bool:
-        """Whether there is a bottom that every step sees."""
+        """Whether there is a bottom that every step reads."""
         return len(self.spec.bottom) > 2 + self.exposed()
 
-    def shape(self, x: Shape, cont: Shape, *more: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
+    def shape(self, x: Shape, cont: Shape, *more: Shape) -> tuple[Shape, ...]:
         """(T, N, D), and (1, N, D) for each state that is a top."""
         size, exposed = self.param.num_output, self.exposed()
         hidden = f"expose_hidden: {str(self.param.expose_hidden).lower()}"
@@ -59,18 +64,20 @@ class _Recurrent(Layer):
         return ((*x[:2], size), *(state,) * exposed)
 
     def weights(self, name: str, x: Shape, more: tuple[Shape, ...]) -> dict[str, Blob]:
-        """What the bottoms are multiplied by, and the bias; ``name`` as in ``W_xc``."""
+        """The weights of the bottoms, and the bias; ``name`` as in ``W_xc``."""
         outputs, filler = self.gates * self.param.num_output, self.param.weight_filler
         blobs = {
-            f"W_x{name}": Blob((outputs, count(x[2:])), filler),
+            f"W_x{name}": Blob((outputs, count(x[2:])), filler, products=count(x[:2])),
             f"b_{name}": Blob((outputs,), self.param.bias_filler, is_offset=True),
         }
         if self.has_static():
-            blobs[f"W_x{name}_static"] = Blob((outputs, count(more[0][1:])), filler)
+            # Multiplied once a stream, not once a step.
+            static = Blob((outputs, count(more[0][1:])), filler, products=x[1])
+            blobs[f"W_x{name}_static"] = static
         return blobs
 
     def inputs(self, ctx: Context, name: str, x: Array, more: tuple[Array, ...]) -> Array:
-        """What all steps take from the bottoms, (T, N, gates D)."""
+        """The bottoms' part of all gates at all steps, (T, N, gates D)."""
         top = _product(x.reshape(*x.shape[:2], -1), ctx.blobs[f"W_x{name}"])
         top = top + jnp.broadcast_to(ctx.blobs[f"b_{name}"], top.shape)
         if not self.has_static():
@@ -78,7 +85,7 @@ class _Recurrent(Layer):
         static = _product(more[0].reshape(len(more[0]), -1), ctx.blobs[f"W_x{name}_static"])
         return top + jnp.broadcast_to(static, top.shape)
 
-    def carried(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Shape]:  # type: ignore[override]
+    def carried(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Shape]:
         """The last step's states, (N, D) each, unless they are tops."""
         hidden = () if self.exposed() else self.states
         return dict.fromkeys(hidden, (x[1], self.param.num_output))
@@ -91,28 +98,14 @@ class _Recurrent(Layer):
         return tuple(ctx.carried[name] for name in self.states)
 
     def tops_of(self, ctx: Context, top: Array, last: tuple[Array, ...]) -> tuple[Array, ...]:
-        """The layer's tops, from what the scan made; the last states are told or remembered."""
+        """The layer's tops, from the results of the scan; last states are tops too, or carried."""
         if self.exposed():
             return (top, *(jax.lax.stop_gradient(state[None]) for state in last))
         for name, state in zip(self.states, last, strict=True):
             ctx.carry(name, state)
         return (top,)
 
-    def multiply_adds(self, x: Shape, cont: Shape, *more: Shape) -> int:  # type: ignore[override]
-        """Each weight once at each step of each stream, those of a static bottom once a stream."""
-        steps, streams = x[:2]
-        return sum(
-            count(blob.shape) * streams * (1 if name.endswith("_static") else steps)
-            for name, blob in self.blobs(x, cont, *more).items()
-            if name.startswith("W_")
-        )
-
-    def allow_force_backward(self, bottom: int) -> bool:
-        """``cont`` has no gradient."""
-        return bottom != 1
-
     def describe(self) -> str:
-        """What goes in and out beside the sequence."""
         parts = ["static input"] if self.has_static() else []
         parts += ["hidden state exposed"] if self.exposed() else []
         return ", ".join(parts)
@@ -122,13 +115,13 @@ class _Recurrent(Layer):
 class LSTM(_Recurrent):
     """Long short-term memory: a cell ``c`` that gates write to, forget and read.
 
-    x (T, N, ...), cont (T, N), and an optional static (N, ...) that every step sees -> h (T, N, D)
+    x (T, N, ...), cont (T, N), and an optional static (N, ...) that every step reads -> h (T, N, D)
     with D = ``num_output``. ``expose_hidden`` adds bottoms h_0, c_0 and tops h_T, c_T, all
     (1, N, D). A step makes i, f, o = sigmoid and g = tanh of W_xc x + b_c + W_xc_static static +
     W_hc (cont h), then c = cont f c + i g and h = o tanh(c).
     Blobs: W_xc (4 D, C), b_c (4 D), W_xc_static (4 D, S) if there is a static bottom, W_hc
     (4 D, D). Their rows are those of i, f, o, g in turn.
-    Without ``expose_hidden`` a run goes on from the last step of the run before; set cont to 0
+    Without ``expose_hidden`` a run continues from the last step of the run before; set cont to 0
     where a sequence begins. No gradient passes through h_0, c_0, h_T and c_T, nor from run to run.
     Caffe: ``lstm_layer.cpp``, ``recurrent_layer.cpp``.
     """
@@ -137,22 +130,21 @@ class LSTM(_Recurrent):
     gates = 4
     states = ("h", "c")
 
-    def blobs(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Blob]:  # type: ignore[override]
-        """W_xc, b_c, W_xc_static, W_hc."""
+    def blobs(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Blob]:
         size = self.param.num_output
-        hidden = Blob((4 * size, size), self.param.weight_filler)
+        hidden = Blob((4 * size, size), self.param.weight_filler, products=count(x[:2]))
         return {**self.weights("c", x, more), "W_hc": hidden}
 
-    def apply(self, ctx: Context, x: Array, cont: Array, *more: Array) -> tuple[Array, ...]:  # type: ignore[override]
-        """One product for all steps' bottoms, then a scan."""
+    def apply(self, ctx: Context, x: Array, cont: Array, *more: Array) -> tuple[Array, ...]:
+        """Multiply the bottoms of all steps at once, then scan."""
         hidden = ctx.blobs["W_hc"]
 
         def step(
             states: tuple[Array, ...], seen: tuple[Array, Array]
         ) -> tuple[tuple[Array, ...], Array]:
-            (h, c), (entered, goes_on) = states, seen
-            gates = entered + _product(_spread(goes_on, h) * h, hidden)
-            c, h = _unit(c, gates, goes_on)
+            (h, c), (entered, continues) = states, seen
+            gates = entered + _product(_per_unit(continues, h) * h, hidden)
+            c, h = _unit(c, gates, continues)
             return (h, c), h
 
         seen = self.inputs(ctx, "c", x, more), jax.lax.stop_gradient(cont)
@@ -164,7 +156,7 @@ class LSTM(_Recurrent):
 class RNN(_Recurrent):
     """A plain recurrent layer: the hidden state is a tanh of the bottoms and of itself.
 
-    x (T, N, ...), cont (T, N), and an optional static (N, ...) that every step sees -> o (T, N, D)
+    x (T, N, ...), cont (T, N), and an optional static (N, ...) that every step reads -> o (T, N, D)
     with D = ``num_output``. ``expose_hidden`` adds bottom h_0 and top h_T, both (1, N, D). A step
     makes h = tanh(W_xh x + b_h + W_xh_static static + W_hh (cont h)) and o = tanh(W_ho h + b_o).
     Blobs: W_xh (D, C), b_h (D), W_xh_static (D, S) if there is a static bottom, W_hh (D, D), W_ho
@@ -174,10 +166,9 @@ class RNN(_Recurrent):
 
     formula = "h = tanh(w x + u h + b), y = tanh(v h + c)"
 
-    def blobs(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Blob]:  # type: ignore[override]
-        """W_xh, b_h, W_xh_static, W_hh, W_ho, b_o."""
+    def blobs(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Blob]:
         size = self.param.num_output
-        square = Blob((size, size), self.param.weight_filler)
+        square = Blob((size, size), self.param.weight_filler, products=count(x[:2]))
         return {
             **self.weights("h", x, more),
             "W_hh": square,
@@ -185,15 +176,15 @@ class RNN(_Recurrent):
             "b_o": Blob((size,), self.param.bias_filler, is_offset=True),
         }
 
-    def apply(self, ctx: Context, x: Array, cont: Array, *more: Array) -> tuple[Array, ...]:  # type: ignore[override]
-        """One product for all steps' bottoms, a scan, one product for all tops."""
+    def apply(self, ctx: Context, x: Array, cont: Array, *more: Array) -> tuple[Array, ...]:
+        """Multiply the bottoms of all steps at once, scan, then multiply all states at once."""
         hidden = ctx.blobs["W_hh"]
 
         def step(
             states: tuple[Array, ...], seen: tuple[Array, Array]
         ) -> tuple[tuple[Array, ...], Array]:
-            (h,), (entered, goes_on) = states, seen
-            h = jnp.tanh(entered + _product(_spread(goes_on, h) * h, hidden))
+            (h,), (entered, continues) = states, seen
+            h = jnp.tanh(entered + _product(_per_unit(continues, h) * h, hidden))
             return (h,), h
 
         seen = self.inputs(ctx, "h", x, more), jax.lax.stop_gradient(cont)
@@ -212,8 +203,9 @@ class LSTMUnit(Layer):
     """
 
     formula = "c = f c + i g, h = o tanh(c)"
+    bottom_use = BottomUse(no_gradient=frozenset({2}))
 
-    def shape(self, c: Shape, gates: Shape, cont: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
+    def shape(self, c: Shape, gates: Shape, cont: Shape) -> tuple[Shape, ...]:
         """The cell's shape, twice."""
         require(len(c) == 3 and c[0] == 1, f"the cell is {text(c)} but must be (1, streams, units)")
         wanted = (1, c[1], 4 * c[2])
@@ -221,13 +213,8 @@ class LSTMUnit(Layer):
         require(cont == c[:2], f"cont is {text(cont)} but must be {text(c[:2])}")
         return c, c
 
-    def apply(self, ctx: Context, c: Array, gates: Array, cont: Array) -> tuple[Array, ...]:  # type: ignore[override]
-        """Four gates and two products."""
+    def apply(self, ctx: Context, c: Array, gates: Array, cont: Array) -> tuple[Array, ...]:
         return _unit(c, gates, jax.lax.stop_gradient(cont))
-
-    def allow_force_backward(self, bottom: int) -> bool:
-        """``cont`` has no gradient."""
-        return bottom != 2
 
 
 def _product(rows: Array, weight: Array) -> Array:
@@ -235,15 +222,15 @@ def _product(rows: Array, weight: Array) -> Array:
     return rows @ weight.T
 
 
-def _spread(cont: Array, like: Array) -> Array:
+def _per_unit(cont: Array, like: Array) -> Array:
     """``cont`` (...) as (..., D)."""
     return jnp.broadcast_to(cont[..., None], like.shape)
 
 
 def _unit(c: Array, gates: Array, cont: Array) -> tuple[Array, Array]:
-    """The next cell and hidden state; what the cell held is gone where ``cont`` is 0."""
+    """The next cell and hidden state; the cell starts from 0 where ``cont`` is 0, even from NaN."""
     *sigmoids, g = jnp.split(gates, 4, axis=-1)
     i, f, o = map(jax.nn.sigmoid, sigmoids)
-    goes_on = _spread(cont, f)
-    c = jnp.where(goes_on == 0, 0, goes_on * f) * c + i * jnp.tanh(g)
+    continues = _per_unit(cont, f)
+    c = jnp.where(continues == 0, 0, continues * f) * c + i * jnp.tanh(g)
     return c, o * jnp.tanh(c)

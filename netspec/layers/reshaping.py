@@ -1,4 +1,4 @@
-"""Layers that give a blob's numbers another order or shape, and compute nothing."""
+"""Layers that reshape, cut, repeat and pick, and compute nothing."""
 
 from __future__ import annotations
 
@@ -9,40 +9,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from netspec.errors import counted, fail, require
-from netspec.layers.base import (
-    Array,
-    Context,
-    Layer,
-    Layout,
-    Shape,
-    axis_or_legacy,
-    canonical_axis,
-    count,
-    register,
-    text,
-)
+from netspec.layers.base import Layer
+from netspec.layers.context import Context
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.labels import pick_rows
+from netspec.layers.numerics import MemoryLayout, Numerics
+from netspec.layers.records import BottomUse, Traits
+from netspec.layers.registry import register
+from netspec.layers.shape import Array, Shape, axis_or_legacy, canonical_axis, count, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
 
 
 class _Reshaping(Layer):
-    """The same numbers in the same order under another shape."""
+    """The base of layers that keep numbers and their order under another shape."""
 
     def top_shape(self, bottom: Shape) -> Shape:
         """The new shape."""
         raise NotImplementedError
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
-        """The new shape."""
+    def shape(self, bottom: Shape) -> Shape:
+        """The new shape; raises LayerError in place."""
         require(
             not set(self.spec.top) & set(self.spec.bottom),
             "cannot work in place; give the top a name of its own",
         )
         return self.top_shape(bottom)
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """One reshape."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         return x.reshape(self.top_shape(x.shape))
 
 
@@ -141,7 +134,7 @@ class Slice(Layer):
     """
 
     formula = "[y1, y2, ...] = x"
-    layout = Layout.EITHER
+    numerics = Numerics(layout=MemoryLayout.EITHER)
 
     def axis(self, rank: int) -> int:
         """The axis to cut."""
@@ -164,25 +157,24 @@ class Slice(Layer):
         require(points[-1] <= size, f"slice_point {listing} exceeds the axis of {size}")
         return [0, *points, size]
 
-    def shape(self, bottom: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
+    def shape(self, bottom: Shape) -> tuple[Shape, ...]:
         """The bottom's but for the axis."""
         axis = self.axis(len(bottom))
         edges = itertools.pairwise(self.edges(bottom[axis]))
         return tuple((*bottom[:axis], end - start, *bottom[axis + 1 :]) for start, end in edges)
 
-    def apply(self, ctx: Context, x: Array) -> tuple[Array, ...]:  # type: ignore[override]
-        """One slice for each top."""
+    def apply(self, ctx: Context, x: Array) -> tuple[Array, ...]:
         axis = ctx.axis(self.axis(x.ndim), x.ndim)
         outer = (slice(None),) * axis
         edges = itertools.pairwise(self.edges(x.shape[axis]))
         return tuple(x[(*outer, slice(start, end))] for start, end in edges)
 
-    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:  # type: ignore[override]
-        """Parts begin at the same places unless the axis itself varies."""
+    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:
+        """Any value: parts begin at the same places unless the axis itself varies."""
         return None if bottom[self.axis(len(bottom))] is None else (PaddingValue.ANYTHING,)
 
     def coords(self, rank: int) -> CoordMap | None:
-        """Each pixel on itself, where no pixels are cut off."""
+        """Each pixel on itself, unless pixels are cut off."""
         return CoordMap.identity(rank) if self.axis(rank + 2) < 2 else None
 
     def describe(self) -> str:
@@ -201,27 +193,26 @@ class Tile(Layer):
     """
 
     formula = "y = [x, x, ...]"
-    layout = Layout.EITHER
+    numerics = Numerics(layout=MemoryLayout.EITHER)
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+    def shape(self, bottom: Shape) -> Shape:
         """The axis ``tiles`` times as long."""
         axis = canonical_axis(self.param.axis, len(bottom))
         require(self.param.HasField("tiles"), "needs tiles")
         require(self.param.tiles > 0, f"tiles {self.param.tiles} must be positive")
         return (*bottom[:axis], bottom[axis] * self.param.tiles, *bottom[axis + 1 :])
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """One repetition."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         repeats = [1] * x.ndim
         repeats[ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim)] = self.param.tiles
         return jnp.tile(x, repeats)
 
-    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:  # type: ignore[override]
-        """One copy begins where another ends, which must not vary."""
+    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:
+        """Any value, unless the axis varies: one copy begins where another ends."""
         return None if bottom[self.param.axis] is None else (PaddingValue.ANYTHING,)
 
     def coords(self, rank: int) -> CoordMap | None:
-        """Each pixel on itself, where pixels are not repeated."""
+        """Each pixel on itself, unless pixels are repeated."""
         axis = canonical_axis(self.param.axis, rank + 2)
         return CoordMap.identity(rank) if axis < 2 else None
 
@@ -241,11 +232,15 @@ class Filter(Layer):
     """
 
     formula = "y = x[selector != 0]"
-    layout = Layout.EITHER
-    data_dependent = True
+    numerics = Numerics(layout=MemoryLayout.EITHER)
+    traits = Traits(data_dependent=True)
+
+    def configure(self) -> None:
+        """The selector has no gradient."""
+        self.bottom_use = BottomUse(no_gradient=frozenset({len(self.spec.bottom) - 1}))
 
     def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:
-        """The bottoms', as long as nothing is known of the selector."""
+        """The bottoms', as if the selector kept all items."""
         *data, selector = bottoms
         require(
             self.num_tops == len(data),
@@ -264,7 +259,6 @@ class Filter(Layer):
         return tuple(data)
 
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
-        """One gather a bottom."""
         *data, selector = bottoms
         values = jax.lax.stop_gradient(selector)
         if isinstance(values, jax.core.Tracer):
@@ -275,10 +269,6 @@ class Filter(Layer):
     def coords(self, rank: int) -> CoordMap:
         """Each pixel on itself."""
         return CoordMap.identity(rank)
-
-    def allow_force_backward(self, bottom: int) -> bool:
-        """The selector has no gradient."""
-        return bottom != len(self.spec.bottom) - 1
 
 
 @register(bottoms=2)
@@ -291,22 +281,18 @@ class BatchReindex(Layer):
     """
 
     formula = "y = x[indices]"
-    layout = Layout.EITHER
+    bottom_use = BottomUse(no_gradient=frozenset({1}))
+    numerics = Numerics(layout=MemoryLayout.EITHER)
 
-    def shape(self, bottom: Shape, indices: Shape) -> Shape:  # type: ignore[override]
+    def shape(self, bottom: Shape, indices: Shape) -> Shape:
         """As many items as indices."""
         require(bottom, "picks items of a batch, but bottom 0 is a scalar")
         require(len(indices) == 1, f"indices must have one axis, but bottom 1 is {text(indices)}")
         return indices + bottom[1:]
 
-    def apply(self, ctx: Context, x: Array, indices: Array) -> Array:  # type: ignore[override]
-        """One gather."""
+    def apply(self, ctx: Context, x: Array, indices: Array) -> Array:
         return pick_rows(x, indices)
 
     def coords(self, rank: int) -> CoordMap:
         """Each pixel on itself."""
         return CoordMap.identity(rank)
-
-    def allow_force_backward(self, bottom: int) -> bool:
-        """Indices have no gradient."""
-        return bottom != 1

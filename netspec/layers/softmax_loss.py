@@ -1,32 +1,26 @@
-"""Layers that measure: what losses share, the softmax loss, and accuracy.
+"""Losses and accuracy over classes, and the bases of all losses.
 
-What losses share: the first top is a scalar with loss weight 1, labels are class indices held in
-floats, and a normaliser divides the sum over all predictions.
+The first top of a loss is a scalar with loss weight 1. Labels are class indices held in floats. A
+normaliser divides the sum over all predictions.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from netspec.errors import require
-from netspec.layers.base import (
-    Array,
-    Context,
-    Labels,
-    Layer,
-    Layout,
-    Shape,
-    canonical_axis,
-    count,
-    register,
-    text,
-)
+from netspec.layers.base import Geometry, Layer
+from netspec.layers.context import Context
 from netspec.layers.labels import as_labels
-from netspec.layers.precision import Precision
+from netspec.layers.numerics import MemoryLayout, Numerics, Precision
+from netspec.layers.records import BottomUse, Labels, Scoring, Traits
+from netspec.layers.registry import register
+from netspec.layers.shape import Array, Shape, canonical_axis, count, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.proto.layers_pb2 import LossParameter
 
@@ -35,23 +29,20 @@ FLOOR = float(np.finfo(np.float32).tiny)
 
 
 class Loss(Layer):
-    """A layer whose first top is a scalar that training makes small."""
+    """A layer whose first top is a scalar that training minimises; bottom 1 holds labels."""
 
-    is_loss = True
+    traits = Traits(is_loss=True)
+    numerics = Numerics(precision=Precision.FULL)
+    bottom_use = BottomUse(no_gradient=frozenset({1}))
     drawn_as = "loss"
-    precision = Precision.FULL
 
-    def sees_all(self, rank: int) -> bool:
-        """One number is made of all pixels."""
-        return True
-
-    def allow_force_backward(self, bottom: int) -> bool:
-        """The last bottom holds labels, which have no gradient."""
-        return bottom != 1
+    def geometry(self, rank: int) -> Geometry:
+        """The loss depends on all pixels."""
+        return Geometry(sees_all=True)
 
     @property
     def ignore_label(self) -> int | None:
-        """The label that does not count, if ``loss_param`` names one."""
+        """The label that is not counted, if ``loss_param`` names one."""
         loss = self.spec.loss_param
         return loss.ignore_label if loss.HasField("ignore_label") else None
 
@@ -76,16 +67,16 @@ class Loss(Layer):
 
     @property
     def normalization(self) -> LossParameter.NormalizationMode:
-        """The mode asked for; the older ``normalize`` counts where ``normalization`` is absent."""
+        """The mode asked for; the older ``normalize`` is read where ``normalization`` is absent."""
         loss = self.spec.loss_param
         if loss.HasField("normalize") and not loss.HasField("normalization"):
             return LossParameter.VALID if loss.normalize else LossParameter.BATCH_SIZE
         return loss.normalization
 
     def normalizer(self, outer: int | Array, inner: int | Array, valid: int | Array) -> Array:
-        """What the summed loss is divided by, at least 1.
+        """The divisor of the summed loss, at least 1.
 
-        outer: items in the batch. inner: predictions an item. valid: predictions that count.
+        outer: items in the batch. inner: predictions an item. valid: predictions not ignored.
         """
         divisor = {
             LossParameter.FULL: outer * inner,
@@ -96,13 +87,13 @@ class Loss(Layer):
         return jnp.maximum(jnp.asarray(divisor, jnp.float32), 1.0)
 
     def summed(self, what: str, divisor: str) -> str:
-        """The sentence for `scaling`."""
+        """The words of `Scoring.scaling` for a sum and its divisor."""
         weight = self.loss_weights()[0]
         weighted = "" if weight == 1 else f", times loss_weight {weight:g}"
         return f"sum over {what} / {divisor}{weighted}"
 
     def normalized(self, outer: int, inner: int) -> str:
-        """The sentence for `scaling` of a loss that `normalizer` divides."""
+        """The words of `Scoring.scaling` for a loss that `normalizer` divides."""
         divisor = {
             LossParameter.FULL: f"all {outer * inner:,} predictions",
             LossParameter.VALID: "the predictions whose label counts",
@@ -124,24 +115,36 @@ class Loss(Layer):
 
 
 class Classified(Layer):
-    """What reads scores along one axis and a class index for each position off that axis."""
+    """The base of layers that read scores along one axis, and a label for each position off it.
 
-    precision = Precision.FULL
+    The axis is the ``axis`` of the layer's own message.
+    """
+
+    numerics = Numerics(MemoryLayout.EITHER, Precision.FULL)
+
+    def configure(self) -> None:
+        """Channels-last serves as well only where classes are channels."""
+        if self.param.axis != 1:
+            self.numerics = replace(self.numerics, layout=MemoryLayout.CHANNELS_FIRST)
 
     def class_axis(self, rank: int) -> int:
-        """The axis that classes lie along."""
-        raise NotImplementedError
+        """The axis along which classes lie."""
+        return canonical_axis(self.param.axis, rank)
 
-    def split(self, scores: Shape, labels: Shape) -> tuple[int, int]:
-        """(outer, inner): positions before and behind the class axis; checks the label count."""
+    def split(self, scores: Shape) -> tuple[int, int]:
+        """(outer, inner): how many positions lie before and behind the class axis."""
         axis = self.class_axis(len(scores))
-        outer, inner = count(scores[:axis]), count(scores[axis + 1 :])
+        return count(scores[:axis]), count(scores[axis + 1 :])
+
+    def check_labels(self, scores: Shape, labels: Shape) -> None:
+        """Raise LayerError unless there is one label for each position off the class axis."""
+        axis = self.class_axis(len(scores))
+        outer, inner = self.split(scores)
         require(
             outer * inner == count(labels),
             f"scores {text(scores)} need {outer * inner} labels, one for each position off axis "
             f"{axis}, but labels are {text(labels)}",
         )
-        return outer, inner
 
     def aligned(self, ctx: Context, scores: Array, labels: Array) -> tuple[Array, Array]:
         """Scores as (positions, classes), labels as (positions), in Caffe's order."""
@@ -150,18 +153,18 @@ class Classified(Layer):
         # Labels need no channel axis: what lies on their axis 1 may be rows of the image.
         return rows, as_labels(in_caffes_order(ctx, labels).reshape(-1))
 
-    def sees_all(self, rank: int) -> bool:
-        """One number is made of all positions."""
-        return True
+    def geometry(self, rank: int) -> Geometry:
+        """The first top depends on all positions."""
+        return Geometry(sees_all=True)
 
     def positions(self, ctx: Context, scores: Array) -> tuple[int | Array, int | Array]:
-        """(outer, inner) as `split` has them, of scores whose array may be larger."""
+        """(outer, inner) as `split` has them, of the valid region of scores."""
         size = ctx.size(0, scores)
         axis = self.class_axis(scores.ndim)
         return math.prod(size[:axis]), math.prod(size[axis + 1 :])
 
     def counted(self, ctx: Context, labels: Array, classes: Array, ignored: int | None) -> Array:
-        """Which positions count, in Caffe's order. classes: the labels as `aligned` has them."""
+        """The mask of positions that count, in Caffe's order. classes: labels as of `aligned`."""
         counts = jnp.ones(classes.shape, bool) if ignored is None else classes != ignored
         inside = ctx.inside(1, labels)
         if inside is None:
@@ -169,17 +172,13 @@ class Classified(Layer):
         everywhere = jnp.broadcast_to(inside, labels.shape)
         return counts & in_caffes_order(ctx, everywhere).reshape(-1)
 
-    def padding_values(  # type: ignore[override]
+    def padding_values(
         self, scores: PartialShape, *others: PartialShape
     ) -> tuple[PaddingValue, ...] | None:
-        """Zeros, not to be counted; classes must stand still, and labels vary as scores do."""
-        stands = scores[self.class_axis(len(scores))] is not None
+        """Zeros, which are not counted, if classes are fixed and labels vary as scores do."""
+        fixed = scores[self.class_axis(len(scores))] is not None
         alike = others[0].count(None) == scores.count(None)
-        return (PaddingValue.ZERO,) * (1 + len(others)) if stands and alike else None
-
-    def layout_for(self, axis: int) -> Layout:
-        """Channels-last is as good, where classes are channels."""
-        return Layout.EITHER if axis == 1 else Layout.CHANNELS_FIRST
+        return (PaddingValue.ZERO,) * (1 + len(others)) if fixed and alike else None
 
 
 @register(param="softmax_param", bottoms=2, tops=(1, 2), auto_top=True)
@@ -194,29 +193,20 @@ class SoftmaxWithLoss(Classified, Loss):
 
     formula = "y = -sum log softmax(x)[label] / normalizer"
 
-    @property
-    def layout(self) -> Layout:  # type: ignore[override]
-        """Either, where classes are channels."""
-        return self.layout_for(self.param.axis)
-
-    def class_axis(self, rank: int) -> int:
-        """``softmax_param { axis }``."""
-        return canonical_axis(self.param.axis, rank)
-
-    def shape(self, scores: Shape, labels: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
+    def shape(self, scores: Shape, labels: Shape) -> tuple[Shape, ...]:
         """A scalar, and the scores' shape."""
-        self.split(scores, labels)
+        self.check_labels(scores, labels)
         self.check_batch(scores, labels)
         return ((), scores)[: self.num_tops]
 
-    def apply(self, ctx: Context, scores: Array, labels: Array) -> tuple[Array, ...]:  # type: ignore[override]
-        """A label outside the classes, which the host should have refused, makes the loss NaN."""
+    def apply(self, ctx: Context, scores: Array, labels: Array) -> tuple[Array, ...]:
+        """A label outside the classes, which the host refuses to feed, makes the loss NaN."""
         outer, inner = self.positions(ctx, scores)
         rows, classes = self.aligned(ctx, scores, labels)
         logs = jax.nn.log_softmax(rows, axis=-1)
         counts = self.counted(ctx, labels, classes, self.ignore_label)
         losses = -pick(logs, jnp.where(counts, classes, 0))
-        # The floor changes the value alone: Caffe's gradient stays prob - 1 there.
+        # The floor changes only the value: Caffe's gradient stays prob - 1 there.
         losses = losses + jax.lax.stop_gradient(jnp.minimum(losses, -math.log(FLOOR)) - losses)
         total = jnp.sum(jnp.where(counts, losses, 0.0))
         loss = total / self.normalizer(outer, inner, jnp.sum(counts))
@@ -225,16 +215,13 @@ class SoftmaxWithLoss(Classified, Loss):
         axis = ctx.axis(self.class_axis(scores.ndim), scores.ndim)
         return loss, jax.lax.stop_gradient(jax.nn.softmax(scores, axis=axis))
 
-    def labels(self, scores: Shape, labels: Shape) -> Labels:  # type: ignore[override]
+    def scoring(self, scores: Shape, labels: Shape) -> Scoring:
         """Labels are channels of the scores, or the ignored one."""
-        return Labels(1, 0, scores[self.class_axis(len(scores))], self.ignore_label)
-
-    def scaling(self, scores: Shape, labels: Shape) -> str:  # type: ignore[override]
-        """How many predictions the loss sums, and what divides the sum."""
-        return self.normalized(*self.split(scores, labels))
+        classes = scores[self.class_axis(len(scores))]
+        known = Labels(1, 0, classes, self.ignore_label)
+        return Scoring(known, self.normalized(*self.split(scores)))
 
     def describe(self) -> str:
-        """The ignored label and the normaliser."""
         return self.normalizer_settings()
 
 
@@ -247,30 +234,22 @@ class Accuracy(Classified):
     """
 
     formula = "y = mean(label in top_k(x))"
+    bottom_use = BottomUse(no_gradient=frozenset({0, 1}))
     drawn_as = "loss"
 
     @property
-    def layout(self) -> Layout:  # type: ignore[override]
-        """Either, where classes are channels."""
-        return self.layout_for(self.param.axis)
-
-    def class_axis(self, rank: int) -> int:
-        """``accuracy_param { axis }``."""
-        return canonical_axis(self.param.axis, rank)
-
-    @property
     def ignore_label(self) -> int | None:
-        """The label that does not count, if named."""
+        """The label that is not counted, if one is named."""
         return self.param.ignore_label if self.param.HasField("ignore_label") else None
 
-    def shape(self, scores: Shape, labels: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
+    def shape(self, scores: Shape, labels: Shape) -> tuple[Shape, ...]:
         """A scalar, and (C)."""
-        self.split(scores, labels)
+        self.check_labels(scores, labels)
         classes = scores[self.class_axis(len(scores))]
         require(self.param.top_k <= classes, f"top_k {self.param.top_k} of {classes} classes")
         return ((), (classes,))[: self.num_tops]
 
-    def apply(self, ctx: Context, scores: Array, labels: Array) -> tuple[Array, ...]:  # type: ignore[override]
+    def apply(self, ctx: Context, scores: Array, labels: Array) -> tuple[Array, ...]:
         """Count the scores that are no less than the true class's."""
         rows, truth = self.aligned(ctx, scores, labels)
         counts = self.counted(ctx, labels, truth, self.ignore_label)
@@ -284,16 +263,12 @@ class Accuracy(Classified):
         member = jax.nn.one_hot(truth, rows.shape[-1]) * counts[:, None]
         return accuracy, _share(member.T @ correct.astype(member.dtype), jnp.sum(member, axis=0))
 
-    def labels(self, scores: Shape, labels: Shape) -> Labels:  # type: ignore[override]
+    def scoring(self, scores: Shape, labels: Shape) -> Scoring:
         """Labels are channels of the scores, or the ignored one."""
-        return Labels(1, 0, scores[self.class_axis(len(scores))], self.ignore_label)
-
-    def allow_force_backward(self, bottom: int) -> bool:
-        """Accuracy has no gradient."""
-        return False
+        classes = scores[self.class_axis(len(scores))]
+        return Scoring(Labels(1, 0, classes, self.ignore_label))
 
     def describe(self) -> str:
-        """How many guesses."""
         return f"top {self.param.top_k}" if self.param.top_k != 1 else ""
 
 
@@ -308,7 +283,7 @@ def in_caffes_order(ctx: Context, array: Array) -> Array:
 
 
 def pick(rows: Array, indices: Array) -> Array:
-    """One number of each row, (rows, classes) and (rows) -> (rows); NaN where a row has no such."""
+    """Pick one number of each row, (rows, classes) and (rows) -> (rows); NaN outside the row."""
     # Negative indices would wrap around.
     indices = jnp.where(indices < 0, rows.shape[-1], indices)
     return jnp.take_along_axis(rows, indices[:, None], axis=-1, mode="fill")[:, 0]

@@ -1,8 +1,9 @@
-"""Layers that move, join and combine blobs."""
+"""Layers that join, combine, reduce and compare blobs, or pass them on."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +11,22 @@ from jax import lax
 
 from netspec.errors import require
 from netspec.layers.activation import Elementwise
-from netspec.layers.base import (
+from netspec.layers.base import Geometry, Layer
+from netspec.layers.context import Context
+from netspec.layers.coord_map import CoordMap
+from netspec.layers.numerics import MemoryLayout, Numerics, Precision
+from netspec.layers.records import Blob, BottomUse
+from netspec.layers.registry import register
+from netspec.layers.shape import (
     Array,
-    Blob,
-    Context,
-    Layer,
-    Layout,
     Shape,
     axis_or_legacy,
     canonical_axis,
     count,
-    register,
+    is_spatial,
     same_shape,
     text,
 )
-from netspec.layers.coord_map import CoordMap
-from netspec.layers.precision import Precision
 from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.proto.layers_pb2 import EltwiseParameter, ReductionParameter
 
@@ -41,7 +42,6 @@ class Eltwise(Elementwise):
     formula = "y = product, sum or maximum"
 
     def shape(self, *bottoms: Shape) -> Shape:
-        """The shape of all bottoms."""
         same_shape(bottoms)
         coefficients = len(self.param.coeff)
         require(
@@ -55,7 +55,6 @@ class Eltwise(Elementwise):
         return bottoms[0]
 
     def apply(self, ctx: Context, *bottoms: Array) -> Array:
-        """Combine from the first bottom on."""
         if self.param.operation == EltwiseParameter.SUM:
             weights = list(self.param.coeff) or [1.0] * len(bottoms)
             terms = [x if w == 1 else w * x for w, x in zip(weights, bottoms, strict=True)]
@@ -72,13 +71,12 @@ class Eltwise(Elementwise):
         return top
 
     def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
-        """Each element stands alone; of zeros, top / bottom would be no number."""
+        """Any value, unless the gradient is top / bottom, which is NaN for zeros."""
         p = self.param
         divides = p.operation == EltwiseParameter.PROD and not p.stable_prod_grad
         return None if divides else super().padding_values(*bottoms)
 
     def describe(self) -> str:
-        """The operation and its weights."""
         name = EltwiseParameter.EltwiseOp.Name(self.param.operation)
         weights = ", ".join(f"{c:g}" for c in self.param.coeff)
         return f"{name} {weights}".strip()
@@ -86,7 +84,7 @@ class Eltwise(Elementwise):
 
 @jax.custom_vjp
 def _product(bottoms: tuple[Array, ...]) -> Array:
-    """A product whose gradient is top / bottom, as ``stable_prod_grad: false`` asks."""
+    """A product with the gradient top / bottom, as ``stable_prod_grad: false`` asks."""
     return math.prod(bottoms[1:], start=bottoms[0])
 
 
@@ -111,7 +109,7 @@ class Concat(Layer):
     """
 
     formula = "y = [x1, x2, ...]"
-    layout = Layout.EITHER
+    numerics = Numerics(layout=MemoryLayout.EITHER)
 
     def axis(self, rank: int) -> int:
         """The axis to join along."""
@@ -132,22 +130,20 @@ class Concat(Layer):
         return (*bottoms[0][:axis], joined, *bottoms[0][axis + 1 :])
 
     def apply(self, ctx: Context, *bottoms: Array) -> Array:
-        """One concatenation."""
         rank = bottoms[0].ndim
         return jnp.concatenate(bottoms, axis=ctx.axis(self.axis(rank), rank))
 
     def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
-        """One blob begins where another ends, which must not vary."""
+        """Any value, unless the axis varies: one blob begins where another ends."""
         axis = self.axis(len(bottoms[0]))
         varies = any(bottom[axis] is None for bottom in bottoms)
         return None if varies else (PaddingValue.ANYTHING,) * len(bottoms)
 
     def coords(self, rank: int) -> CoordMap | None:
-        """Each pixel on itself, where channels are joined."""
+        """Each pixel on itself, if channels are joined."""
         return CoordMap.identity(rank) if self.axis(rank + 2) == 1 else None
 
     def describe(self) -> str:
-        """The axis, where it is not the channels'."""
         axis = self.param.concat_dim if self.param.HasField("concat_dim") else self.param.axis
         return "" if axis == 1 else f"axis {axis}"
 
@@ -158,12 +154,11 @@ class Split(Elementwise):
 
     formula = "y1 = y2 = ... = x"
 
-    def shape(self, bottom: Shape) -> tuple[Shape, ...]:  # type: ignore[override]
+    def shape(self, bottom: Shape) -> tuple[Shape, ...]:
         """The bottom's, for each top."""
         return (bottom,) * self.num_tops
 
-    def apply(self, ctx: Context, x: Array) -> tuple[Array, ...]:  # type: ignore[override]
-        """The same array for each top."""
+    def apply(self, ctx: Context, x: Array) -> tuple[Array, ...]:
         return (x,) * self.num_tops
 
 
@@ -177,7 +172,6 @@ class Parameter(Layer):
     formula = "y = a learned array"
 
     def shape(self, *bottoms: Shape) -> Shape:
-        """The stated one."""
         require(
             self.param.HasField("shape"),
             "states no shape; give parameter_param { shape { dim: ... } }",
@@ -185,11 +179,9 @@ class Parameter(Layer):
         return tuple(self.param.shape.dim)
 
     def blobs(self, *bottoms: Shape) -> dict[str, Blob]:
-        """The array."""
         return {"array": Blob(self.shape())}
 
     def apply(self, ctx: Context, *bottoms: Array) -> Array:
-        """The array as it is."""
         return ctx.blobs["array"]
 
 
@@ -198,18 +190,16 @@ class Silence(Layer):
     """Swallow blobs, so that they are no outputs of the net. Caffe: ``silence_layer.cpp``."""
 
     formula = "nothing"
-    layout = Layout.EITHER
+    numerics = Numerics(layout=MemoryLayout.EITHER)
 
     def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:
-        """No tops."""
         return ()
 
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
-        """No tops."""
         return ()
 
     def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...]:
-        """Nothing is looked at."""
+        """Any value: nothing is read."""
         return (PaddingValue.ANYTHING,) * len(bottoms)
 
 
@@ -218,27 +208,24 @@ class Softmax(Elementwise):
     """Probabilities along ``axis``. (N, C, H, W) -> (N, C, H, W). Caffe: ``softmax_layer.cpp``."""
 
     formula = "y = exp(x) / sum(exp(x))"
-    precision = Precision.FULL
+    numerics = Numerics(MemoryLayout.EITHER, Precision.FULL)
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
-        """The bottom's."""
+    def shape(self, bottom: Shape) -> Shape:
         canonical_axis(self.param.axis, len(bottom))
         return bottom
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """Shifted by the maximum first, so that nothing overflows."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         return jax.nn.softmax(x, axis=ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim))
 
-    def sees_all(self, rank: int) -> bool:
-        """Where the axis is one of pixels."""
-        return canonical_axis(self.param.axis, rank + 2) >= 2
+    def geometry(self, rank: int) -> Geometry:
+        """A spatial axis mixes its pixels."""
+        return Geometry(sees_all=is_spatial(self.param.axis, rank))
 
-    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:  # type: ignore[override]
-        """Positions off the axis stand alone."""
-        return None if bottom[self.param.axis] is None else (PaddingValue.ANYTHING,)
+    def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
+        """Any value, unless the axis varies: positions off it do not mix."""
+        return None if bottoms[0][self.param.axis] is None else (PaddingValue.ANYTHING,)
 
     def describe(self) -> str:
-        """The axis, where it is not the channels'."""
         return "" if self.param.axis == 1 else f"axis {self.param.axis}"
 
 
@@ -252,15 +239,12 @@ class Reduction(Layer):
     """
 
     formula = "y = coeff sum, mean, sum |x| or sum x^2"
-    layout = Layout.EITHER
-    precision = Precision.FULL
+    numerics = Numerics(MemoryLayout.EITHER, Precision.FULL)
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
-        """The axes before ``axis``."""
+    def shape(self, bottom: Shape) -> Shape:
         return bottom[: canonical_axis(self.param.axis, len(bottom))]
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """One sum."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         first = canonical_axis(self.param.axis, x.ndim)
         axes = tuple(ctx.axis(i, x.ndim) for i in range(first, x.ndim))
         if self.param.operation == ReductionParameter.ASUM:
@@ -273,12 +257,11 @@ class Reduction(Layer):
         moved = ctx.channels_last and 2 <= top.ndim < 4
         return jnp.moveaxis(top, -1, 1) if moved else top
 
-    def sees_all(self, rank: int) -> bool:
+    def geometry(self, rank: int) -> Geometry:
         """The sum runs over the last axis, and those before it."""
-        return True
+        return Geometry(sees_all=True)
 
     def describe(self) -> str:
-        """The operation, and what is not the default."""
         p = self.param
         parts = [ReductionParameter.ReductionOp.Name(p.operation)]
         names = (("axis", p.axis, 0), ("coeff", p.coeff, 1))
@@ -288,7 +271,7 @@ class Reduction(Layer):
 
 @register(param="argmax_param")
 class ArgMax(Layer):
-    """Where the ``top_k`` greatest values lie, the greatest first; of equals the last comes first.
+    """The positions of the ``top_k`` greatest values, the greatest first; the last of equals first.
 
     With ``axis``: (N, C, H, W) -> (N, top_k, H, W) for ``axis: 1``, the values themselves if
     ``out_max_val``. Without: over all axes but the first, (N, C, H, W) -> (N, 1, top_k, 1), or
@@ -297,14 +280,15 @@ class ArgMax(Layer):
     """
 
     formula = "y = argmax(x)"
-    precision = Precision.FULL
+    numerics = Numerics(MemoryLayout.EITHER, Precision.FULL)
+    bottom_use = BottomUse(no_gradient=frozenset({0}))
 
-    @property
-    def layout(self) -> Layout:  # type: ignore[override]
-        """Either along an axis; over all of them, indices count in Caffe's order."""
-        return Layout.EITHER if self.param.HasField("axis") else Layout.CHANNELS_FIRST
+    def configure(self) -> None:
+        """Over all axes, indices count in Caffe's order."""
+        if not self.param.HasField("axis"):
+            self.numerics = replace(self.numerics, layout=MemoryLayout.CHANNELS_FIRST)
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+    def shape(self, bottom: Shape) -> Shape:
         """``top_k`` in place of the axis, or (N, 1 or 2, top_k, 1, ...)."""
         require(bottom, "needs a bottom with an axis, but it is a scalar")
         top_k = self.param.top_k
@@ -317,8 +301,7 @@ class ArgMax(Layer):
             return (*bottom[:axis], top_k, *bottom[axis + 1 :])
         return (bottom[0], 1 + self.param.out_max_val, top_k, *(1,) * (len(bottom) - 3))
 
-    def apply(self, ctx: Context, x: Array) -> Array:  # type: ignore[override]
-        """One search."""
+    def apply(self, ctx: Context, x: Array) -> Array:
         x = lax.stop_gradient(x)
         if self.param.HasField("axis"):
             axis = ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim)
@@ -328,25 +311,23 @@ class ArgMax(Layer):
         found = _greatest(rows, self.param.top_k, 1)
         return jnp.stack(found[: 1 + self.param.out_max_val], axis=1).reshape(self.shape(x.shape))
 
-    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:  # type: ignore[override]
-        """Positions off the axis stand alone; over all of them, indices hang on the sizes."""
-        alone = self.param.HasField("axis") and bottom[self.param.axis] is not None
-        return (PaddingValue.ANYTHING,) if alone else None
+    def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:
+        """Any value along a fixed axis; over all axes, indices depend on the sizes."""
+        fixed = self.param.HasField("axis") and bottom[self.param.axis] is not None
+        return (PaddingValue.ANYTHING,) if fixed else None
 
     def coords(self, rank: int) -> CoordMap | None:
-        """Each pixel on itself, where the axis is no pixels'."""
-        return None if self.sees_all(rank) else CoordMap.identity(rank)
+        """Each pixel on itself, unless pixels compete."""
+        return None if self._pixels_compete(rank) else CoordMap.identity(rank)
 
-    def allow_force_backward(self, bottom: int) -> bool:
-        """ArgMax has no gradient."""
-        return False
+    def geometry(self, rank: int) -> Geometry:
+        """A maximum over pixels depends on all of them."""
+        return Geometry(sees_all=self._pixels_compete(rank))
 
-    def sees_all(self, rank: int) -> bool:
-        """Where pixels compete."""
-        return not self.param.HasField("axis") or canonical_axis(self.param.axis, rank + 2) >= 2
+    def _pixels_compete(self, rank: int) -> bool:
+        return not self.param.HasField("axis") or is_spatial(self.param.axis, rank)
 
     def describe(self) -> str:
-        """How many, along which axis."""
         parts = [f"top {self.param.top_k}"] if self.param.top_k != 1 else []
         parts += [f"axis {self.param.axis}"] if self.param.HasField("axis") else []
         return ", ".join(parts)

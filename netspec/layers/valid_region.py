@@ -1,7 +1,7 @@
-"""Blobs in arrays larger than themselves: how much of an array is the blob, what lies beyond it.
+"""The valid region of an array: the blob, in an array that may be larger than it.
 
-A blob begins where its array does. So one compiled program serves images of many sizes: see
-`netspec.runtime.masked_shapes`.
+A blob begins where its array does. Padded arrays let one compiled program serve images of many
+sizes: see `netspec.runtime.masked_shapes`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# A blob's shape where its sizes may be traced integers; and where those that vary are None.
+# A blob's shape whose sizes may be traced integers, and one whose varying sizes are None.
 Size = tuple[int | jax.Array, ...]
 PartialShape = tuple[int | None, ...]
 
@@ -28,16 +28,16 @@ def places(rank: int, channels_last: bool) -> tuple[int, ...]:
 
 
 class PaddingValue(Enum):
-    """What must lie beyond a bottom, so that the top is there as if nothing did."""
+    """The value that a layer needs outside a bottom's valid region to change no result."""
 
-    ANYTHING = "any finite number: it is not looked at"
+    ANYTHING = "any finite number: it is not read"
     ZERO = "zeros"
     LEAST = "the least float, which no maximum is"
 
 
 @dataclass(frozen=True)
 class ValidRegion:
-    """The true sizes of a blob, by Caffe's axis, along the axes on which its array is larger."""
+    """The sizes of a blob along those of Caffe's axes on which its array may be larger."""
 
     sizes: Mapping[int, jax.Array]
 
@@ -46,7 +46,7 @@ class ValidRegion:
         return tuple(self.sizes.get(axis, size) for axis, size in enumerate(shape))
 
     def inside(self, shape: tuple[int, ...], places: tuple[int, ...]) -> jax.Array:
-        """Which elements of the array are the blob's, as booleans that broadcast to it.
+        """The mask of the blob's elements, booleans that broadcast to the array.
 
         shape: the array's. places: for each of Caffe's axes, which of the array's it is.
         """
@@ -62,7 +62,7 @@ class ValidRegion:
 
 
 def surround(array: jax.Array, inside: jax.Array, padding_values: PaddingValue) -> jax.Array:
-    """An array with what a layer needs where it is not ``inside``."""
+    """Replace an array's elements that are not ``inside`` by the value that a layer needs."""
     if padding_values is PaddingValue.ANYTHING:
         return array
     fill = 0.0 if padding_values is PaddingValue.ZERO else float(np.finfo(array.dtype).min)

@@ -1,48 +1,41 @@
-"""Layers over images: convolution, its transpose, the windows themselves, and cropping."""
+"""Layers over images: convolution, its transpose, im2col and cropping."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import ClassVar
 
 import jax.numpy as jnp
 
 from netspec.errors import require
-from netspec.layers.base import (
-    Array,
-    Blob,
-    Context,
-    Layer,
-    Layout,
-    Shape,
-    canonical_axis,
-    count,
-    register,
-    same_shape,
-    text,
-)
+from netspec.layers.base import Geometry, Layer
+from netspec.layers.context import Context
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.lowering import windows
-from netspec.layers.precision import Precision
+from netspec.layers.numerics import MemoryLayout, Numerics, Precision
+from netspec.layers.records import Blob, BottomUse
+from netspec.layers.registry import register
+from netspec.layers.shape import Array, Shape, canonical_axis, count, same_shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
-from netspec.layers.window import Window, convolution_window
+from netspec.layers.window import SlidingWindow, convolution_window
 from netspec.proto.layers_pb2 import ConvolutionParameter, LayerParameter
 
 
 class _Convolutional(Layer):
-    """What Convolution and Deconvolution share: one weight and bias for all bottoms."""
+    """The base of Convolution and Deconvolution: one weight and bias for all bottoms."""
 
-    precision = Precision.PRODUCTS
-    # Of the weight: that of the outputs, and that of the input channels.
+    numerics = Numerics(MemoryLayout.CHANNELS_LAST, Precision.PRODUCTS)
+    # Along which axes of the weight outputs and input channels lie.
     weight_axes: ClassVar[tuple[int, int]] = (0, 1)
 
-    @property
-    def layout(self) -> Layout:  # type: ignore[override]
-        """Channels-last where channels stand on axis 1."""
-        return Layout.CHANNELS_LAST if self.param.axis == 1 else Layout.CHANNELS_FIRST
+    def configure(self) -> None:
+        """Channels-last needs channels on axis 1."""
+        if self.param.axis != 1:
+            self.numerics = replace(self.numerics, layout=MemoryLayout.CHANNELS_FIRST)
 
-    def window(self, bottom: Shape) -> tuple[int, Window]:
+    def window(self, bottom: Shape) -> tuple[int, SlidingWindow]:
         """The channel axis, and the window over the axes after it."""
         axis = canonical_axis(self.param.axis, len(bottom))
         return axis, convolution_window(self.param, len(bottom) - axis - 1)
@@ -58,27 +51,31 @@ class _Convolutional(Layer):
         require(outputs % groups == 0, f"{outputs} outputs do not divide into {groups} groups")
 
     def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...]:
-        """Windows look at zeros there, as in padding."""
+        """Zeros, as in padding."""
         return (PaddingValue.ZERO,) * len(bottoms)
 
-    def weights(self, first: int, second: int, kernel: Shape) -> dict[str, Blob]:
+    def weights(self, first: int, second: int, kernel: Shape, products: int) -> dict[str, Blob]:
         """Weight (first, second / group, kernel...) and bias (num_output)."""
-        weight = Blob((first, second // self.param.group, *kernel), self.param.weight_filler)
+        outputs, group = self.param.num_output, self.param.group
+        output_axis: int | None
+        input_axis: int | None
+        output_axis, input_axis = self.weight_axes
+        if group > 1:
+            # Channels lie in groups, and so do outputs unless each has a group of its own.
+            output_axis, input_axis = (0 if group == outputs else None), None
+        weight = Blob(
+            (first, second // group, *kernel),
+            self.param.weight_filler,
+            output_axis=output_axis,
+            input_axis=input_axis,
+            products=products,
+        )
         if not self.param.bias_term:
             return {"weight": weight}
-        return {
-            "weight": weight,
-            "bias": Blob((self.param.num_output,), self.param.bias_filler, is_offset=True),
-        }
-
-    def channel_axes(self, blob: str) -> tuple[int | None, int | None]:
-        """Along the weight's first two axes; not in groups, unless each output is one."""
-        if blob == "bias" or self.param.group == self.param.num_output > 1:
-            return 0, None
-        return self.weight_axes if self.param.group == 1 else (None, None)
+        return {"weight": weight, "bias": Blob((outputs,), self.param.bias_filler, is_offset=True)}
 
     def run(self, ctx: Context, bottom: Array, algorithm: Callable[..., Array]) -> Array:
-        """``algorithm`` on one bottom, whose axes before the channels are one batch axis to it."""
+        """Run ``algorithm`` on one bottom, the axes before its channels made one batch axis."""
         axis, window = self.window(ctx.shape(bottom))
         batch = bottom.shape[:axis]
         x = bottom.reshape(count(batch), *bottom.shape[axis:])
@@ -97,13 +94,12 @@ class _Convolutional(Layer):
         return top.reshape(*batch, *top.shape[1:])
 
     def describe(self) -> str:
-        """Kernel, stride, pad and groups."""
         groups = f", group {self.param.group}" if self.param.group > 1 else ""
         return _describe(self.param) + groups
 
 
 def _describe(param: ConvolutionParameter) -> str:
-    """The window, of 2 spatial axes if nothing says otherwise."""
+    """The window in words, over 2 spatial axes if the settings say nothing else."""
     rank = max(2 if param.HasField("kernel_h") else 1, len(param.kernel_size))
     return convolution_window(param, 2 if rank == 1 else rank).describe()
 
@@ -119,7 +115,6 @@ class Convolution(_Convolutional):
     """
 
     formula = "y = w * x + b"
-    shift_equivariant = True
 
     def shape(self, *bottoms: Shape) -> Shape | tuple[Shape, ...]:
         """(N, C, H, W) -> (N, num_output, H', W')."""
@@ -131,10 +126,12 @@ class Convolution(_Convolutional):
     def blobs(self, *bottoms: Shape) -> dict[str, Blob]:
         """weight (num_output, C / group, kernel...), bias (num_output)."""
         axis, window = self.window(bottoms[0])
-        return self.weights(self.param.num_output, bottoms[0][axis], window.kernel)
+        batch, channels, size = bottoms[0][:axis], bottoms[0][axis], bottoms[0][axis + 1 :]
+        # Each element is used once at each pixel of each top.
+        products = len(bottoms) * count(batch) * count(window.convolved(size))
+        return self.weights(self.param.num_output, channels, window.kernel, products)
 
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
-        """The same filters over every bottom."""
         return tuple(self.run(ctx, x, windows.convolution) for x in bottoms)
 
     def coords(self, rank: int) -> CoordMap:
@@ -142,20 +139,18 @@ class Convolution(_Convolutional):
         axis, window = self.window((1,) * (rank + 2))
         return window.down(axis + 1)
 
-    def repadded(self, pad: int) -> Convolution:
-        """The pad in whichever spelling, replaced."""
+    def geometry(self, rank: int) -> Geometry:
+        """Shift equivariant, and with any pad."""
+        return Geometry(shift_equivariant=True, repadded=self._repadded)
+
+    def _repadded(self, pad: int) -> Convolution:
+        """Replace the pad, in whichever spelling it is given."""
         spec = LayerParameter()
         spec.CopyFrom(self.spec)
         for name in ("pad", "pad_h", "pad_w"):
             spec.convolution_param.ClearField(name)
         spec.convolution_param.pad.append(pad)
         return Convolution(spec, self.phase)
-
-    def multiply_adds(self, *bottoms: Shape) -> int:
-        """Each weight once at each pixel of a top."""
-        axis, window = self.window(bottoms[0])
-        places = count(bottoms[0][:axis]) * count(window.convolved(bottoms[0][axis + 1 :]))
-        return len(bottoms) * places * count(self.blobs(*bottoms)["weight"].shape)
 
 
 @register(param="convolution_param", bottoms=(1, None), tops="bottoms")
@@ -181,22 +176,18 @@ class Deconvolution(_Convolutional):
     def blobs(self, *bottoms: Shape) -> dict[str, Blob]:
         """weight (C, num_output / group, kernel...), bias (num_output)."""
         axis, window = self.window(bottoms[0])
-        return self.weights(bottoms[0][axis], self.param.num_output, window.kernel)
+        batch, channels, size = bottoms[0][:axis], bottoms[0][axis], bottoms[0][axis + 1 :]
+        # Each element is used once at each pixel of each bottom.
+        products = len(bottoms) * count(batch) * count(size)
+        return self.weights(channels, self.param.num_output, window.kernel, products)
 
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
-        """The same filters over every bottom."""
         return tuple(self.run(ctx, x, windows.deconvolution) for x in bottoms)
 
     def coords(self, rank: int) -> CoordMap:
         """Output pixel p sits at (p + pad - (extent - 1) / 2) / stride."""
         axis, window = self.window((1,) * (rank + 2))
         return window.up(axis + 1)
-
-    def multiply_adds(self, *bottoms: Shape) -> int:
-        """Each weight once at each pixel of a bottom."""
-        axis, _ = self.window(bottoms[0])
-        places = count(bottoms[0][:axis]) * count(bottoms[0][axis + 1 :])
-        return len(bottoms) * places * count(self.blobs(*bottoms)["weight"].shape)
 
 
 @register(param="convolution_param")
@@ -209,27 +200,28 @@ class Im2col(Layer):
     """
 
     formula = "y = the window around each pixel"
+    numerics = Numerics(layout=MemoryLayout.EITHER)
 
-    @property
-    def layout(self) -> Layout:  # type: ignore[override]
-        """Either, where channels stand on axis 1."""
-        return Layout.EITHER if self.param.axis == 1 else Layout.CHANNELS_FIRST
+    def configure(self) -> None:
+        """Channels-last needs channels on axis 1."""
+        if self.param.axis != 1:
+            self.numerics = Numerics(layout=MemoryLayout.CHANNELS_FIRST)
 
-    def window(self, bottom: Shape) -> tuple[int, Window]:
+    def window(self, bottom: Shape) -> tuple[int, SlidingWindow]:
         """The channel axis, and the window over the axes after it."""
         axis = canonical_axis(self.param.axis, len(bottom))
         rank = len(bottom) - axis - 1
         require(rank > 0, f"axis {axis} of {text(bottom)} leaves no spatial axes for the window")
         return axis, convolution_window(self.param, rank)
 
-    def shape(self, bottom: Shape) -> Shape:  # type: ignore[override]
+    def shape(self, bottom: Shape) -> Shape:
         """(N, C, H, W) -> (N, C kernel_h kernel_w, H', W')."""
         axis, window = self.window(bottom)
         size = window.convolved(bottom[axis + 1 :])
         return (*bottom[:axis], bottom[axis] * count(window.kernel), *size)
 
-    def apply(self, ctx: Context, bottom: Array) -> Array:  # type: ignore[override]
-        """Shifted slices, stacked beside their channel."""
+    def apply(self, ctx: Context, bottom: Array) -> Array:
+        """Stack shifted slices beside their channel."""
         shape = ctx.shape(bottom)
         axis, window = self.window(shape)
         x = bottom.reshape(count(shape[:axis]), *bottom.shape[axis:])
@@ -244,7 +236,7 @@ class Im2col(Layer):
         return taps.reshape(*shape[:axis], taps.shape[1] * taps.shape[2], *out)
 
     def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...]:
-        """Windows look at zeros there, as in padding."""
+        """Zeros, as in padding."""
         return (PaddingValue.ZERO,)
 
     def coords(self, rank: int) -> CoordMap:
@@ -253,7 +245,6 @@ class Im2col(Layer):
         return window.down(axis + 1)
 
     def describe(self) -> str:
-        """Kernel, stride, pad and dilation."""
         return _describe(self.param)
 
 
@@ -266,8 +257,8 @@ class Crop(Layer):
     """
 
     formula = "y = x[offset : offset + size]"
-    shape_bottoms = frozenset({1})
-    layout = Layout.EITHER
+    numerics = Numerics(layout=MemoryLayout.EITHER)
+    bottom_use = BottomUse(shape_only=frozenset({1}))
 
     def starts(self, rank: int) -> Shape:
         """Where the cut begins on each axis."""
@@ -282,7 +273,7 @@ class Crop(Layer):
             offsets = (offsets or (0,)) * (rank - axis)
         return (0,) * axis + offsets
 
-    def shape(self, data: Shape, like: Shape) -> Shape:  # type: ignore[override]
+    def shape(self, data: Shape, like: Shape) -> Shape:
         """The size of ``like`` from ``axis`` on."""
         require(
             len(data) <= len(like),
@@ -297,8 +288,7 @@ class Crop(Layer):
             )
         return top
 
-    def apply(self, ctx: Context, data: Array, like: Array) -> Array:  # type: ignore[override]
-        """Slice every axis."""
+    def apply(self, ctx: Context, data: Array, like: Array) -> Array:
         starts = self.starts(data.ndim)
         top = self.shape(ctx.shape(data), ctx.shape(like))
         cut = [slice(None)] * data.ndim
@@ -307,7 +297,7 @@ class Crop(Layer):
         return data[tuple(cut)]
 
     def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...]:
-        """The cut begins at the same place whatever the size."""
+        """Any value: the cut begins at the same place whatever the size."""
         return (PaddingValue.ANYTHING,) * len(bottoms)
 
     def coords(self, rank: int) -> CoordMap:
@@ -315,8 +305,12 @@ class Crop(Layer):
         starts = tuple(map(Fraction, self.starts(rank + 2)[2:]))
         return CoordMap.identity(rank)._replace(shift=starts)
 
-    def recut(self, offset: Shape) -> Crop:
-        """The offsets of the axes that are cut, replaced; 0 for batch and channels."""
+    def geometry(self, rank: int) -> Geometry:
+        """It can cut anywhere."""
+        return Geometry(recut=self._recut)
+
+    def _recut(self, offset: Shape) -> Crop:
+        """Replace the offsets of the axes that are cut; 0 for batch and channels."""
         spec = LayerParameter()
         spec.CopyFrom(self.spec)
         axis = canonical_axis(self.param.axis, len(offset) + 2)
@@ -324,5 +318,4 @@ class Crop(Layer):
         return Crop(spec, self.phase)
 
     def describe(self) -> str:
-        """The offsets."""
         return f"offset {', '.join(map(str, self.param.offset)) or 0}"

@@ -11,12 +11,12 @@ from fractions import Fraction
 from typing import Any
 
 from netspec.errors import require
-from netspec.layers.base import Shape, text
 from netspec.layers.coord_map import CoordMap
+from netspec.layers.shape import Shape, text
 
 
 @dataclass(frozen=True)
-class Window:
+class SlidingWindow:
     """A window over the spatial axes, one number an axis; ``pad`` is put on both sides."""
 
     kernel: Shape
@@ -58,10 +58,12 @@ class Window:
             out.append(pooled)
         return tuple(out)
 
-    def over(self, rank: int) -> Window:
-        """The same window on ``rank`` axes, if it is alike on all that it has; else as it is."""
+    def over(self, rank: int) -> SlidingWindow:
+        """The same window on ``rank`` axes if all its axes are alike; else unchanged."""
         axes = set(zip(self.kernel, self.stride, self.pad, self.dilation, strict=True))
-        return self if len(axes) > 1 else Window(*((number,) * rank for number in axes.pop()))
+        return (
+            self if len(axes) > 1 else SlidingWindow(*((number,) * rank for number in axes.pop()))
+        )
 
     def down(self, axis: int = 2) -> CoordMap:
         """Where a convolution's or pooling's output pixels sit on its input."""
@@ -100,17 +102,17 @@ class Window:
         return list(zip(size, self.extent, self.stride, self.pad, strict=True))
 
 
-def convolution_window(param: Any, rank: int) -> Window:
+def convolution_window(param: Any, rank: int) -> SlidingWindow:
     """The window of a ConvolutionParameter over ``rank`` spatial axes; raises LayerError."""
     kernel = _repeated(param, "kernel_size", "kernel", rank, None)
     stride = _repeated(param, "stride", "stride", rank, 1)
     pad = _repeated(param, "pad", "pad", rank, 0)
     dilation = _spread(list(param.dilation), "dilation", rank, 1)
     _positive(kernel=kernel, stride=stride, dilation=dilation)
-    return Window(kernel, stride, pad, dilation)
+    return SlidingWindow(kernel, stride, pad, dilation)
 
 
-def pooling_window(param: Any, size: Shape) -> Window:
+def pooling_window(param: Any, size: Shape) -> SlidingWindow:
     """The window of a PoolingParameter over an image of ``size``; raises LayerError."""
     stride = _pair(param, "stride")
     pad = _pair(param, "pad")
@@ -134,7 +136,7 @@ def pooling_window(param: Any, size: Shape) -> Window:
     _positive(kernel=kernel, stride=stride)
     for i, (p, k) in enumerate(zip(pad, kernel, strict=True)):
         require(p < k, f"spatial axis {i}: pad {p} must be less than kernel {k}")
-    return Window(kernel, stride, pad, (1, 1))
+    return SlidingWindow(kernel, stride, pad, (1, 1))
 
 
 def _repeated(param: Any, plain: str, stem: str, rank: int, default: int | None) -> Shape:

@@ -222,7 +222,7 @@ def plan(solver: Solver, until: int, copied: list[Copied]) -> list[str]:
     lines += [f"data      {source.describe()}" for source in solver.feed.sources.values()]
     lines += _memory(solver)
     for each in shapes.nodes:
-        if scale := each.node.layer.scaling(*each.bottoms):
+        if scale := each.node.layer.scoring(*each.bottoms).scaling:
             lines.append(f"loss      {each.node.name}: {scale}")
     lines += [
         f"op by op  not compiled, as what {node.who} keeps depends on data"

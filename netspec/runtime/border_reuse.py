@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -22,6 +22,7 @@ from jax import lax
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array, Layer, Shape
 from netspec.layers.coord_map import CoordMap
+from netspec.layers.records import multiply_adds
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class _Chain:
             if n in reduced:
                 layer = reduced[n].layer
                 bottom = _held(bottom, reduced[n].bottom)
-            total += max(layer.multiply_adds(bottom), math.prod(bottom))
+            total += max(multiply_adds(layer.blobs(bottom)), math.prod(bottom))
         return total
 
     def _reduced(self, end: int) -> dict[int, ReducedLayer]:
@@ -165,7 +166,10 @@ class _Chain:
             return reduced
         node = self.shapes.graph.nodes[self.nodes[0]]
         pad = _pad(node.layer, self.maps[0]) - borders[0][0].left_out * _scale(self.maps[0])
-        less = cast(Layer, node.layer.repadded(pad))
+        repadded = node.layer.geometry(2).repadded
+        if repadded is None:
+            return reduced
+        less = repadded(pad)
         reduced[self.nodes[0]] = ReducedLayer(less, (), borders)
         for i in range(1, end):
             bottom = tuple(_with_at_least(along, needs[i], units[i]) for along in borders)
@@ -221,7 +225,8 @@ class _Chain:
 def _uniform_map(shapes: Shapes, n: int) -> CoordMap | None:
     """How a layer's pixels sit on those of its bottom, if it is shift-equivariant."""
     node = shapes.graph.nodes[n]
-    if not node.layer.shift_equivariant or len(node.bottoms) != 1 or len(node.tops) != 1:
+    equivariant = node.layer.geometry(2).shift_equivariant
+    if not equivariant or len(node.bottoms) != 1 or len(node.tops) != 1:
         return None
     if len(shapes.values[node.bottoms[0]]) != 4:
         return None
@@ -248,7 +253,7 @@ def _window_start(found: CoordMap) -> int:
 
 def _pad(layer: Layer, found: CoordMap) -> int:
     """The padding of a layer that can have less of it; else 0."""
-    return -_window_start(found) if layer.repadded(0) is not None else 0
+    return -_window_start(found) if layer.geometry(2).repadded else 0
 
 
 def _borders_of_top(borders: Borders, found: CoordMap) -> Borders:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from netspec.errors import GraphError, require
 from netspec.frontend.graph import Node
 from netspec.layers.base import Array
-from netspec.layers.precision import Precision
+from netspec.layers.numerics import Precision
 
 # What matrix products of float32 are computed in, as JAX calls it. Left to itself, it takes less
 # than float32 on a GPU or a TPU.
@@ -62,7 +62,7 @@ class ComputePolicy:
         """A layer's bottoms as it computes with them."""
         if self.dtype != "bf16":
             return list(arrays)
-        if node.layer.precision is Precision.PRODUCTS:
+        if node.layer.numerics.precision is Precision.PRODUCTS:
             return [array.astype(jnp.bfloat16) for array in arrays]
         return [wide(array) for array in arrays]
 
@@ -70,12 +70,14 @@ class ComputePolicy:
         self, node: Node, bottoms: Sequence[Array], tops: Sequence[Array]
     ) -> tuple[Array, ...]:
         """A layer's tops as they are held. bottoms: as they were held."""
-        if self.dtype != "bf16" or node.layer.precision is Precision.FULL:
+        if self.dtype != "bf16" or node.layer.numerics.precision is Precision.FULL:
             return tuple(tops)
-        if node.layer.precision is Precision.PRODUCTS:
+        if node.layer.numerics.precision is Precision.PRODUCTS:
             return tuple(top.astype(jnp.bfloat16) for top in tops)
         looked_at = [
-            array.dtype for i, array in enumerate(bottoms) if i not in node.layer.shape_bottoms
+            array.dtype
+            for i, array in enumerate(bottoms)
+            if i not in node.layer.bottom_use.shape_only
         ]
         if not looked_at:
             return tuple(tops)

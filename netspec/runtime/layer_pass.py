@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from netspec.errors import blame
 from netspec.frontend.graph import Node
 from netspec.frontend.shapes import NodeShapes, ParamKey, Shapes
-from netspec.layers.base import Array, Context, Layout, Shape
+from netspec.layers.base import Array, Shape
+from netspec.layers.context import Context
+from netspec.layers.numerics import MemoryLayout
 from netspec.layers.valid_region import PaddingValue
 from netspec.runtime.border_reuse import Borders, ReducedLayer
 from netspec.runtime.compute_policy import PLAIN, ComputePolicy
@@ -73,7 +75,7 @@ class LayerPass:
         made.updates.update(updates)
 
     def _computing(self, nodes: Iterable[int]) -> list[int]:
-        return [n for n in nodes if not self.shapes.graph.nodes[n].layer.is_source]
+        return [n for n in nodes if not self.shapes.graph.nodes[n].layer.traits.is_source]
 
     def _is_read(self, value: int, nodes: Sequence[int]) -> bool:
         """Whether others than these nodes read a value, or the net hands it out or sums it up."""
@@ -118,7 +120,7 @@ class LayerPass:
     def _stops(self, each: NodeShapes[Shape]) -> Sequence[bool]:
         """Per bottom, whether no gradient goes to it."""
         # Users' own layers are asked only for those gradients that Caffe would compute.
-        if self.perturbations and each.node.layer.on_host:
+        if self.perturbations and each.node.layer.traits.on_host:
             return [not wanted for wanted in each.wanted]
         return each.node.stops
 
@@ -153,9 +155,9 @@ def computes_channels_last(node: Node, bottoms: Sequence[Held]) -> bool:
 
     XLA's CPU convolutions are 1.6 times faster so; tensor cores and TPUs want it too.
     """
-    if node.layer.layout is Layout.EITHER:
+    if node.layer.numerics.layout is MemoryLayout.EITHER:
         return bool(bottoms) and bottoms[0].last is not None
-    return node.layer.layout is Layout.CHANNELS_LAST
+    return node.layer.numerics.layout is MemoryLayout.CHANNELS_LAST
 
 
 def _blobs(each: NodeShapes[Shape], params: Params, updates: Params) -> dict[str, Array]:

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from netspec.errors import LayerError, blame, fail
 from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import Shapes, infer
-from netspec.layers.base import Context, Shape
+from netspec.layers.base import Shape
+from netspec.layers.context import Context
 from netspec.layers.valid_region import PaddingValue, PartialShape, ValidRegion, places, surround
 
 # Sizes up to this are rounded to multiples of an eighth of it.

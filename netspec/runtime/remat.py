@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import count
-from netspec.layers.precision import Precision
+from netspec.layers.numerics import Precision
 from netspec.runtime.border_reuse import held_shapes
 
 FLOAT_BYTES = 4
@@ -85,13 +85,13 @@ def loads(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> Loads:
     sizes = [count(shape) for shape in held_shapes(shapes)]
     kept, own = [], []
     for n, node in enumerate(graph.nodes):
-        needed = not node.layer.is_source and (
+        needed = not node.layer.traits.is_source and (
             carries[n] or any(carries[m] for i in node.tops for m in graph.readers[i])
         )
         # Of what is overwritten in place, the residual is which elements passed: a byte each.
         mine = sum(sizes[i] * (1 if i in overwritten else blob_bytes) for i in node.tops)
         reads = sum(sizes[i] for i in node.bottoms)
-        if carries[n] and node.layer.precision is Precision.FULL:
+        if carries[n] and node.layer.numerics.precision is Precision.FULL:
             mine += FLOAT_BYTES * reads
         kept.append(mine if needed else 0)
         diffs = sum(sizes[i] for i in node.tops)
@@ -125,7 +125,7 @@ def _crossing(shapes: Shapes, blob_bytes: int) -> tuple[Bytes, ...]:
         for value, readers, shape in zip(
             graph.values, graph.readers, held_shapes(shapes), strict=True
         )
-        if readers and not graph.nodes[value.producer].layer.is_source
+        if readers and not graph.nodes[value.producer].layer.traits.is_source
     ]
     producers, lasts, sizes = np.array(made, np.int64).reshape(-1, 3).T
     found = []
@@ -144,7 +144,7 @@ def segments(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> tuple[Segment, ..
     spans = [range(a, b) for a, b in zip([0, *cuts], [*cuts, len(found.work)], strict=True)]
     # Gradients begin in the last one: all of it is still there.
     redo = [
-        not any(shapes.graph.nodes[n].layer.on_host for n in span) and span is not spans[-1]
+        not any(shapes.graph.nodes[n].layer.traits.on_host for n in span) and span is not spans[-1]
         for span in spans
     ]
 

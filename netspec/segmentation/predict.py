@@ -212,7 +212,7 @@ def _require_enough(graph: Graph, image: str, scores: str) -> None:
         value = graph.values[values.pop()]
         producer = graph.nodes[value.producer]
         require(
-            not producer.layer.is_source or value.name == image,
+            not producer.layer.traits.is_source or value.name == image,
             f'{graph.file}: "{scores}" needs "{value.name}" beside the image "{image}"',
             GraphError,
         )
@@ -255,7 +255,7 @@ def _scored(shapes: Shapes) -> tuple[str, ...]:
     """The blobs that layers compare with labels."""
     names: dict[str, None] = {}
     for each in shapes.nodes:
-        labels = each.node.layer.labels(*each.bottoms)
+        labels = each.node.layer.scoring(*each.bottoms).labels
         if labels is not None:
             names[shapes.graph.values[each.node.bottoms[labels.scores]].name] = None
     return tuple(names)

@@ -67,7 +67,7 @@ def stage_times(net: Net, feeds: Mapping[str, Shape], scores: str, repeats: int 
     made = made_by(graph, wanted)
     for node in made:
         require(
-            not node.layer.data_dependent,
+            not node.layer.traits.data_dependent,
             f"{graph.file}: {node.who} makes blobs whose size hangs on their values; such a net "
             "is not compiled, and has no stages to time",
             GraphError,
@@ -123,7 +123,7 @@ def _head(name: str) -> str:
 
 def _numbers(graph: Graph, nodes: list[Node]) -> list[int]:
     """Where layers stand in the net; those that the host feeds run before it."""
-    return [graph.nodes.index(node) for node in nodes if not node.layer.is_source]
+    return [graph.nodes.index(node) for node in nodes if not node.layer.traits.is_source]
 
 
 def _runs(graph: Graph, value: int) -> list[tuple[str, list[int]]]:

@@ -157,7 +157,7 @@ def tiling(graph: Graph, image: int, scores: int) -> Tiling:
     for node in made_by(graph, scores):
         if image in node.tops:
             continue
-        if node.layer.sees_all(RANK):
+        if node.layer.geometry(RANK).sees_all:
             _refuse(graph, scores, f"see all of the image: {node.who}")
         across = step(node, RANK)
         if across is None:

@@ -13,7 +13,8 @@ import numpy as np
 from netspec.errors import SolverError, require
 from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import Shapes
-from netspec.layers.base import Array, Labels
+from netspec.layers.base import Array
+from netspec.layers.records import Labels
 from netspec.runtime.masked_shapes import Bucketed
 from netspec.runtime.module import Net
 from netspec.runtime.size_buckets import SizeBuckets

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import SourceError, counted, fail
-from netspec.layers.base import Labels
+from netspec.layers.records import Labels
 
 # A number -> the file of that number, if it is not there.
 Lacks = Callable[[int], str | os.PathLike[str] | None]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Self
 from netspec.errors import SourceError, blame
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import Shapes
-from netspec.layers.base import Labels, Shape
+from netspec.layers.base import Shape
+from netspec.layers.records import Labels
 from netspec.sources.base import (
     About,
     Batch,
@@ -186,7 +187,7 @@ def label_blobs(shapes: Shapes) -> list[tuple[Node, Labels, str]]:
     """Each layer that reads class indices, what it allows, and the name of the blob it reads."""
     found = []
     for each in shapes.nodes:
-        node, labels = each.node, each.node.layer.labels(*each.bottoms)
+        node, labels = each.node, each.node.layer.scoring(*each.bottoms).labels
         if labels is not None:
             found.append((node, labels, shapes.graph.values[node.bottoms[labels.bottom]].name))
     return found
@@ -201,7 +202,9 @@ def shapes_of_sources(
     """
     shapes = dict(given)
     for node in _data_layers(graph):
-        if not node.layer.states_shapes and not all(top in shapes for top in node.layer.spec.top):
+        if not node.layer.traits.states_shapes and not all(
+            top in shapes for top in node.layer.spec.top
+        ):
             with (
                 suppress(*[SourceError] * missing_ok),
                 open_source(node.layer.spec, node.layer.phase, 0, node.place) as source,
@@ -211,4 +214,4 @@ def shapes_of_sources(
 
 
 def _data_layers(graph: Graph) -> list[Node]:
-    return [node for node in graph.sources if not node.layer.is_input]
+    return [node for node in graph.sources if not node.layer.traits.is_input]

@@ -45,7 +45,7 @@ def samples(known: KnownShapes, count: int, seed: int) -> Iterator[tuple[ShownSa
     seed: the solver's.
     """
     require(count > 0, f"{count} samples; at least 1 is needed", SourceError)
-    nodes = [node for node in known.graph.sources if not node.layer.is_input]
+    nodes = [node for node in known.graph.sources if not node.layer.traits.is_input]
     inputs = ", ".join(known.graph.inputs)
     require(
         nodes,
@@ -64,7 +64,7 @@ def _labels(known: KnownShapes) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for each in known.nodes:
         shapes = [shape for shape in each.bottoms if shape is not None]
-        read = each.node.layer.labels(*shapes) if len(shapes) == len(each.bottoms) else None
+        read = each.node.layer.scoring(*shapes).labels if len(shapes) == len(each.bottoms) else None
         if read is not None:
             name = known.graph.values[each.node.bottoms[read.bottom]].name
             ignore = found.get(name)

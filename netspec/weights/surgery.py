@@ -39,7 +39,6 @@ from netspec.proto.layers_pb2 import FillerParameter
 from netspec.runtime.module import Net
 from netspec.weights.caffemodel import Copied, Weights, copy_into, read_weights, write_weights
 
-# As `Layer.channel_axes` has their axes.
 _CLASSES, _CHANNELS = 0, 1
 _NOUNS = ("classes", "input channels")
 _GROWN = {
@@ -251,8 +250,8 @@ class _Operation:
 
     def _axis(self, n: int, name: str, shape: Shape, kind: int) -> int:
         """Along which axis a learned blob of a node can grow; raises WeightsError."""
-        node = self.net.graph.nodes[n]
-        axis = node.layer.channel_axes(name)[kind]
+        blob = self.net.shapes.nodes[n].blobs[name]
+        axis = blob.output_axis if kind == _CLASSES else blob.input_axis
         if kind == _CHANNELS:
             bottom = self.net.shapes.nodes[n].bottoms[0]
             if axis is None or bottom[1:2] != shape[axis : axis + 1]:

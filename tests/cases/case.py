@@ -148,7 +148,7 @@ class Case:
             if name in given
             else self._random(f"d{name}").standard_normal(self.shapes.values[i], np.float32)
             for name, i in ((name, self.graph.blobs[name]) for name in self.graph.outputs)
-            if not self.graph.nodes[values[i].producer].layer.is_loss
+            if not self.graph.nodes[values[i].producer].layer.traits.is_loss
             and (self.golden is None or self._reached(values[i].producer))
         }
 

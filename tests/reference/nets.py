@@ -18,7 +18,7 @@ def evaluate(
     """Every value of a net, by index, from the values fed to it."""
     values = {i: np.asarray(array, np.float64) for i, array in given.items()}
     for node, keys in ((each.node, each.keys) for each in shapes.nodes):
-        if node.layer.is_source:
+        if node.layer.traits.is_source:
             continue
         blobs = [np.asarray(params[key], np.float64) for key in keys.values()]
         bottoms = [values[i] for i in node.bottoms]

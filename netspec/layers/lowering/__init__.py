@@ -1,4 +1,4 @@
-"""How windowed arithmetic is computed: the one place that picks an algorithm.
+"""Algorithms of convolution and pooling, and the choice among them.
 
 Imports no layer family: families import it.
 """

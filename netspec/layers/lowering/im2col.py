@@ -1,7 +1,7 @@
-"""What windows see, and convolution as a product of matrices whose rows are that.
+"""im2col: lay out the pixels under each window as rows, and convolve by a matrix product.
 
-Products take images (N, H, W, C) and weights (O, I, kh, kw), ungrouped; they add up in float32 or
-more.
+Products take images (N, H, W, C) and weights (O, I, kh, kw), ungrouped; they accumulate in float32
+or more.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from netspec.layers.base import Array, Shape
-from netspec.layers.window import Window
+from netspec.layers.shape import Array, Shape
+from netspec.layers.window import SlidingWindow
 
-# Elements of the rows that are laid out at a time: they should stay in the processor's caches.
+# At most so many elements of rows are laid out at a time, so that they stay in the CPU's caches.
 _BLOCK = 1 << 20
 
 
-def product(x: Array, w: Array, window: Window) -> Array:
-    """The convolution in one product, which reads the weights as they lie in memory."""
+def product(x: Array, w: Array, window: SlidingWindow) -> Array:
+    """Convolve in one matrix product, which reads the weights as they lie in memory."""
     out = window.convolved(x.shape[1:3])
-    seen = jnp.stack(taps(padded(x, window, out), window, out), axis=-1)
+    patches = jnp.stack(taps(padded(x, window, out), window, out), axis=-1)
     length = math.prod(w.shape[1:])
-    rows = seen.reshape(*seen.shape[:3], length)
+    rows = patches.reshape(*patches.shape[:3], length)
     return _matmul(rows, w.reshape(w.shape[0], length), contracting=(3, 1)).astype(x.dtype)
 
 
-def weight_gradient(x: Array, diff: Array, window: Window) -> Array:
-    """What ``diff`` (N, h, w, O) at the top makes of the weights, some lines of it at a time."""
+def weight_gradient(x: Array, diff: Array, window: SlidingWindow) -> Array:
+    """The gradient of the weights for the top's, ``diff`` (N, h, w, O), in blocks of lines."""
     samples, height, width, outputs = diff.shape
     length = math.prod(window.kernel) * x.shape[-1]
     lines = min(height, max(1, _BLOCK // max(1, samples * width * length)))
@@ -42,10 +42,10 @@ def weight_gradient(x: Array, diff: Array, window: Window) -> Array:
     )
 
     def block(i: Array | int) -> Array:
-        seen = lax.dynamic_slice_in_dim(
+        patches = lax.dynamic_slice_in_dim(
             image, i * lines * stride, (lines - 1) * stride + extent, axis=1
         )
-        rows = jnp.concatenate(taps(seen, window, (lines, width)), axis=-1)
+        rows = jnp.concatenate(taps(patches, window, (lines, width)), axis=-1)
         above = lax.dynamic_slice_in_dim(diff, i * lines, lines, axis=1)
         windows = samples * lines * width
         return _matmul(
@@ -59,8 +59,10 @@ def weight_gradient(x: Array, diff: Array, window: Window) -> Array:
     return shaped.transpose(3, 2, 0, 1).astype(x.dtype)
 
 
-def taps(padded: Array, window: Window, out: Shape, channels_last: bool = True) -> list[Array]:
-    """For each element of the kernel, in row order, the pixels that ``out`` windows see there."""
+def taps(
+    padded: Array, window: SlidingWindow, out: Shape, channels_last: bool = True
+) -> list[Array]:
+    """The pixels of ``out`` windows under each element of the kernel, in row order."""
     found = []
     for offset in itertools.product(*map(range, window.kernel)):
         cut = [
@@ -73,9 +75,9 @@ def taps(padded: Array, window: Window, out: Shape, channels_last: bool = True) 
 
 
 def padded(
-    x: Array, window: Window, out: Shape, value: float = 0.0, channels_last: bool = True
+    x: Array, window: SlidingWindow, out: Shape, value: float = 0.0, channels_last: bool = True
 ) -> Array:
-    """``x`` with padding in front, and cut or filled behind so that ``out`` windows fit exactly."""
+    """Pad ``x`` in front, and cut or fill it behind so that ``out`` windows fit exactly."""
     spatial = x.shape[1:-1] if channels_last else x.shape[2:]
     edges = [
         (p, (o - 1) * s + k - n - p, 0)

@@ -1,4 +1,4 @@
-"""How windowed arithmetic is computed: the one place that picks an algorithm.
+"""Convolution and pooling in JAX: the one place that picks an algorithm for each.
 
 Every function takes arrays in a run's layout: (N, C, ...) or, with ``channels_last``,
 (N, ..., C). Learned arrays have Caffe's shapes throughout, brought to the type of ``x``. The
@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from netspec.layers.base import Array, Shape
 from netspec.layers.lowering import im2col
-from netspec.layers.window import Window
+from netspec.layers.shape import Array, Shape
+from netspec.layers.window import SlidingWindow
 
 _SPATIAL = "XYZUVW"
 # Above this many elements the zeros off the diagonal cost more than grouping does.
@@ -28,7 +28,9 @@ _UNROLL = 16
 Pair = tuple[Array, Array]
 
 
-def convolution(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
+def convolution(
+    x: Array, w: Array, window: SlidingWindow, groups: int, channels_last: bool
+) -> Array:
     """Cross-correlation of ``x`` with ``w`` (O, I / groups, ...)."""
     w = w.astype(x.dtype)
     how = choose_convolution(x.shape, w.shape, window, groups) if channels_last else "direct"
@@ -39,13 +41,13 @@ def convolution(x: Array, w: Array, window: Window, groups: int, channels_last: 
     return direct(x, w, window, groups, channels_last)
 
 
-def choose_convolution(x: Shape, w: Shape, window: Window, groups: int) -> str:
-    """How to convolve images ``x`` (N, ..., C) with weights ``w`` (O, I / groups, ...).
+def choose_convolution(x: Shape, w: Shape, window: SlidingWindow, groups: int) -> str:
+    """Choose how to convolve images ``x`` (N, ..., C) with weights ``w`` (O, I / groups, ...).
 
-    ``product``: of matrices, where there are fewer windows than outputs, as in layers that were
-    fully connected. ``blocks``: as XLA does it but for the gradient of the weights, which it
-    computes at a small part of the processor's rate. ``direct``: all as XLA does it, which it does
-    well on GPUs and TPUs, and where windows are pixels.
+    ``product``: im2col and a matrix product, where there are fewer windows than outputs, as in
+    layers that were fully connected. ``blocks``: XLA's convolution with im2col for the gradient of
+    the weights, which XLA computes at a small part of the CPU's rate. ``direct``: XLA's convolution
+    and its gradients, which are fast on GPUs and TPUs, and for windows of one pixel.
     """
     if jax.default_backend() != "cpu" or groups > 1 or len(w) != 4:
         return "direct"
@@ -55,8 +57,8 @@ def choose_convolution(x: Shape, w: Shape, window: Window, groups: int) -> str:
     return "blocks" if plain else "direct"
 
 
-def direct(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
-    """`convolution` as XLA does it by itself."""
+def direct(x: Array, w: Array, window: SlidingWindow, groups: int, channels_last: bool) -> Array:
+    """`convolution` by XLA's own algorithm."""
     return lax.conv_general_dilated(
         x,
         w,
@@ -69,16 +71,18 @@ def direct(x: Array, w: Array, window: Window, groups: int, channels_last: bool)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _in_blocks(x: Array, w: Array, window: Window) -> Array:
+def _in_blocks(x: Array, w: Array, window: SlidingWindow) -> Array:
     return direct(x, w, window, 1, True)
 
 
-def _blocks_forward(x: Array, w: Array, window: Window) -> tuple[Array, tuple[Array, Array]]:
+def _blocks_forward(x: Array, w: Array, window: SlidingWindow) -> tuple[Array, tuple[Array, Array]]:
     return direct(x, w, window, 1, True), (x, w)
 
 
-def _blocks_backward(window: Window, kept: tuple[Array, Array], diff: Array) -> tuple[Array, Array]:
-    x, w = kept
+def _blocks_backward(
+    window: SlidingWindow, residuals: tuple[Array, Array], diff: Array
+) -> tuple[Array, Array]:
+    x, w = residuals
     (x_diff,) = jax.vjp(lambda x: direct(x, w, window, 1, True), x)[1](diff)
     return x_diff, im2col.weight_gradient(x, diff, window)
 
@@ -86,7 +90,9 @@ def _blocks_backward(window: Window, kept: tuple[Array, Array], diff: Array) -> 
 _in_blocks.defvjp(_blocks_forward, _blocks_backward)
 
 
-def deconvolution(x: Array, w: Array, window: Window, groups: int, channels_last: bool) -> Array:
+def deconvolution(
+    x: Array, w: Array, window: SlidingWindow, groups: int, channels_last: bool
+) -> Array:
     """The transpose of `convolution`: ``x`` spread by ``w`` (I, O / groups, ...)."""
     w = w.astype(x.dtype)
     if groups > 1 and w.size * groups <= _DENSE_LIMIT:
@@ -100,9 +106,9 @@ def deconvolution(x: Array, w: Array, window: Window, groups: int, channels_last
 
 
 def direct_transposed(
-    x: Array, w: Array, window: Window, groups: int, channels_last: bool
+    x: Array, w: Array, window: SlidingWindow, groups: int, channels_last: bool
 ) -> Array:
-    """`deconvolution` as XLA does it by itself."""
+    """`deconvolution` by XLA's own algorithm."""
     spatial = tuple(range(2, w.ndim))
     return lax.conv_general_dilated(
         x,
@@ -116,14 +122,14 @@ def direct_transposed(
     )
 
 
-def choose_deconvolution(window: Window, groups: int) -> str:
-    """``phases`` where a stride would have a convolution run over inserted zeros, or ``direct``."""
+def choose_deconvolution(window: SlidingWindow, groups: int) -> str:
+    """Choose ``phases`` where ``direct`` would run over zeros inserted for a stride."""
     plain = groups == 1 and set(window.dilation) == {1}
     return "phases" if plain and max(window.stride) > 1 else "direct"
 
 
-def _by_phases(x: Array, w: Array, window: Window) -> Array:
-    """One small convolution makes all pixels of a stride's cell as channels; they are then spread.
+def _by_phases(x: Array, w: Array, window: SlidingWindow) -> Array:
+    """Compute all pixels of a stride's cell as channels of one small convolution, then spread them.
 
     Output pixel s q + r takes input pixels q, q - 1, ... with kernel elements r, r + s, ...
     """
@@ -172,18 +178,22 @@ def _dimensions(rank: int, channels_last: bool, weights: str) -> tuple[str, str,
     return image, weights + axes, image
 
 
-def max_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple[Array, Array]:
+def max_pool(
+    x: Array, window: SlidingWindow, out: Shape, channels_last: bool
+) -> tuple[Array, Array]:
     """Maximum of each window and where it lies, as an index h * W + w into the image.
 
-    Of equal maxima the first in row order wins, and takes the whole gradient. A window that lies
-    beyond the image (a stride over the kernel's size can leave one) gives the least float, at -1.
+    Of equal maxima the first in row order wins, and takes the whole gradient. A window outside the
+    image (a stride greater than the kernel can leave one) gives the least float, at -1.
     """
     if math.prod(window.kernel) <= _UNROLL:
         return _max_of_taps(x, window, out, channels_last)
     return _max_by_index(x, window, out, channels_last)
 
 
-def _max_of_taps(x: Array, window: Window, out: Shape, channels_last: bool) -> tuple[Array, Array]:
+def _max_of_taps(
+    x: Array, window: SlidingWindow, out: Shape, channels_last: bool
+) -> tuple[Array, Array]:
     padded = im2col.padded(x, window, out, float(jnp.finfo(x.dtype).min), channels_last)
     where = im2col.padded(_positions(x, channels_last), window, out, -1, channels_last)
     taps = im2col.taps(padded, window, out, channels_last)
@@ -196,8 +206,8 @@ def _max_of_taps(x: Array, window: Window, out: Shape, channels_last: bool) -> t
     return best, index
 
 
-def _max_by_index(x: Array, window: Window, out: Shape, channels_last: bool) -> Pair:
-    """One pass that carries (value, index) pairs; the gradient goes through a gather."""
+def _max_by_index(x: Array, window: SlidingWindow, out: Shape, channels_last: bool) -> Pair:
+    """Reduce (value, index) pairs in one pass; the gradient goes through a gather."""
 
     def first_maximum(a: Pair, b: Pair) -> Pair:
         (va, ia), (vb, ib) = a, b
@@ -222,7 +232,7 @@ def _max_by_index(x: Array, window: Window, out: Shape, channels_last: bool) -> 
     return jnp.where(outside, jnp.finfo(x.dtype).min, best), jnp.where(outside, -1, index)
 
 
-def sum_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> Array:
+def sum_pool(x: Array, window: SlidingWindow, out: Shape, channels_last: bool) -> Array:
     """Sum over each window."""
     return lax.reduce_window(
         im2col.padded(x, window, out, 0.0, channels_last),
@@ -234,7 +244,7 @@ def sum_pool(x: Array, window: Window, out: Shape, channels_last: bool) -> Array
     )
 
 
-def stack_taps(x: Array, window: Window, out: Shape, channels_last: bool) -> Array:
+def stack_taps(x: Array, window: SlidingWindow, out: Shape, channels_last: bool) -> Array:
     """The elements of each window in row order, along a new first axis; padding gives zeros."""
     padded = im2col.padded(x, window, out, 0.0, channels_last)
     return jnp.stack(im2col.taps(padded, window, out, channels_last))

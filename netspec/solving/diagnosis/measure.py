@@ -176,7 +176,7 @@ def reached(graph: Graph) -> frozenset[int]:
 def open_bottoms(node: Node) -> Iterator[tuple[int, int]]:
     """(slot, value) of each bottom that a layer propagates gradients to."""
     for slot, (bottom, stop) in enumerate(zip(node.bottoms, node.stops, strict=True)):
-        if not stop and slot not in node.layer.shape_bottoms:
+        if not stop and slot not in node.layer.bottom_use.shape_only:
             yield slot, bottom
 
 
@@ -191,7 +191,7 @@ def carrying(shapes: Shapes, learned: Iterable[ParamKey]) -> frozenset[int]:
         node = each.node
         bottoms = list(open_bottoms(node))
         if graph.force_backward:
-            moving |= {i for slot, i in bottoms if node.layer.allow_force_backward(slot)}
+            moving |= {i for slot, i in bottoms if slot not in node.layer.bottom_use.no_gradient}
         if mine & set(each.keys.values()) or any(i in moving for _, i in bottoms):
             moving |= set(node.tops)
     return reached(graph) & moving

@@ -153,19 +153,19 @@ class _MeasuredStep:
                 "numbers this large mostly come of updates that are too large: lower base_lr, or "
                 "set clip_gradients" + "".join(f" ({line})" for line in self._scalings())
             ]
-        if layer.formula and not layer.is_loss and not self.shapes.nodes[n].keys:
+        if layer.formula and not layer.traits.is_loss and not self.shapes.nodes[n].keys:
             return [f"the layer {does} {layer.formula}: keep its bottom where that is finite"]
         return []
 
     def _scalings(self) -> Iterator[str]:
         """What each loss is divided by, since one that nothing divides needs a small base_lr."""
         for each in self.shapes.nodes:
-            if sentence := each.node.layer.scaling(*each.bottoms):
+            if sentence := each.node.layer.scoring(*each.bottoms).scaling:
                 yield f'the loss of layer "{each.node.name}" is a {sentence}'
 
     def _bad_labels(self, n: int) -> list[str]:
         node = self.graph.nodes[n]
-        labels = node.layer.labels(*self.shapes.nodes[n].bottoms)
+        labels = node.layer.scoring(*self.shapes.nodes[n].bottoms).labels
         if labels is None:
             return []
         found = self.look.values[node.bottoms[labels.bottom]]

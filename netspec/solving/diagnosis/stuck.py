@@ -46,7 +46,7 @@ def _at_equal_scores(
         return None
     for n in nodes:
         node = graph.nodes[n]
-        labels = node.layer.labels(*shapes.nodes[n].bottoms)
+        labels = node.layer.scoring(*shapes.nodes[n].bottoms).labels
         if labels is None or node.bottoms[labels.scores] in fed:
             return None
         for slot, i in enumerate(node.bottoms):
@@ -198,7 +198,7 @@ class _Stop:
     def constant_scores(self) -> Iterator[str]:
         """Scores that are all the same number."""
         for each in self.shapes.nodes:
-            node, labels = each.node, each.node.layer.labels(*each.bottoms)
+            node, labels = each.node, each.node.layer.scoring(*each.bottoms).labels
             if labels is None or not set(node.tops) & {i for i, _ in self.graph.losses}:
                 continue
             found = self.look.values[node.bottoms[labels.scores]]

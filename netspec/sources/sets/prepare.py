@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from netspec.errors import Place, SourceError, counted, fail, nearest, require, unreadable
 from netspec.formats.atomic import atomic_write
 from netspec.formats.palette import save_indexed
-from netspec.layers.base import Labels
+from netspec.layers.records import Labels
 from netspec.proto.layers_pb2 import TEST, LayerParameter, PythonParameter
 from netspec.sources.base import REGISTRY, Source
 from netspec.sources.checks import check_labels

@@ -1,0 +1,112 @@
+"""The small records in which a layer says what others need to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from netspec.layers.shape import Shape, count
+from netspec.proto.layers_pb2 import FillerParameter
+
+
+@dataclass(frozen=True)
+class Arity:
+    """How many bottoms a layer type takes and how many tops it makes.
+
+    tops_as_bottoms: it makes one top a bottom. auto_top: it makes tops that the prototxt does not
+    name.
+    """
+
+    bottoms: range = range(1, 2)
+    tops: range = range(1, 2)
+    tops_as_bottoms: bool = False
+    auto_top: bool = False
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What kind of layer this is, for code that loops over all layers.
+
+    is_source: its tops are fed from outside. is_input: the caller feeds them; other sources are
+    read from the host's files. states_shapes: a source whose shapes are known before its data is
+    open. is_loss: training minimises its first top. known: False for a placeholder that has neither
+    shapes nor arithmetic. on_host: it is a callback from inside the compiled program, and reports
+    to `netspec.layers.host_errors`. is_plain: it depends on nothing but its message and phase, and
+    reads no file. data_dependent: a top's shape depends on values, so that a net with this layer
+    cannot be compiled.
+    """
+
+    is_source: bool = False
+    is_input: bool = False
+    states_shapes: bool = False
+    is_loss: bool = False
+    known: bool = True
+    on_host: bool = False
+    is_plain: bool = True
+    data_dependent: bool = False
+
+
+@dataclass(frozen=True)
+class BottomUse:
+    """What a layer does not use of its bottoms, by their index.
+
+    shape_only: bottoms of which only the shape matters. no_gradient: bottoms that
+    ``force_backward`` does not reach, e.g. labels and indices.
+    """
+
+    shape_only: frozenset[int] = frozenset()
+    no_gradient: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A learned array: its shape, and how to fill it before training.
+
+    learned: False for statistics that the layer keeps itself (`Context.update`). start: the values
+    before training, where the layer has them instead of a filler. output_axis, input_axis: the
+    axes along which its outputs and its input channels lie; None where there are none, or where
+    more could not be added behind those that exist. products: how often a run multiplies each
+    element with a number of a bottom and adds, over the whole batch. is_offset: whether it is only
+    added, as a bias is: where it is 0, gradients pass all the same.
+    """
+
+    shape: Shape
+    filler: FillerParameter = field(default_factory=FillerParameter)
+    learned: bool = True
+    start: np.ndarray | None = field(default=None, compare=False)
+    output_axis: int | None = field(default=0, compare=False)
+    input_axis: int | None = field(default=None, compare=False)
+    products: int = field(default=0, compare=False)
+    is_offset: bool = False
+
+
+def multiply_adds(blobs: Mapping[str, Blob]) -> int:
+    """The multiply-adds of a run with learned arrays, over the whole batch.
+
+    This is the cost of convolutions and matrix products; a layer's other operations do not count.
+    """
+    return sum(count(blob.shape) * blob.products for blob in blobs.values())
+
+
+@dataclass(frozen=True)
+class Labels:
+    """``bottom`` holds class indices, 0..``classes`` - 1 or ``ignore``, of ``scores``' channels."""
+
+    bottom: int
+    scores: int
+    classes: int
+    ignore: int | None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a layer scores predictions.
+
+    labels: which bottom holds class indices, if one does. scaling: what a loss sums and what
+    divides the sum, in words; empty for layers that are no losses.
+    """
+
+    labels: Labels | None = None
+    scaling: str = ""
