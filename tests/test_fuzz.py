@@ -166,6 +166,8 @@ def test_a_caffe_in_another_python(as_caffe: str, monkeypatch: pytest.MonkeyPatc
     assert found == ("failed", "Caffe aborts: without a word", None)
 
 
-def test_checks_are_done_in_turn() -> None:
+def test_checks_are_done_in_turn_unless_chosen() -> None:
     for name, every in checks.EVERY.items():
-        assert sum(checks.due(seed, name) for seed in range(every)) == 1
+        assert sum(name in checks.in_turn(seed) for seed in range(every)) == 1
+    assert checks.chosen(True, None)(5) == checks.CHECKS
+    assert checks.chosen(True, ["jit"])(5) == {"jit": checks.CHECKS["jit"]}

@@ -14,6 +14,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the first net (%(default)s)")
     parser.add_argument("--time", type=float, default=float("inf"), help="seconds at most")
     parser.add_argument("--thorough", action="store_true", help="do all checks for each net")
+    parser.add_argument("--only", action="append", help="do this check only; may be repeated")
     parser.add_argument("--caffe-python", help="a Python that imports Caffe, to compare with")
     parser.add_argument("--out", type=Path, default=Path("fuzz_failures"), help="(%(default)s)")
     parser.add_argument("--no-shrink", action="store_true", help="write failing nets as they are")
@@ -28,7 +29,7 @@ def main() -> int:
     import jax
 
     jax.config.update("jax_disable_most_optimizations", True)
-    from . import campaign, real_caffe
+    from . import campaign, checks, real_caffe
     from .shrink import shrink
 
     more = real_caffe.checks_with(given.caffe_python) if given.caffe_python else {}
@@ -44,7 +45,8 @@ def main() -> int:
         print(f"{path}: {small.what}\n{small.text() if new else ''}", flush=True)
 
     seeds = range(given.seed, given.seed + given.count)
-    report = campaign.run(seeds, given.time, given.thorough, more, tell)
+    due = checks.chosen(given.thorough, given.only)
+    report = campaign.run(seeds, due, given.time, more, tell)
     print(report.table())
     return int(bool(report.failures))
 

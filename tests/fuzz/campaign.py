@@ -107,14 +107,14 @@ def all_fields(types: Iterable[str]) -> list[str]:
 
 def run(
     seeds: Iterable[int],
+    due: checks.Choice = checks.in_turn,
     seconds: float = float("inf"),
-    thorough: bool = False,
     more: Mapping[str, checks.Check] | None = None,
     tell: Callable[[Failure], Any] = lambda failure: None,
 ) -> Report:
     """Check the nets of some seeds, as many as ``seconds`` allow.
 
-    thorough: all checks for each net. more: checks beside `checks.CHECKS`, for each net.
+    due: the checks for a seed. more: checks beside them, for each net. tell: is told of failures.
     """
     report, start = Report(), time.monotonic()
     for seed in seeds:
@@ -123,7 +123,7 @@ def run(
         if report.nets % 50 == 49:
             jax.clear_caches()  # programs of nets that have gone
         found = len(report.failures)
-        _one(report, seed, thorough, more or {})
+        _one(report, seed, {**due(seed), **(more or {})})
         report.nets += 1
         for failure in report.failures[found:]:
             tell(failure)
@@ -131,7 +131,7 @@ def run(
     return report
 
 
-def _one(report: Report, seed: int, thorough: bool, more: Mapping[str, checks.Check]) -> None:
+def _one(report: Report, seed: int, wanted: Mapping[str, checks.Check]) -> None:
     grown = draft(seed)
     report.refused.update(grown.refused)
     for broken, error in grown.broken:
@@ -140,8 +140,7 @@ def _one(report: Report, seed: int, thorough: bool, more: Mapping[str, checks.Ch
     report.types.update(layer.type for layer in made.current().layer)
     report.fields.update(fields.said(made.spelled()))
     report.spellings[made.spelling] += 1
-    due = {n: c for n, c in checks.CHECKS.items() if thorough or checks.due(seed, n)}
-    for name, (state, what, kind) in outcomes(made, {**due, **more}).items():
+    for name, (state, what, kind) in outcomes(made, wanted).items():
         if state == "failed":
             report.enter(Failure(seed, name, what, made), kind)
             continue

@@ -1,6 +1,6 @@
 """The checks: functions of a trial, each of which returns, or raises Skip or Wrong."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,20 @@ def check(every: int = 1) -> Callable[[Check], Check]:
     return enter
 
 
-def due(seed: int, name: str) -> bool:
-    """Whether a check is done for the net of a seed."""
-    return (seed + list(CHECKS).index(name)) % EVERY[name] == 0
+Choice = Callable[[int], dict[str, Check]]
+
+
+def in_turn(seed: int) -> dict[str, Check]:
+    """The checks that are done for the net of a seed unless others are chosen."""
+    names = list(CHECKS)
+    return {n: c for n, c in CHECKS.items() if (seed + names.index(n)) % EVERY[n] == 0}
+
+
+def chosen(thorough: bool, only: Sequence[str] | None) -> Choice:
+    """Seed -> checks: all of them, some by name, or each in turn."""
+    if only:
+        return lambda seed: {name: CHECKS[name] for name in only}
+    return (lambda seed: CHECKS) if thorough else in_turn
 
 
 def compare(what: str, got: Any, want: Any, tolerance: float = 1e-5, room: Any = 0.0) -> None:
@@ -63,11 +74,13 @@ def compare_value(trial: Trial, what: str, i: int, got: Any, want: Any) -> None:
 
 @check()
 def forward(trial: Trial) -> None:
-    """Every value is the reference's."""
-    values = trial.compiled[2]
+    """Every value is the reference's, and so is what is kept for the next run."""
+    made = trial.compiled
     for i, want in trial.truth.items():
         if i not in trial.fed:
-            compare_value(trial, trial.name(i), i, values[i], want)
+            compare_value(trial, trial.name(i), i, made.values[i], want)
+    for key, want in truth.kept(trial.face, Point(trial.params, trial.fed), trial.truth).items():
+        compare(f"kept {key}", made.kept.get(key, trial.params.get(key)), want, 1e-4)
 
 
 @check(every=8)
@@ -84,7 +97,7 @@ def gradients(trial: Trial) -> None:
     """Every gradient is the reference's slope along a random direction."""
     if own := [n.type for n in trial.graph.nodes if n.type in truth.OWN_GRADIENT]:
         raise Skip(f"{own[0]}: its gradient is not its slope, in Caffe neither")
-    params, fed, _ = trial.compiled
+    params, fed, *_ = trial.compiled
     for key, gradient in [*params.items(), *((i, fed[i]) for i in sorted(trial.smooth))]:
         if trial.face.learned.get(key, True):
             slope(trial, key, np.asarray(gradient, float))
@@ -143,7 +156,7 @@ def pycaffe(trial: Trial) -> None:
         for blob, array in zip(net.params[layer], blobs, strict=True):
             blob.data[...] = array.reshape(blob.data.shape)
     start, seeds = reached_seeds(trial)
-    params, fed, values = trial.gradients(start)
+    params, fed, values, _ = trial.gradients(start)
     net.forward()
     for name, blob in net.blobs.items():
         i = trial.graph.blobs[name]
@@ -204,7 +217,7 @@ def buckets(trial: Trial) -> None:
             "needs blobs of its own size" if "compiled for each" in said else "no image is fed"
         )
     zeros = {i: np.zeros_like(seed) for i, seed in trial.seeds.items()}
-    params, _, values = trial.gradients(zeros)
+    params, _, values, _ = trial.gradients(zeros)
     for name, array in blobs.items():
         i = trial.graph.blobs[name]
         compare_value(trial, f"blob {name}", i, array, {**trial.fed, **values}[i])

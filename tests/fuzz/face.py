@@ -66,6 +66,12 @@ class Face:
         """The shapes of a node's learned blobs, as it sees them itself."""
         return [blob.shape for blob in self.shapes.blobs[n].values()]
 
+    def carried(self, n: int) -> list[ParamKey]:
+        """What a node leaves for the next run beside statistics."""
+        return [
+            ParamKey(self.graph.nodes[n].name, name) for name in self.shapes.carried_per_node[n]
+        ]
+
     @cached_property
     def random(self) -> list[Node]:
         """The nodes that draw random numbers in this phase."""
@@ -81,17 +87,17 @@ class Face:
         return {i: made.value(i) for i in made.values if i not in fed}
 
     def objective(self, params: Any, fed: Values, seeds: Values) -> Any:
-        """The losses and the seeded outputs, summed; and every value."""
+        """The losses and the seeded outputs, summed; every value, and what is kept."""
         made = self.run(params, fed)
         total = made.loss()
         for i, seed in seeds.items():
             value = made.value(i)
             total = total + jnp.vdot(seed[tuple(map(slice, value.shape))], value)
-        return total, {i: made.value(i) for i in made.values if i not in fed}
+        return total, ({i: made.value(i) for i in made.values if i not in fed}, made.updates)
 
     @cached_property
     def gradient(self) -> Any:
-        """(params, fed, seeds) -> the gradients of params and fed blobs, and every value."""
+        """(params, fed, seeds) -> the gradients of the former two; every value, what is kept."""
         step = jax.grad(self.objective, argnums=(0, 1), has_aux=True)
         return step if self.graph.data_dependent else jax.jit(step)
 

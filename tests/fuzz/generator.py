@@ -121,7 +121,7 @@ def _layer(making: Making, name: str) -> LayerParameter:
     layer = LayerParameter(name=f"l{number}", type=name)
     if kind.param_field and rng.random() < 0.85:
         settings = getattr(layer, kind.param_field)
-        fields.fill_in(settings, rng, 4, rng.choice([0.15, 0.4, 0.7]))
+        fields.fill_in(settings, rng, making.rank, rng.choice([0.15, 0.4, 0.7]))
     making.tops = None
     layer.bottom.extend(HINTS[name](making, layer) if name in HINTS else _any_bottoms(making, name))
     if name == "DummyData":
@@ -165,7 +165,8 @@ def _may_be_in_place(making: Making, layer: LayerParameter) -> bool:
 def _decorate(rng: random.Random, layer: LayerParameter) -> None:
     """What any layer may say: how it is learned, whether it is a loss, when it is kept."""
     if rng.random() < 0.15:
-        layer.loss_weight.extend(rng.choice([0, 0.5, 2, -1]) for _ in layer.top)
+        tops = max(len(layer.top), int(REGISTRY[layer.type].auto_top))
+        layer.loss_weight.extend(rng.choice([0, 0.5, 2, -1]) for _ in range(tops))
     learns = REGISTRY[layer.type].blobs is not Layer.blobs
     if rng.random() < (0.35 if learns else 0.01):
         for _ in range(rng.choice([1, 1, 2])):

@@ -35,6 +35,11 @@ class Making:
         self.positive: set[str] = set()
         self.tops: int | None = None
 
+    @property
+    def rank(self) -> int:
+        """How many axes the blob has that is likely to be read next."""
+        return max(len(next(reversed(self.shapes.values()))), 1) if self.shapes else 4
+
     def setting(self, name: str) -> object:
         """A random value for a field of this name."""
         if name in fields.BY_NAME:

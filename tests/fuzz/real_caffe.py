@@ -80,7 +80,7 @@ def against(trial: Trial, real: RealCaffe) -> None:
         given |= {f"param/{layer}/{k}": array for k, array in enumerate(blobs)}
     given |= {f"seed/{name}": seed for name, seed in seeds.items()}
     made = real.run(trial.path, trial.draft.phase, given)
-    params, fed, values = trial.gradients(start)
+    params, fed, values, _ = trial.gradients(start)
     for name, i in graph.blobs.items():
         want = made[f"data/{name}"]
         checks.compare_value(trial, f"data of {name}", i, {**trial.fed, **values}[i], want)

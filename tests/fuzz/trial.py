@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +21,15 @@ class Skip(Exception):
 
 class Wrong(Exception):
     """A check that failed."""
+
+
+class Made(NamedTuple):
+    """The gradients of params and fed blobs, every value, and what is kept for the next run."""
+
+    params: dict[Any, Any]
+    fed: dict[int, Any]
+    values: dict[int, Any]
+    kept: dict[Any, Any]
 
 
 class Trial:
@@ -80,15 +89,16 @@ class Trial:
         return {i: np.asarray(value) for i, value in values.items()}
 
     @cached_property
-    def compiled(self) -> tuple[dict[Any, Any], dict[int, Any], dict[int, Any]]:
-        """The gradients of params and fed blobs, and every value, of one compiled program."""
+    def compiled(self) -> "Made":
+        """All that one compiled program gives."""
         return self.gradients(self.seeds)
 
-    def gradients(self, seeds: Mapping[int, Any]) -> tuple[Any, Any, Any]:
+    def gradients(self, seeds: Mapping[int, Any]) -> "Made":
         """The same from other gradients of outputs."""
         self.settled()
-        (params, fed), values = self.face.gradient(*self.arrays, seeds)
-        return tuple({k: np.asarray(a) for k, a in each.items()} for each in (params, fed, values))  # type: ignore[return-value]
+        (params, fed), (values, kept) = self.face.gradient(*self.arrays, seeds)
+        found = (params, fed, values, kept)
+        return Made(*({k: np.asarray(a) for k, a in each.items()} for each in found))
 
     @cached_property
     def truth(self) -> dict[int, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from reference import RULES, in_phase
+from reference import RULES, batch_statistics, in_phase
 
 from .face import Face
 
@@ -125,6 +125,27 @@ def _tops(face: Face, n: int, at: Point, bottoms: list[Array]) -> list[Array]:
         return tops
     rng = np.random.default_rng([at.salt, n])
     return [top * (1 + at.noise * rng.choice([-1, 1], top.shape)) for top in tops]
+
+
+def kept(face: Face, at: Point, values: Mapping[int, Array]) -> dict[Any, Array]:
+    """What layers leave for the next run: new statistics, and the last states of sequences.
+
+    Those of layers that share them are left out, as each sees what the one before made of them.
+    """
+    found: dict[Any, Array] = {}
+    for n, node in enumerate(face.graph.nodes):
+        mine = face.keys[n]
+        if any(key in keys for m, keys in enumerate(face.keys) for key in mine if m != n):
+            continue
+        bottoms = [values[i] for i in node.bottoms]
+        if node.type == "BatchNorm":
+            blobs = [np.asarray(at.params[key], np.float64) for key in mine]
+            made = batch_statistics(in_phase(face.graph, node), blobs, *bottoms)
+            found.update(zip(mine, made, strict=True))
+        elif carried := face.carried(n):
+            states = _tops(face, n, at, bottoms)[len(node.tops) :]
+            found.update(zip(carried, (state[0] for state in states), strict=True))
+    return found
 
 
 def _stopped(face: Face, n: int) -> set[int]:
