@@ -116,14 +116,15 @@ def slope(trial: Trial, key: Any, gradient: Any) -> None:
     scale = max(float(np.linalg.norm(gradient)), abs(got), 0.02 * trial.started)
     plain = Point(trial.params, trial.fed)
     want, jump = _slope(trial, plain, trial.truth, key, direction)
-    if abs(got - want) <= 2e-4 * max(scale, abs(want)):
+    share = max(truth.NEARLY.get(node.type, 2e-4) for node in trial.graph.nodes)
+    if abs(got - want) <= share * max(scale, abs(want)):
         return
     if jump > 0.02 * abs(got - want):
         raise Skip("a kink or a step at these numbers")
     for salt, base in zip((1, 2, 3), trial.blurred, strict=True):
         other, _ = _slope(trial, Point(trial.params, trial.fed, 3e-7, salt), base, key, direction)
         scale = max(scale, 1e5 * abs(other - want))
-    if abs(got - want) > 2e-4 * max(scale, abs(want)):
+    if abs(got - want) > share * max(scale, abs(want)):
         name = trial.name(key) if isinstance(key, int) else key
         raise Wrong(f"gradient of {name}: {got:.7g} for a slope of {want:.7g}")
 

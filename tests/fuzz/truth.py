@@ -46,6 +46,8 @@ UNHEARD = {
 }
 # Types whose gradient Caffe computes otherwise than as the slope.
 OWN_GRADIENT = frozenset({"MVN"})
+# Types whose gradient Caffe keeps finite by a small number: how far off the slope it may be.
+NEARLY = {"ContrastiveLoss": 0.02}
 
 
 def filtered(layer: Any, blobs: list[Array], *bottoms: Array) -> list[Array]:
