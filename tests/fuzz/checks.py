@@ -98,14 +98,21 @@ def gradients(trial: Trial) -> None:
     if own := [n.type for n in trial.graph.nodes if n.type in truth.OWN_GRADIENT]:
         raise Skip(f"{own[0]}: its gradient is not its slope, in Caffe neither")
     params, fed, *_ = trial.compiled
+    rough: Skip | None = None
     for key, gradient in [*params.items(), *((i, fed[i]) for i in sorted(trial.smooth))]:
-        if trial.face.learned.get(key, True):
+        if not trial.face.learned.get(key, True):
+            if gradient.any():
+                raise Wrong(f"{key}: a statistic has a gradient")
+            continue
+        try:
             slope(trial, key, np.asarray(gradient, float))
-        elif gradient.any():
-            raise Wrong(f"{key}: a statistic has a gradient")
+        except Skip as why:
+            rough = why
     for i in trial.fed.keys() - trial.smooth:
         if fed[i].any():
             raise Wrong(f"{trial.name(i)}: indices have a gradient")
+    if rough is not None:
+        raise rough
 
 
 def slope(trial: Trial, key: Any, gradient: Any) -> None:
