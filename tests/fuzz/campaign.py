@@ -4,6 +4,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,21 +115,34 @@ def run(
 ) -> Report:
     """Check the nets of some seeds, as many as ``seconds`` allow.
 
-    due: the checks for a seed. more: checks beside them, for each net. tell: is told of failures.
+    An interrupt ends it earlier. due: the checks for a seed. more: checks beside them, for each
+    net. tell: is told of failures.
     """
     report, start = Report(), time.monotonic()
+    with suppress(KeyboardInterrupt):
+        _all(report, seeds, due, start + seconds, more or {}, tell)
+    report.seconds = time.monotonic() - start
+    return report
+
+
+def _all(
+    report: Report,
+    seeds: Iterable[int],
+    due: checks.Choice,
+    until: float,
+    more: Mapping[str, checks.Check],
+    tell: Callable[[Failure], Any],
+) -> None:
     for seed in seeds:
-        if time.monotonic() - start > seconds:
+        if time.monotonic() > until:
             break
         if report.nets % 50 == 49:
             jax.clear_caches()  # programs of nets that have gone
         found = len(report.failures)
-        _one(report, seed, {**due(seed), **(more or {})})
+        _one(report, seed, {**due(seed), **more})
         report.nets += 1
         for failure in report.failures[found:]:
             tell(failure)
-    report.seconds = time.monotonic() - start
-    return report
 
 
 def _one(report: Report, seed: int, wanted: Mapping[str, checks.Check]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from click.testing import CliRunner
 
 from netspec import caffe
-from netspec.cli.main import main
+from netspec.cli import main
 from netspec.errors import NetSpecError
 
 from . import face, truth

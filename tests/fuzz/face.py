@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import netspec
-from netspec import build
-from netspec.frontend.graph import Graph, Node
-from netspec.frontend.phase import state_of
+from netspec.frontend.graph import Graph, Node, connect
+from netspec.frontend.phase import phase_of, select, state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import ParamKey, Shapes, infer
+from netspec.frontend.upgrade import upgrade
 from netspec.runtime.run import run
 from netspec.runtime.size_buckets import SizeBuckets
 
@@ -36,7 +36,7 @@ def shapes_of(draft: Draft) -> dict[str, Shape]:
 def graph_of(text: str, phase: str, file: str = "net") -> Graph:
     """The connected layers of a prototxt."""
     net = parse_net(text, file)
-    return build.graph_of(net, state_of(net, build.PHASES[phase]))
+    return connect(select(upgrade(net), state_of(net, phase_of(phase))))
 
 
 class Face:
@@ -50,7 +50,7 @@ class Face:
     @cached_property
     def keys(self) -> list[list[ParamKey]]:
         """Per node, the arrays that stand behind its learned blobs."""
-        return [list(keys.values()) for keys in self.shapes.keys]
+        return [list(each.keys.values()) for each in self.shapes.nodes]
 
     @cached_property
     def learned(self) -> dict[ParamKey, bool]:
@@ -64,7 +64,7 @@ class Face:
 
     def blob_shapes(self, n: int) -> list[Shape]:
         """The shapes of a node's learned blobs, as it sees them itself."""
-        return [blob.shape for blob in self.shapes.blobs[n].values()]
+        return [blob.shape for blob in self.shapes.nodes[n].blobs.values()]
 
     def carried(self, n: int) -> list[ParamKey]:
         """What a node leaves for the next run beside statistics."""
