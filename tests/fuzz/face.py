@@ -68,9 +68,7 @@ class Face:
 
     def carried(self, n: int) -> list[ParamKey]:
         """What a node leaves for the next run beside statistics."""
-        return [
-            ParamKey(self.graph.nodes[n].name, name) for name in self.shapes.carried_per_node[n]
-        ]
+        return [ParamKey(self.graph.nodes[n].name, name) for name in self.shapes.nodes[n].carried]
 
     @cached_property
     def random(self) -> list[Node]:
