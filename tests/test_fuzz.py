@@ -8,7 +8,10 @@ import jax
 import pytest
 
 from netspec.layers import REGISTRY
-from netspec.layers.base import Array, Context, Layer, register
+from netspec.layers.base import Layer
+from netspec.layers.context import Context
+from netspec.layers.registry import register
+from netspec.layers.shape import Array
 from netspec.proto.layers_pb2 import LayerParameter
 from tests.fuzz import campaign, checks, fields, known, legacy, real_caffe
 from tests.fuzz.campaign import Failure, Report
