@@ -276,7 +276,7 @@ FILES = {
     ".solverstate": caffe_pb2.SolverState,
     ".binaryproto": caffe_pb2.BlobProto,
 }
-# The project's own, and more where they are; those of forks have fields that Caffe 1.0 does not know.
+# The project's own, and more where they are; forks' have fields that Caffe 1.0 does not know.
 WRITTEN_BY_CAFFE = sorted(
     path
     for folder in (Path(__file__).parent / "golden", SHARED / "golden")
