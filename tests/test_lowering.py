@@ -12,6 +12,7 @@ from sweeps import first_of_each
 
 from netspec.layers.base import Array, Shape
 from netspec.layers.lowering import im2col, windows
+from netspec.layers.pooling import pooled_size
 from netspec.layers.window import SlidingWindow
 
 
@@ -155,7 +156,7 @@ def test_deconvolutions_are_one_function(
 def test_maxima_are_one_function(window: SlidingWindow) -> None:
     """Unrolled into shifted slices, and in one pass over indices; images with many equal maxima."""
     x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 9, 7, 3)), jnp.float64)
-    out = window.pooled(x.shape[1:3], ceil=True)
+    out = pooled_size(window, x.shape[1:3], ceil=True)
     unrolled = with_gradients(lambda x: windows._max_of_taps(x, window, out, True)[0], x)
     by_index = with_gradients(lambda x: windows._max_by_index(x, window, out, True)[0], x)
     for got, want in zip(unrolled, by_index, strict=True):

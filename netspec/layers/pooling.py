@@ -58,6 +58,23 @@ class _Pooled(Layer):
         return jnp.take_along_axis(taps, pick[None], axis=0)[0]
 
 
+def pooled_size(window: SlidingWindow, size: Shape, ceil: bool) -> Shape:
+    """Caffe's rule for the output size of pooling over an image of ``size``; raises LayerError.
+
+    ceil: steps are rounded up, so that the last window may hang over the border, but with a pad it
+    must still start inside image + pad. Caffe: ``PoolingLayer::Reshape``.
+    """
+    out = []
+    for i, (n, k, s, p) in enumerate(window.axes(size)):
+        steps = Fraction(n + 2 * p - k, s)
+        pooled = (math.ceil(steps) if ceil else math.floor(steps)) + 1
+        if any(window.pad) and (pooled - 1) * s >= n + p:
+            pooled -= 1
+        require(pooled > 0, f"spatial axis {i}: kernel {k} > size {n} + pad {2 * p}")
+        out.append(pooled)
+    return tuple(out)
+
+
 @register(param="pooling_param", tops=(1, 2))
 class Pooling(_Pooled):
     """Maximum, average or random pick of each window.
@@ -95,14 +112,14 @@ class Pooling(_Pooled):
             "only MAX pooling has a second top (the mask)",
         )
         ceil = self.param.round_mode == PoolingParameter.CEIL
-        top = (*bottom[:2], *self.window(bottom).pooled(bottom[2:], ceil))
+        top = (*bottom[:2], *pooled_size(self.window(bottom), bottom[2:], ceil))
         return (top,) * self.num_tops
 
     def apply(self, ctx: Context, bottom: Array) -> tuple[Array, ...]:
         shape = ctx.shape(bottom)
         window = self.window(shape)
         ceil = self.param.round_mode == PoolingParameter.CEIL
-        out = window.pooled(shape[2:], ceil)
+        out = pooled_size(window, shape[2:], ceil)
         return self.pool(ctx, self.param.pool, bottom, window, out)[: self.num_tops]
 
     def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:
@@ -161,7 +178,7 @@ class SPP(_Pooled):
                 f"level {level}: {text(bottom[2:])} does not divide into {text((2**level,) * 2)} "
                 "bins, and STOCHASTIC pooling takes no pad",
             )
-            levels.append((window, window.pooled(bottom[2:], ceil=True)))
+            levels.append((window, pooled_size(window, bottom[2:], ceil=True)))
         return levels
 
     def shape(self, bottom: Shape) -> Shape:

@@ -5,7 +5,6 @@ Caffe: ``base_conv_layer.cpp``, ``pooling_layer.cpp``.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -32,7 +31,7 @@ class SlidingWindow:
     def convolved(self, size: Shape) -> Shape:
         """Output size of a convolution: windows that lie whole inside image + pad."""
         out = []
-        for i, (n, k, s, p) in enumerate(self._axes(size)):
+        for i, (n, k, s, p) in enumerate(self.axes(size)):
             require(
                 n + 2 * p >= k,
                 f"spatial axis {i}: kernel extent {k} > size {n} + pad {2 * p}",
@@ -42,21 +41,9 @@ class SlidingWindow:
 
     def deconvolved(self, size: Shape) -> Shape:
         """Output size of a transposed convolution."""
-        out = tuple(s * (n - 1) + k - 2 * p for n, k, s, p in self._axes(size))
+        out = tuple(s * (n - 1) + k - 2 * p for n, k, s, p in self.axes(size))
         require(all(n > 0 for n in out), f"pad {text(self.pad)} leaves an output of {text(out)}")
         return out
-
-    def pooled(self, size: Shape, ceil: bool) -> Shape:
-        """Output size of pooling; the last window must start inside image + pad."""
-        out = []
-        for i, (n, k, s, p) in enumerate(self._axes(size)):
-            steps = Fraction(n + 2 * p - k, s)
-            pooled = (math.ceil(steps) if ceil else math.floor(steps)) + 1
-            if any(self.pad) and (pooled - 1) * s >= n + p:
-                pooled -= 1
-            require(pooled > 0, f"spatial axis {i}: kernel {k} > size {n} + pad {2 * p}")
-            out.append(pooled)
-        return tuple(out)
 
     def over(self, rank: int) -> SlidingWindow:
         """The same window on ``rank`` axes if all its axes are alike; else unchanged."""
@@ -98,7 +85,8 @@ class SlidingWindow:
                 parts.append(f"{name} {text(values)}")
         return ", ".join(parts)
 
-    def _axes(self, size: Shape) -> list[tuple[int, int, int, int]]:
+    def axes(self, size: Shape) -> list[tuple[int, int, int, int]]:
+        """(size, kernel extent, stride, pad) of each spatial axis."""
         return list(zip(size, self.extent, self.stride, self.pad, strict=True))
 
 
