@@ -31,7 +31,13 @@ UNUSED = {
 }
 
 
-@pytest.mark.parametrize("first", range(0, 200, CHUNK))
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(first, marks=[pytest.mark.slow] if first else [])
+        for first in range(0, 200, CHUNK)
+    ],
+)
 def test_nets(first: int) -> None:
     report = campaign.run(range(first, first + CHUNK))
     assert report.nets == CHUNK
