@@ -19,12 +19,24 @@ from netspec.frontend.phase import phase_of, select, state_of
 from netspec.frontend.prototxt import parse_net
 from netspec.frontend.shapes import ParamKey, Shapes, infer
 from netspec.frontend.upgrade import upgrade
+from netspec.layers import REGISTRY, Layer
 from netspec.runtime.run import run
 from netspec.runtime.size_buckets import SizeBuckets
 
 from .drafts import Draft, Shape
 
 Values = Mapping[int, Any]
+
+
+def host_types() -> set[str]:
+    """The layer types that read files or call the user's Python, Input among them."""
+    traits = ((name, kind.traits) for name, kind in REGISTRY.items())
+    return {name for name, has in traits if has.is_source or has.on_host}
+
+
+def learns(layer_type: str) -> bool:
+    """Whether layers of a type may have learned arrays."""
+    return REGISTRY[layer_type].blobs is not Layer.blobs
 
 
 def shapes_of(draft: Draft) -> dict[str, Shape]:
@@ -46,6 +58,16 @@ class Face:
         self.net = netspec.load(path, phase=phase)
         self.shapes: Shapes = self.net.shapes
         self.graph: Graph = self.net.graph
+
+    @cached_property
+    def computing(self) -> list[int]:
+        """The nodes that are not fed from outside."""
+        nodes = enumerate(self.graph.nodes)
+        return [n for n, node in nodes if not node.layer.traits.is_source]
+
+    def is_loss(self, value: int) -> bool:
+        """Whether a loss layer makes a value."""
+        return self.graph.nodes[self.graph.values[value].producer].layer.traits.is_loss
 
     @cached_property
     def keys(self) -> list[list[ParamKey]]:

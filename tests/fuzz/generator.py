@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from netspec.errors import NetSpecError
 from netspec.layers import REGISTRY
-from netspec.layers.base import Layer
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.net_pb2 import NetParameter
 
@@ -40,8 +39,7 @@ def types() -> list[str]:
 
     What reads files, or calls the user's Python, has tests of its own.
     """
-    host = {name for name, kind in REGISTRY.items() if kind.is_source or kind.on_host}
-    return sorted(REGISTRY.keys() - host | {"DummyData"})
+    return sorted(REGISTRY.keys() - face.host_types() | {"DummyData"})
 
 
 def draft(seed: int) -> Grown:
@@ -135,20 +133,20 @@ def _layer(making: Making, name: str) -> LayerParameter:
 
 
 def _any_bottoms(making: Making, name: str) -> list[str]:
-    allowed = REGISTRY[name].num_bottoms
+    allowed = REGISTRY[name].arity.bottoms
     count = making.rng.randint(allowed.start, min(allowed.stop - 1, allowed.start + 1))
     return making.alike(count) if count else []
 
 
 def _tops(making: Making, layer: LayerParameter) -> int:
     """How many tops a layer is to name."""
-    kind, rng = REGISTRY[layer.type], making.rng
+    arity, rng = REGISTRY[layer.type].arity, making.rng
     if making.tops is not None:
         return making.tops
-    if kind.same_count:
+    if arity.tops_as_bottoms:
         return len(layer.bottom)
-    least, most = kind.tops.start, min(kind.tops.stop - 1, kind.tops.start + 2)
-    if kind.auto_top and rng.random() < 0.3:
+    least, most = arity.tops.start, min(arity.tops.stop - 1, arity.tops.start + 2)
+    if arity.auto_top and rng.random() < 0.3:
         return 0
     return rng.choice([least, rng.randint(least, most)])
 
@@ -165,10 +163,9 @@ def _may_be_in_place(making: Making, layer: LayerParameter) -> bool:
 def _decorate(rng: random.Random, layer: LayerParameter) -> None:
     """What any layer may say: how it is learned, whether it is a loss, when it is kept."""
     if rng.random() < 0.15:
-        tops = max(len(layer.top), int(REGISTRY[layer.type].auto_top))
+        tops = max(len(layer.top), int(REGISTRY[layer.type].arity.auto_top))
         layer.loss_weight.extend(rng.choice([0, 0.5, 2, -1]) for _ in range(tops))
-    learns = REGISTRY[layer.type].blobs is not Layer.blobs
-    if rng.random() < (0.35 if learns else 0.01):
+    if rng.random() < (0.35 if face.learns(layer.type) else 0.01):
         for _ in range(rng.choice([1, 1, 2])):
             fields.fill_in(layer.param.add(), rng, 1, 0.5).ClearField("name")
     if rng.random() < 0.08:

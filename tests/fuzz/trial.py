@@ -74,8 +74,7 @@ class Trial:
         made = {}
         for name in self.graph.outputs:
             i = self.graph.blobs[name]
-            producer = self.graph.nodes[self.graph.values[i].producer].layer
-            if i in losses or i in self.fed or producer.is_loss:
+            if i in losses or i in self.fed or self.face.is_loss(i):
                 continue
             shape = self.face.shapes.values[i]
             made[i] = np.asarray(self._random(f"d{name}").standard_normal(shape), np.float32)

@@ -59,7 +59,7 @@ def filtered(layer: Any, blobs: list[Array], *bottoms: Array) -> list[Array]:
 
 def missing(face: Face) -> list[str]:
     """The types in a net of which the reference has no rule."""
-    types = (node.type for node in face.graph.nodes if not node.layer.is_source)
+    types = (face.graph.nodes[n].type for n in face.computing)
     return [name for name in types if name not in RULES and name != "Filter"]
 
 
@@ -94,9 +94,8 @@ def evaluate(
     """
     values = {i: np.asarray(array, np.float64) for i, array in at.fed.items()}
     changed = {moved} if base is not None else set()
-    for n, node in enumerate(face.graph.nodes):
-        if node.layer.is_source:
-            continue
+    for n in face.computing:
+        node = face.graph.nodes[n]
         stopped = _stopped(face, n) if base is not None else ()
         heard = [i for slot, i in enumerate(node.bottoms) if slot not in stopped]
         if base is not None and not changed & {*heard, *face.keys[n]}:
