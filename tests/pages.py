@@ -144,15 +144,13 @@ def follow(
 def anchors(text: str) -> set[str]:
     """The links to a text's own chapters."""
     headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
-    assert headings, "a text without chapters"
     return {"#" + re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in headings}
 
 
 def links(path: Path) -> list[str]:
-    """The links of a text, each of which leads somewhere."""
+    """The links of a text, if it has any; each of them leads somewhere."""
     text = path.read_text(encoding="utf-8")
     found = re.findall(r"\]\(([^)]+)\)", text)
-    assert found, f"{path} has no links"
     own = anchors(text)
     for link in found:
         assert link in own if link.startswith("#") else (path.parent / link).exists(), link
