@@ -8,8 +8,8 @@ from typing import Any
 
 from netspec import spec
 from netspec.frontend.any_fields import EnumName, Fields
-from netspec.layers.base import REGISTRY
 from netspec.layers.fork_names import fork_of_field
+from netspec.layers.registry import REGISTRY
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.spec import Function as Function
 from netspec.spec import NetSpec as NetSpec
