@@ -44,7 +44,8 @@ class UnknownTop(GraphError, AttributeError):
 class Function:
     """A layer: its type, its bottoms (tops of other layers, or names of blobs), its settings.
 
-    ``tops`` are the tops it makes. ``extra``: fields that our schema lacks, written as they are.
+    tops: the ``ntop`` tops it makes. params: its settings, as they were given. extra: fields that
+    our schema lacks, written as they are.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Function:
             self.spec = LayerParameter()
             for name, value in settings.items():
                 assign(_owner(self.spec, type_name, name), name, value)
+        self.params, self.ntop = dict(settings), ntop
         self.tops = tuple(Top(self, n) for n in range(ntop))
         self.extra: Fields = {}
 

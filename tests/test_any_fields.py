@@ -81,6 +81,14 @@ def test_fields_of_forks(name: str) -> None:
         assert sorted(text.split("layer", 2)[2].split()) == sorted(f"{{ {head}{wanted} }}".split())
 
 
+def test_a_function_knows_its_settings() -> None:
+    plain = L.Convolution("x", num_output=2, kernel_size=3, in_place=False).fn
+    assert plain.params == {"num_output": 2, "kernel_size": 3}
+    a, b = L.Scaled("x", by=2, ntop=2)
+    assert a.fn is b.fn
+    assert (a.fn.params, a.fn.ntop, a.fn.type_name) == ({"by": 2}, 2, "Scaled")
+
+
 def test_layers_of_one_type_share_a_field() -> None:
     n = caffe.NetSpec()
     n.x = L.Input(shape={"dim": 3})

@@ -42,6 +42,7 @@ def test_vectors(net: caffe.Net) -> None:
     assert type(net._blob_loss_weights) is _caffe.DtypeVec
     assert net._blob_loss_weights == [0.0, 0.0, 0.5]
     assert issubclass(_caffe.BoolVec, list)
+    assert issubclass(_caffe.RawBlobVec, list)
 
 
 def test_their_parts_are_of_their_type(net: caffe.Net) -> None:

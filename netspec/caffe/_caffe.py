@@ -2,6 +2,7 @@
 
 from netspec.caffe.blob import Blob as Blob
 from netspec.caffe.blob import BlobVec as BlobVec
+from netspec.caffe.blob import RawBlobVec as RawBlobVec
 from netspec.caffe.layer import LayerVec as LayerVec
 from netspec.caffe.net import Net as Net
 from netspec.caffe.net import NetVec as NetVec

@@ -113,6 +113,10 @@ class BlobVec(FixedVector[Blob]):
         self.append(Blob(shape))
 
 
+class RawBlobVec(FixedVector[Blob]):
+    """The bottoms or tops of a layer; pycaffe's layers in Python are given such."""
+
+
 class NoSuchName(GraphError, KeyError):
     """A blob or layer that a net does not have, or a layer that learns nothing."""
 

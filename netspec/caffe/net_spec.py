@@ -44,7 +44,9 @@ class Layers:
             known, extra = _split(type_name, settings)
             made = spec.layer_of(type_name, *inputs, **known)
             first = made[0] if isinstance(made, tuple) else made
-            (first.fn if isinstance(first, Top) else first).extra = extra
+            function = first.fn if isinstance(first, Top) else first
+            function.extra = extra
+            function.params = {k: value for k, value in settings.items() if k not in _CALL}
             return made
 
         return layer
