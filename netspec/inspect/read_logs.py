@@ -20,8 +20,8 @@ from netspec.errors import NetSpecError, fail, unreadable
 # Iteration -> value, NaN where it is not finite.
 Curve = dict[int, float]
 
-# The last one is how Microsoft's C library writes what is not finite: -1.#IND.
-_NUMBER = r"([-+]?(?:nan|inf|\d\.#\w+|[\d.]+(?:e[-+]?\d+)?))"
+# Microsoft's C libraries write -nan(ind), and -1.#IND before.
+_NUMBER = r"([-+]?(?:(?i:nan|inf)(?:\(\w+\))?|\d\.#\w+|[\d.]+(?:e[-+]?\d+)?))"
 _HEAD = re.compile(r"\bIteration (\d+)\b")
 # NVIDIA's write the epochs before the loss: "Iteration 20 (3.2 iter/s, 6s/20 iter), 1/5ep, loss =".
 _LOSS = re.compile(rf"\bIteration \d+(?: \([^)]*\))?,(?: [^=]*,)? loss = {_NUMBER}")
@@ -235,7 +235,7 @@ def _numbered(name: str, index: int) -> str:
 
 def _float(value: Any) -> float:
     """A number of a log in the 6 digits of text logs, NaN for null and what is not finite."""
-    unknown = value is None or "#" in str(value)
+    unknown = value is None or any(mark in str(value) for mark in "#(")
     number = math.nan if unknown else float(f"{float(value):.6g}")
     return number if math.isfinite(number) else math.nan
 
