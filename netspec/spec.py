@@ -26,6 +26,7 @@ from functools import partial
 from typing import Any
 
 from netspec.errors import GraphError, LayerError, Place, blame, fail, nearest, require
+from netspec.frontend.any_fields import Fields, with_fields
 from netspec.frontend.graph import Graph, connect
 from netspec.frontend.prototxt import NetText
 from netspec.geometry import coords
@@ -43,7 +44,8 @@ class UnknownTop(GraphError, AttributeError):
 class Function:
     """A layer: its type, its bottoms (tops of other layers, or names of blobs), its settings.
 
-    ``tops`` are the tops it makes.
+    tops: the ``ntop`` tops it makes. params: its settings, as they were given. extra: fields that
+    our schema lacks, written as they are.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Function:
             self.spec = LayerParameter()
             for name, value in settings.items():
                 assign(_owner(self.spec, type_name, name), name, value)
+        self.params, self.ntop = dict(settings), ntop
         self.tops = tuple(Top(self, n) for n in range(ntop))
+        self.extra: Fields = {}
 
 
 class Top:
@@ -114,7 +118,7 @@ class NetSpec:
     def to_proto(self) -> NetParameter:
         """The net of all layers that the assigned tops need, in the order of assignment."""
         names = {top: name for name, top in self.tops.items()}
-        return _serialise(_ordered(map(_function, self.tops.values())), names)
+        return _with_extra(_ordered(map(_function, self.tops.values())), names)
 
 
 class _Layers:
@@ -130,7 +134,7 @@ class _Layers:
         if type_name not in known:
             hint = fork_of_type(type_name) or nearest(type_name, known)
             fail(f'unknown layer type "{type_name}"{hint}')
-        return partial(_layer, type_name)
+        return partial(layer_of, type_name)
 
 
 class NoSuchName(LayerError, AttributeError):
@@ -175,7 +179,7 @@ params = P = _Params()
 
 def to_proto(*tops: Top | Function) -> NetParameter:
     """The net of all layers that ``tops`` need, their names made up."""
-    return _serialise(_ordered(map(_function, tops)), {})
+    return _with_extra(_ordered(map(_function, tops)), {})
 
 
 def crop(top: Top, reference: Top, rank: int = 2) -> Top:
@@ -199,9 +203,10 @@ def connected(*tops: Top) -> tuple[Graph, list[int]]:
     return graph, [graph.nodes[order.index(top.fn)].tops[top.n] for top in tops]
 
 
-def _layer(
+def layer_of(
     type_name: str, *inputs: Top | str, ntop: int = 1, in_place: bool = False, **settings: Any
 ) -> Top | tuple[Top, ...] | Function:
+    """A new layer's top, its tops, or itself where it has none; raises LayerError."""
     named = settings.pop("bottom", ())
     bottoms = (*inputs, *([named] if isinstance(named, str) else named))
     fn = Function(type_name, bottoms, settings, ntop, in_place)
@@ -241,6 +246,12 @@ def _ordered(roots: Iterable[Function]) -> list[Function]:
             else:
                 done[stack.pop()] = None
     return list(done)
+
+
+def _with_extra(order: list[Function], names: Mapping[Top | Function, str]) -> NetParameter:
+    net = _serialise(order, names)
+    extra = [fn.extra for fn in order]
+    return with_fields(net, extra) if any(extra) else net
 
 
 def _serialise(order: list[Function], names: Mapping[Top | Function, str]) -> NetParameter:

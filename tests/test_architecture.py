@@ -63,7 +63,11 @@ ALLOWED = {
 OWNERS = {
     "flax": {"netspec.runtime.module"},
     "optax": {"netspec.solving.updates"},
-    "google": {"netspec.frontend.prototxt", "netspec.weights.caffemodel"},
+    "google": {
+        "netspec.frontend.any_fields",
+        "netspec.frontend.prototxt",
+        "netspec.weights.caffemodel",
+    },
 }
 MOST_LINES = 350
 MOST_IN_FUNCTION = 40

@@ -45,7 +45,7 @@ UPGRADES = [
     ("nowhere.prototxt new.prototxt", "nowhere.prototxt: no such file"),
     (f"{WEIGHTS} new.prototxt", f"{WEIGHTS}: not a text file; weights (.caffemodel) are given "
      "beside the net, not instead of it"),
-    ("mixed.prototxt new.prototxt", "mixed.prototxt: has both 'layer' and 'layers'; rewrite the "
+    ("mixed.prototxt new.prototxt", "mixed.prototxt:2: has both 'layer' and 'layers'; rewrite the "
      "'layers { type: CONVOLUTION }' ones as 'layer { type: \"Convolution\" }'"),
     ("net.prototxt log.txt/new.prototxt", "log.txt/new.prototxt: not a directory"),
     ("net.prototxt snap", "snap: is a directory"),
@@ -56,7 +56,7 @@ UPGRADES = [
     ("arguments", "message"), UPGRADES, ids=[arguments for arguments, _ in UPGRADES]
 )
 def test_upgrade_mistakes(here: Path, arguments: str, message: str) -> None:
-    Path("mixed.prototxt").write_text('layer { name: "a" } layers { name: "b" }')
+    Path("mixed.prototxt").write_text('layer { name: "a" }\nlayers { name: "b" }')
     assert mistake("upgrade", *arguments.split()) == message
     assert not Path("new.prototxt").exists()
 

@@ -186,10 +186,18 @@ def test_the_rest_of_a_v1_net_stays() -> None:
     assert net == message_of('name: "n" force_backward: true state { stage: "a" } layer { }')
 
 
-def test_layer_and_layers_do_not_mix() -> None:
-    assert failure('layer { name: "a" }\nlayers { name: "b" }') == (
-        "net.prototxt: has both 'layer' and 'layers'; rewrite the 'layers { type: CONVOLUTION }' "
-        "ones as 'layer { type: \"Convolution\" }'"
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('layer { name: "a" }\nlayers { name: "b" }', 2),
+        ('\nlayers { name: "a" }\nlayer { name: "b" }\nlayers { name: "c" }', 2),
+    ],
+)
+def test_layer_and_layers_do_not_mix(text: str, line: int) -> None:
+    """The first old layer is named."""
+    assert failure(text) == (
+        f"net.prototxt:{line}: has both 'layer' and 'layers'; "
+        "rewrite the 'layers { type: CONVOLUTION }' ones as 'layer { type: \"Convolution\" }'"
     )
 
 

@@ -1,7 +1,11 @@
 """pycaffe's ``caffe._caffe``, its part in C++, from where some scripts import."""
 
 from netspec.caffe.blob import Blob as Blob
+from netspec.caffe.blob import BlobVec as BlobVec
+from netspec.caffe.blob import RawBlobVec as RawBlobVec
+from netspec.caffe.layer import LayerVec as LayerVec
 from netspec.caffe.net import Net as Net
+from netspec.caffe.net import NetVec as NetVec
 from netspec.caffe.runtime import NCCL as NCCL
 from netspec.caffe.runtime import Timer as Timer
 from netspec.caffe.runtime import has_nccl as has_nccl
@@ -25,7 +29,13 @@ from netspec.caffe.solver import RMSPropSolver as RMSPropSolver
 from netspec.caffe.solver import SGDSolver as SGDSolver
 from netspec.caffe.solver import Solver as Solver
 from netspec.caffe.solver import get_solver as get_solver
+from netspec.caffe.vectors import BoolVec as BoolVec
+from netspec.caffe.vectors import DtypeVec as DtypeVec
+from netspec.caffe.vectors import IntVec as IntVec
+from netspec.caffe.vectors import StringVec as StringVec
 from netspec.layers.python_class import UserLayer
+from netspec.proto.layers_pb2 import LayerParameter as LayerParameter
+from netspec.proto.solver_pb2 import SolverParameter as SolverParameter
 from netspec.version import __version__ as __version__
 
 # What users call it.

@@ -4,188 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict, UserDict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from netspec.caffe.host_memory import HostMemory
-from netspec.layers.base import Array, Shape, count, text
-
-
-class DeviceStore(Protocol):
-    """Where a device array rests."""
-
-    @property
-    def shape(self) -> Shape:
-        """Its shape, at no cost."""
-
-    def get(self) -> Array:
-        """The array."""
-
-    def put(self, array: Array) -> None:
-        """Replace it."""
-
-    def reshape(self, shape: Shape) -> None:
-        """Take another shape; elements that both have stay where they lie in memory."""
-
-
-class OwnStore:
-    """A store of a net's own: zeros until something is put there, reshaped when it is read."""
-
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
-        self._array: Array | None = None
-        self._make: Callable[[], Array] | None = None
-
-    @property
-    def blank(self) -> bool:
-        """Whether it is still all zeros."""
-        return self._array is None and self._make is None
-
-    def clear(self) -> None:
-        """Be zeros again."""
-        self._array = self._make = None
-
-    def promise(self, make: Callable[[], Array]) -> None:
-        """Hold what ``make`` gives, in the present shape, once somebody asks for it."""
-        self._array, self._make = None, make
-
-    def get(self) -> Array:
-        """The array."""
-        if self._make is not None:
-            self._array, self._make = self._make(), None
-        elif self._array is None:
-            # NumPy's: JAX would compile a program for each shape.
-            self._array = jnp.asarray(np.zeros(self.shape, np.float32))
-        elif self._array.shape != self.shape:
-            self._array = jnp.asarray(_refitted(np.asarray(self._array), self.shape))
-        return self._array
-
-    def put(self, array: Array) -> None:
-        """Replace it, in whatever shape."""
-        self._array, self._make, self.shape = array, None, tuple(array.shape)
-
-    def reshape(self, shape: Shape) -> None:
-        """Take another shape; elements that both have stay where they lie in memory."""
-        self.shape = shape
-
-
-class LearnedStore:
-    """A learned array of a module, in the variable that holds it there."""
-
-    def __init__(self, variable: Any, shape: Shape) -> None:
-        self.variable = variable
-        self.shape = shape
-
-    def get(self) -> Array:
-        """The array."""
-        return self.variable[...]
-
-    def put(self, array: Array) -> None:
-        """Replace it."""
-        self.variable.set_value(array)
-
-    def reshape(self, shape: Shape) -> None:
-        """Raise ValueError: its shape is the layer's."""
-        if shape != self.shape:
-            raise ValueError(
-                f"this is a learned blob of {text(self.shape)}, as its layer has it; it cannot be "
-                f"{text(shape)}"
-            )
-
-
-class Mirror:
-    """A writable numpy array in front of a device array; each is copied only when it must be.
-
-    As in Caffe the numpy array is the blob's memory: whoever holds it, or a view of it, sees what
-    later runs make, and writes what they read. That costs a copy a run while somebody holds one,
-    and nothing once nobody does: see `HostMemory`.
-    """
-
-    def __init__(self, store: DeviceStore, made: bool = False) -> None:
-        """made: whether runs make the array: it is then compared, to tell writing from reading."""
-        self.store = store
-        self._made = made
-        self._memory: HostMemory | None = None
-        # What the host array was last equal to, and whether it was handed out since.
-        self._seen: Array | None = None
-        self._handed_out = False
-        self._edited = False
-
-    @property
-    def shape(self) -> Shape:
-        """Its shape; copies nothing."""
-        return self.store.shape
-
-    @property
-    def held(self) -> bool:
-        """Whether anybody holds the host array or a view of it."""
-        return self._memory is not None and self._memory.is_lent
-
-    @property
-    def is_on_host(self) -> bool:
-        """Whether the host has an array of its own."""
-        return self._memory is not None
-
-    @property
-    def host(self) -> np.ndarray:
-        """The array, to read and to write."""
-        device = self.store.get()
-        if self._memory is None or self._memory.array.shape != device.shape:
-            self._memory = HostMemory(np.asarray(device))
-        elif self._seen is not device:
-            np.copyto(self._memory.array, np.asarray(device))
-        self._seen = device
-        self._handed_out = True
-        return self._memory.lend()
-
-    @property
-    def device(self) -> Array:
-        """The array as the device should see it, with whatever was written to `host`."""
-        device = self.store.get()
-        if self._memory is None or self._seen is not device:
-            return device
-        if not (self._handed_out or self.held):
-            return device
-        self._handed_out = False
-        if self._made and not _differ(self._memory.array, np.asarray(device)):
-            return device
-        # A copy: on a CPU the device would otherwise share memory that the user writes to.
-        device = self._seen = jnp.array(self._memory.array, copy=True)
-        self.store.put(device)
-        self._edited = True
-        return device
-
-    @device.setter
-    def device(self, array: Array) -> None:
-        self.store.put(array)
-        self._edited = False
-        self.refresh()
-
-    @property
-    def edited(self) -> bool:
-        """Whether somebody has written into what a run made."""
-        _ = self.device
-        return self._edited
-
-    def fill(self, values: Any) -> None:
-        """Set every element; raises ValueError where these do not fit its shape."""
-        self.device = jnp.array(np.broadcast_to(np.asarray(values, np.float32), self.shape))
-
-    def refresh(self) -> None:
-        """Show the array of now to those who hold the host array."""
-        self._handed_out = False
-        memory = self._memory
-        if memory is not None and memory.is_lent and memory.array.shape == self.shape:
-            self._seen = self.store.get()
-            np.copyto(memory.array, np.asarray(self._seen))
-
-    def reshape(self, shape: Shape) -> None:
-        """Take another shape; elements that both have stay where they lie in memory."""
-        if shape != self.shape:
-            _ = self.device
-            self.store.reshape(shape)
+from netspec.caffe.mirror import LearnedStore, Mirror, OwnStore
+from netspec.caffe.vectors import FixedVector
+from netspec.errors import GraphError, nearest
+from netspec.layers.base import Array, Shape, count
 
 
 class Blob:
@@ -279,16 +105,52 @@ class Blob:
         return shape[axis] if axis < len(shape) else 1
 
 
-class Blobs(OrderedDict[str, Any]):
+class BlobVec(FixedVector[Blob]):
+    """The blobs of a net, or what one of its layers learns, in order."""
+
+    def add_blob(self, *shape: int) -> None:
+        """Raise TypeError: only a layer in Python adds blobs, to its own in setup."""
+        self.append(Blob(shape))
+
+
+class RawBlobVec(FixedVector[Blob]):
+    """The bottoms or tops of a layer; pycaffe's layers in Python are given such."""
+
+
+class NoSuchName(GraphError, KeyError):
+    """A blob or layer that a net does not have, or a layer that learns nothing."""
+
+
+class ByName(OrderedDict[str, Any]):
+    """What a net has by name; an unknown one is told the nearest. noun: what the names are of."""
+
+    noun = "blob"
+
+    def __missing__(self, name: str) -> Any:
+        raise NoSuchName(f'no {self.noun} "{name}"{nearest(str(name), self)}')
+
+
+class ByLayer(ByName):
+    """What a net has by layer name."""
+
+    noun = "layer"
+
+
+class Blobs(ByName):
     """Blob name -> `Blob`, or layer name -> its learned ones: filled once, by their net."""
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name in self or not isinstance(value, Blob | tuple):
+        if name in self or not isinstance(value, Blob | BlobVec):
             raise TypeError(
                 f'the blobs of a net are not replaced; write ["{name}"].data[...] = array, or '
                 f'["{name}"][0].data[...] for what a layer learns'
             )
         super().__setitem__(name, value)
+
+    def __missing__(self, name: str) -> Any:
+        if any(isinstance(value, BlobVec) for value in self.values()):
+            raise NoSuchName(f'no layer "{name}" that learns anything{nearest(str(name), self)}')
+        return super().__missing__(name)
 
 
 class Arrays(UserDict[str, Any]):
@@ -302,20 +164,11 @@ class Arrays(UserDict[str, Any]):
         array: np.ndarray = found() if isinstance(found, Callable) else found  # type: ignore[arg-type]
         return array
 
+    def __missing__(self, name: str) -> Any:
+        raise NoSuchName(f'no blob "{name}" among these{nearest(str(name), self)}')
+
     def __repr__(self) -> str:
         return repr(dict(self.items()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self.items()),)
-
-
-def _refitted(array: np.ndarray, shape: Shape) -> np.ndarray:
-    new = np.zeros(count(shape), np.float32)
-    kept = min(array.size, new.size)
-    new[:kept] = array.ravel()[:kept]
-    return new.reshape(shape)
-
-
-def _differ(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether any bit of two float arrays differs."""
-    return not np.array_equal(a.view(np.uint32), b.view(np.uint32))

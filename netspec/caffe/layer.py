@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from netspec.caffe.blob import Blob
+from netspec.caffe.blob import Blob, BlobVec
+from netspec.caffe.vectors import FixedVector
+from netspec.layers.python_class import UserLayer
 
 _OWN = ("type", "blobs", "_find")
 
 
-class LayerView:
+class LayerView(UserLayer):
     """A layer as pycaffe shows it.
 
     Of a Python layer it is the user's object, too: what else is read or set there is that one's.
     """
+
+    blobs: BlobVec  # type: ignore[assignment]
 
     def __init__(
         self, layer_type: str, blobs: Sequence[Blob], find: Callable[[], Any] | None = None
     ) -> None:
         """find: gives the user's object of now, or None where there is none."""
         self.type = layer_type
-        # A blob is written into, never replaced.
-        self.blobs = tuple(blobs)
+        self.blobs = BlobVec(blobs)
         self._find = find or (lambda: None)
 
     def __getattr__(self, name: str) -> Any:
@@ -37,3 +40,7 @@ class LayerView:
             object.__setattr__(self, name, value)
         else:
             setattr(user, name, value)
+
+
+class LayerVec(FixedVector[LayerView]):
+    """The layers of a net, in order."""

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from netspec.caffe.blob import Arrays, Blob
+from netspec.caffe.blob import Arrays, BlobVec, ByLayer, ByName
 from netspec.caffe.core import Core
-from netspec.caffe.layer import LayerView
+from netspec.caffe.layer import LayerVec, LayerView
 from netspec.caffe.passes import Nodes
 from netspec.caffe.runtime import next_seed
+from netspec.caffe.vectors import DtypeVec, FixedVector, IntVec, StringVec
 from netspec.errors import GraphError, SourceError, blame, fail, nearest
 from netspec.formats.atomic import atomic_write
 from netspec.frontend.graph import AUTOMATIC, Node
@@ -63,7 +64,7 @@ class Net(Core):
         graph = graph_of(written, state)
         seed = next_seed()
         feed = Feed(graph, seed) if len(graph.inputs) < len(graph.fed) else None
-        super().__init__(compile_net(graph, feed.tops if feed else None, seed), feed, seed)
+        self._show(compile_net(graph, feed.tops if feed else None, seed), feed, seed)
         if weights is not None:
             self.copy_from(weights)
 
@@ -71,8 +72,14 @@ class Net(Core):
     def of(cls, module: Module, feed: Feed | None, seed: int) -> Net:
         """The pycaffe face of a compiled net."""
         net = cls.__new__(cls)
-        Core.__init__(net, module, feed, seed)
+        net._show(module, feed, seed)
         return net
+
+    def _show(self, module: Module, feed: Feed | None, seed: int) -> None:
+        """Become the face of a compiled net, with vectors where pycaffe has them."""
+        super().__init__(module, feed, seed)
+        self.layers = LayerVec(self.layers)
+        self._layer_names = StringVec(self._layer_names)
 
     @property
     def inputs(self) -> list[str]:
@@ -89,12 +96,12 @@ class Net(Core):
         """Blob name -> the weight that its sum has in the loss."""
         graph = self.module.graph
         weights = {graph.values[i].name: weight for i, weight in graph.losses}
-        return OrderedDict((name, weights.get(name, 0.0)) for name in self.blobs)
+        return ByName((name, weights.get(name, 0.0)) for name in self.blobs)
 
     @property
     def layer_dict(self) -> OrderedDict[str, LayerView]:
         """Layer name -> its view."""
-        return OrderedDict(zip(self._layer_names, self.layers, strict=True))
+        return ByLayer(zip(self._layer_names, self.layers, strict=True))
 
     @property
     def top_names(self) -> OrderedDict[str, list[str]]:
@@ -109,30 +116,34 @@ class Net(Core):
     # Attributes of pycaffe's C++ net, which some scripts use.
 
     @property
-    def _blob_names(self) -> list[str]:
+    def _blob_names(self) -> StringVec:
         """Names of all blobs; below, a blob's number is its place here."""
-        return list(self.blobs)
+        return StringVec(self.blobs)
 
     @property
-    def _blobs(self) -> list[Blob]:
-        return list(self.blobs.values())
+    def _blobs(self) -> BlobVec:
+        return BlobVec(self.blobs.values())
 
     @property
-    def _inputs(self) -> list[int]:
+    def _blob_loss_weights(self) -> DtypeVec:
+        return DtypeVec(self.blob_loss_weights.values())
+
+    @property
+    def _inputs(self) -> IntVec:
         return self._numbers(self.inputs)
 
     @property
-    def _outputs(self) -> list[int]:
+    def _outputs(self) -> IntVec:
         return self._numbers(self.outputs)
 
-    def _bottom_ids(self, layer: int) -> list[int]:
+    def _bottom_ids(self, layer: int) -> IntVec:
         return self._numbers(self.bottom_names[self._layer_names[layer]])
 
-    def _top_ids(self, layer: int) -> list[int]:
+    def _top_ids(self, layer: int) -> IntVec:
         return self._numbers(self.top_names[self._layer_names[layer]])
 
-    def _numbers(self, names: Iterable[str]) -> list[int]:
-        return [self._blob_names.index(name) for name in names]
+    def _numbers(self, names: Iterable[str]) -> IntVec:
+        return IntVec(map(self._blob_names.index, names))
 
     def forward(
         self,
@@ -248,7 +259,7 @@ class Net(Core):
         graph = self.module.graph
         named = (value.name for value in graph.values)
         names = [name if name != AUTOMATIC else "" for name in named]
-        return OrderedDict(
+        return ByLayer(
             (node.name, [names[i] for i in choose(node) if names[i]]) for node in graph.nodes
         )
 
@@ -279,6 +290,10 @@ class Net(Core):
                     "reshape the blob first"
                 )
             (blob.data_mirror if noun == "input" else blob.diff_mirror).fill(array)
+
+
+class NetVec(FixedVector[Net]):
+    """The nets that a solver tests, in order."""
 
 
 def _filled(rows: np.ndarray, size: int) -> np.ndarray:

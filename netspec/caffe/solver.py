@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from rich.console import Console
 
-from netspec.caffe.net import Net
+from netspec.caffe.net import Net, NetVec
 from netspec.caffe.runtime import is_quiet, next_seed
 from netspec.frontend.prototxt import read_solver
 from netspec.frontend.shapes import ParamKey
@@ -63,13 +63,13 @@ class Solver:
         return float(self._loop.rate(jnp.asarray(self.iter)))
 
     @cached_property
-    def test_nets(self) -> list[Net]:
+    def test_nets(self) -> NetVec:
         """The nets that are tested, with data of their own, on the arrays of `net`."""
         pairs = zip(self._loop.tests.nets, self._loop.tests.feeds, strict=True)
         nets = [Net.of(net, feed, self._loop.seed) for net, feed in pairs]
         for net in nets:
             net.share_with(self.net)
-        return nets
+        return NetVec(nets)
 
     def step(self, iterations: int) -> None:
         """Make updates, on what ``net``'s input blobs hold if it has such."""

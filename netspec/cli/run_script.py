@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 import traceback
@@ -48,7 +49,46 @@ def _uncaught() -> Iterator[None]:
     except Exception as error:
         frames = _its_own(error.__traceback__)
         traceback.print_exception(type(error), error, frames)
+        if _is_python_2(error):
+            click.echo(_PYTHON_2, err=True)
         sys.exit(1)
+
+
+# What Python 2 has and 3 lacks: names, modules, methods of dicts.
+_OLD_NAMES = (
+    "xrange raw_input unicode basestring long unichr reduce execfile cmp reload file".split()
+)
+_OLD_MODULES = "cPickle StringIO cStringIO ConfigParser Queue urllib2 urlparse Tkinter".split()
+_OLD_METHODS = "iteritems iterkeys itervalues has_key".split()
+# What Python 3 says of Python 2's syntax, and of its lists that became views; and lines of which it
+# says less.
+_OLD_ERRORS = re.compile(
+    r"Missing parentheses in call to|multiple exception types must be parenthesized"
+    r"|for >>: 'builtin_function_or_method'"
+    r"|leading zeros in decimal integer|inconsistent use of tabs"
+    r"|'(map|filter|zip|dict_keys|dict_values|dict_items)' object is not subscriptable"
+)
+_OLD_LINES = re.compile(r"<>|`|\b\d+L\b|\braise [\w.]+\s*,|\bprint\s*>>")
+_PYTHON_2 = (
+    "this looks like a Python 2 script, and netspec runs Python 3: convert it, by 2to3 -w (Python "
+    "3.12 and before) or by futurize -w (of the package future)"
+)
+
+
+def _is_python_2(error: Exception) -> bool:
+    """Whether a script failed at something that Python 2 has and Python 3 lacks."""
+    if isinstance(error, SyntaxError | TypeError) and _OLD_ERRORS.search(str(error)):
+        return True
+    if isinstance(error, SyntaxError):
+        return bool(_OLD_LINES.search(error.text or ""))
+    for kind, old in (
+        (AttributeError, _OLD_METHODS),
+        (ImportError, _OLD_MODULES),
+        (NameError, _OLD_NAMES),
+    ):
+        if isinstance(error, kind):
+            return error.name in old
+    return False
 
 
 def _its_own(frames: TracebackType | None) -> TracebackType | None:

@@ -30,7 +30,7 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 class NetText:
     """A net as read: its message, and for each of its layers the place where it begins.
 
-    ``places`` runs parallel to ``message.layer`` (to ``message.layers`` before the upgrade).
+    ``places`` runs parallel to ``message.layer``, and ``message.layers`` before the upgrade.
     ``left_out`` names the blobs that layers of other phases make, once a phase is selected.
     """
 

@@ -28,11 +28,21 @@ def field_lines(text: str) -> dict[str, int]:
     return lines
 
 
-def layer_lines(text: str) -> Iterator[tuple[tuple[tuple[str, int], ...], int]]:
-    """For each ``layer`` block: the blocks it lies in (name, how many-th), and its line."""
+# The blocks that a block lies in: name, how many-th.
+Nesting = tuple[tuple[str, int], ...]
+
+
+def layer_lines(text: str) -> list[tuple[Nesting, int]]:
+    """For each ``layer`` block, then for each ``layers`` block: where it lies, and its line."""
+    found = sorted(_layer_blocks(text), key=lambda block: block[0] == "layers")
+    return [(outer, line) for _, outer, line in found]
+
+
+def _layer_blocks(text: str) -> Iterator[tuple[str, Nesting, int]]:
+    """For each ``layer`` and ``layers`` block: its name, the blocks it lies in, and its line."""
     line, name, name_line = 1, "", 0
     path: list[tuple[str, int]] = []
-    seen: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
+    seen: dict[Nesting, dict[str, int]] = {}
     for token in TOKEN.finditer(text):
         kind = token.lastgroup
         if kind == "line":
@@ -42,7 +52,7 @@ def layer_lines(text: str) -> Iterator[tuple[tuple[tuple[str, int], ...], int]]:
         elif kind == "open":
             outer = tuple(path)
             if name in ("layer", "layers"):
-                yield outer, name_line or line
+                yield name, outer, name_line or line
             counts = seen.setdefault(outer, {})
             path.append((name, counts.get(name, 0)))
             counts[name] = counts.get(name, 0) + 1

@@ -38,7 +38,7 @@ _TRANSFORMED = {
 
 def from_v1(net: NetText) -> NetText:
     """A net of V0 or V1 layers in the current schema; raises GraphError with a layer's place."""
-    with blame(Place(net.file)):
+    with blame(net.places[len(net.message.layer)]):
         require(
             not net.message.layer,
             "has both 'layer' and 'layers'; rewrite the 'layers { type: CONVOLUTION }' ones as "

@@ -1,7 +1,8 @@
 """Read training logs as curves over iterations.
 
 Reads netspec's JSON lines, netspec's text and Caffe's (``caffe train 2>&1 | tee log``), with what
-the ``score.py`` beside the published FCNs prints into it.
+the ``score.py`` beside the published FCNs prints into it. Of Caffe's text it knows the dialects of
+BVLC, NVIDIA (and so DIGITS's ``caffe_output.log``), Intel and Microsoft's C library.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ from netspec.errors import NetSpecError, fail, unreadable
 # Iteration -> value, NaN where it is not finite.
 Curve = dict[int, float]
 
-_NUMBER = r"([-+]?(?:nan|inf|[\d.]+(?:e[-+]?\d+)?))"
-_LOSS = re.compile(rf"Iteration (\d+)(?: \([^)]*\))?, loss = {_NUMBER}")
-_RATE = re.compile(rf"Iteration (\d+), lr = {_NUMBER}")
-_TESTING = re.compile(r"Iteration (\d+), Testing net \(#(\d+)\)")
+# Microsoft's C libraries write -nan(ind), and -1.#IND before.
+_NUMBER = r"([-+]?(?:(?i:nan|inf)(?:\(\w+\))?|\d\.#\w+|[\d.]+(?:e[-+]?\d+)?))"
+_HEAD = re.compile(r"\bIteration (\d+)\b")
+# NVIDIA's write the epochs before the loss: "Iteration 20 (3.2 iter/s, 6s/20 iter), 1/5ep, loss =".
+_LOSS = re.compile(rf"\bIteration \d+(?: \([^)]*\))?,(?: [^=]*,)? loss = {_NUMBER}")
+_RATE = re.compile(rf"\bIteration \d+(?: \([^)]*\))?, lr = {_NUMBER}")
+_TESTING = re.compile(r"\bIteration \d+, Testing net \(#(\d+)\)")
 _OUTPUT = re.compile(
-    rf"(Train|Test) net output #\d+: (\S+) = {_NUMBER}(?: \(\* \S+ = {_NUMBER} loss\))?"
+    rf"(Train|Test) net output (?:mAP )?#(\d+): (\S+) = {_NUMBER}"
+    rf"(?: \(\* \S+ = {_NUMBER} loss\))?"
 )
 _METRICS = re.compile(
     rf"^(?:[IW]\d{{4}} [^\]]*\] )?    (\S+): pixel accuracy {_NUMBER}, mean accuracy {_NUMBER}, "
@@ -107,6 +112,23 @@ def read(path: str | Path) -> Curves:
     return reader.curves
 
 
+class _Block:
+    """The outputs after one head line, of one phase: they are counted from 0, upwards."""
+
+    def __init__(self, phase: str) -> None:
+        self.phase = phase
+        self.last = -1
+        self.loss = 0.0
+        # How often each output was named: an output has many numbers.
+        self.seen: Counter[str] = Counter()
+
+    def takes(self, phase: str, number: int) -> bool:
+        """Whether an output is the block's, rather than one of a head line that is unknown."""
+        goes_on = phase == self.phase and number > self.last
+        self.last = number
+        return goes_on
+
+
 class _LogReader:
     """Takes the lines of a log, one after the other."""
 
@@ -114,8 +136,7 @@ class _LogReader:
         self.curves = Curves()
         self.iteration = 0
         self.test = 0
-        # How often each output was named since the last head line: an output has many numbers.
-        self.seen: Counter[str] = Counter()
+        self.block: _Block | None = None
 
     def take(self, line: str) -> None:
         if line.startswith("{"):
@@ -124,9 +145,13 @@ class _LogReader:
                 self._record(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError):
                 return
-        elif "Iteration" in line:
-            self._head(line)
-        elif " net output #" in line:
+        elif match := _SCORE.match(line):
+            self.block = None
+            self._at(int(match[1]))
+            self._measured(_WORDS.get(match[2], match[2]), _float(match[3]))
+        elif match := _HEAD.search(line):
+            self._head(int(match[1]), line)
+        elif " net output " in line:
             self._output(line)
         elif match := _METRICS.match(line):
             blob, *values = match.groups()
@@ -159,40 +184,46 @@ class _LogReader:
                 for name, value in metrics.items():
                     self._measured(f"{blob} {_WORDS.get(name, name)}", _float(value))
 
-    def _head(self, line: str) -> None:
+    def _head(self, iteration: int, line: str) -> None:
+        """Begin a block, or end one: what follows a line that is not understood is nobody's."""
         if match := _LOSS.search(line):
-            self._at(int(match[1]))
-            self.curves.smoothed[self.iteration] = _float(match[2])
-            self.curves.loss.pop(self.iteration, None)
-        elif match := _RATE.search(line):
-            self._at(int(match[1]))
-            self.curves.rate[self.iteration] = _float(match[2])
+            self._at(iteration)
+            self.curves.smoothed[iteration] = _float(match[1])
+            self.block = _Block("Train")
         elif match := _TESTING.search(line):
-            self._at(int(match[1]))
-            self.test = int(match[2])
-            if self.test in self.curves.test_loss:
-                self.curves.test_loss[self.test].pop(self.iteration, None)
-        elif match := _SCORE.match(line):
-            self._at(int(match[1]))
-            self._measured(_WORDS.get(match[2], match[2]), _float(match[3]))
+            self._at(iteration)
+            self.test = int(match[1])
+            self.block = _Block("Test")
+        elif match := _RATE.search(line):
+            # In its last iteration NVCaffe writes the loss of 100, then the rate of 99.
+            if iteration != self.iteration - 1:
+                self._at(iteration)
+            self.curves.rate[iteration] = _float(match[1])
+            self.block = None
+        elif self.block is not None and self.block.last < 0:
+            # A block that has outputs may go on: another thread may have written into it.
+            self.block = None
 
     def _output(self, line: str) -> None:
         match = _OUTPUT.search(line)
-        if match is None:
+        if match is None or self.block is None:
             return
-        phase, name, value, loss = match.groups()
+        phase, number, name, value, loss = match.groups()
+        if not self.block.takes(phase, int(number)):
+            self.block = None
+            return
         if phase == "Test":
-            self._measured(_numbered(name, self.seen[name]), _float(value))
-            self.seen[name] += 1
+            self._measured(_numbered(name, self.block.seen[name]), _float(value))
+            self.block.seen[name] += 1
         if loss is not None:
+            self.block.loss += _float(loss)
             curve = self.curves.loss if phase == "Train" else self.curves.test_loss[self.test]
-            curve[self.iteration] = curve.get(self.iteration, 0.0) + _float(loss)
+            curve[self.iteration] = self.block.loss
 
     def _at(self, iteration: int) -> None:
         if iteration < self.iteration:
             self.curves.rewind(iteration)
         self.iteration = iteration
-        self.seen.clear()
 
     def _measured(self, name: str, value: float) -> None:
         self.curves.tests[self.test, name][self.iteration] = value
@@ -204,7 +235,8 @@ def _numbered(name: str, index: int) -> str:
 
 def _float(value: Any) -> float:
     """A number of a log in the 6 digits of text logs, NaN for null and what is not finite."""
-    number = math.nan if value is None else float(f"{float(value):.6g}")
+    unknown = value is None or any(mark in str(value) for mark in "#(")
+    number = math.nan if unknown else float(f"{float(value):.6g}")
     return number if math.isfinite(number) else math.nan
 
 
