@@ -19,6 +19,7 @@ from benchmarks.figures import Row, machine, tell
 from benchmarks.rounds import Run, rates
 from netspec.layers.base import Array, Shape, text
 from netspec.layers.lowering import windows
+from netspec.layers.pooling import pooled_size
 from netspec.layers.window import SlidingWindow
 
 Function = Callable[..., Array]
@@ -60,7 +61,7 @@ def upsampling(image: Shape, window: SlidingWindow) -> Work:
 
 def pooling(image: Shape, window: SlidingWindow) -> Work:
     """Maxima of windows."""
-    out = window.pooled(image[1:3], ceil=True)
+    out = pooled_size(window, image[1:3], ceil=True)
     sizes, strides = (1, *window.kernel, 1), (1, *window.stride, 1)
     return Work(
         image,
