@@ -48,7 +48,9 @@ class NetSpecError(RuntimeError):
         self.who = who
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (str(self.place or ""), self.who, self.message) if part)
+        parts = (str(self.place or ""), self.who, self.message)
+        # A path may hold a NUL, which a terminal would swallow.
+        return ": ".join(part for part in parts if part).replace("\0", "\\0")
 
 
 class ParseError(NetSpecError):
@@ -69,6 +71,10 @@ class WeightsError(NetSpecError):
 
 class SourceError(NetSpecError):
     """Data that is missing, damaged or out of range."""
+
+
+class DamagedDataError(SourceError):
+    """Data that is there, but is damaged or must not be read."""
 
 
 class SolverError(NetSpecError):

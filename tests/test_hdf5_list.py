@@ -154,5 +154,5 @@ def test_hdf5_contents_that_cannot_work(rows: Path, damage: dict[str, Any], mess
 
 def test_hdf5_damaged_file(rows: Path) -> None:
     (rows / "b.h5").write_bytes(b"nothing")
-    with pytest.raises(SourceError, match=r"\(HDF5Data\): b.h5: damaged, or not an HDF5 file \("):
+    with pytest.raises(SourceError, match=r"\(HDF5Data\): b.h5: damaged, or not an HDF5 file$"):
         hdf5(source="list.txt", batch_size=1)

@@ -244,7 +244,7 @@ def damage(voc_dir: Path, kind: str) -> None:
         case "no samples":
             (voc_dir / "ImageSets/Segmentation/val.txt").write_text("\n")
         case "binary list":
-            (voc_dir / "ImageSets/Segmentation/val.txt").write_bytes(b"\xff\xfe")
+            (voc_dir / "ImageSets/Segmentation/val.txt").write_bytes(b"\xff\xff")
         case "no picture":
             image.write_text("nothing")
         case "half a picture":

@@ -19,6 +19,8 @@ from netspec.caffe.io import load_image
 from netspec.cli.caffe_windows import read_windows, write_detections
 from netspec.errors import NetSpecError, counted, fail, require, unreadable
 from netspec.formats.atomic import atomic_write
+from netspec.formats.regular import require_regular
+from netspec.formats.text import read_text
 from netspec.frontend.net_graph import read_graph
 from netspec.runtime import devices
 
@@ -158,9 +160,11 @@ def detect(source: str, out: str, crop_mode: str, context_pad: int, **options: A
 def _searched(detector: Any, listed: Path) -> list[dict[str, Any]]:
     """Run a detector on the proposals for the images of a list, a file name a line."""
     try:
-        lines = listed.read_text(encoding="utf-8").splitlines()
+        lines = read_text(listed).splitlines()
     except OSError as error:
         fail(unreadable(listed, error), NetSpecError)
+    except UnicodeDecodeError:
+        fail(f"{listed}: not a text file; it lists images, one on a line", NetSpecError)
     try:
         found: list[dict[str, Any]] = detector.detect_selective_search([x.strip() for x in lines])
     except ImportError as error:
@@ -223,10 +227,12 @@ def _by_channel(mean: np.ndarray | None) -> np.ndarray | None:
 
 def _loaded(path: Path) -> np.ndarray:
     try:
-        array: np.ndarray = np.load(path)
+        require_regular(path)
+        # Mapped, as a header may state any sizes.
+        array: np.ndarray = np.array(np.lib.format.open_memmap(path, mode="r"))
     except OSError as error:
         fail(unreadable(path, error), NetSpecError)
-    except ValueError:
+    except (ValueError, TypeError, MemoryError, OverflowError):
         fail(f"{path}: no .npy of numbers", NetSpecError)
     return array
 

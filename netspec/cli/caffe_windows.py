@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from netspec.errors import NetSpecError, Place, SourceError, blame, fail, require, unreadable
 from netspec.formats import hdf5
 from netspec.formats.atomic import atomic_write
+from netspec.formats.text import read_text
 
 # In the order in which a detector takes them.
 _EDGES = ("ymin", "xmin", "ymax", "xmax")
@@ -31,18 +33,17 @@ def read_windows(path: Path) -> dict[str, list[Window]]:
     """
     found: dict[str, list[Window]] = {}
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, skipinitialspace=True)
-            missing = {"filename", *_EDGES} - set(rows.fieldnames or ())
-            require(
-                not missing,
-                f"{path}: its first line lacks {', '.join(sorted(missing))}; it names the columns "
-                "filename, xmin, ymin, xmax, ymax",
-                SourceError,
-            )
-            for row in rows:
-                with blame(Place(str(path), rows.line_num)):
-                    found.setdefault(row["filename"], []).append(_window(row))
+        rows = csv.DictReader(StringIO(read_text(path)), skipinitialspace=True)
+        missing = {"filename", *_EDGES} - set(rows.fieldnames or ())
+        require(
+            not missing,
+            f"{path}: its first line lacks {', '.join(sorted(missing))}; it names the columns "
+            "filename, xmin, ymin, xmax, ymax",
+            SourceError,
+        )
+        for row in rows:
+            with blame(Place(str(path), rows.line_num)):
+                found.setdefault(row["filename"], []).append(_window(row))
     except OSError as error:
         fail(unreadable(path, error), SourceError)
     except (UnicodeDecodeError, csv.Error):

@@ -6,6 +6,7 @@ is repeated here, so that ``--help`` imports none of them.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import click
@@ -58,11 +59,16 @@ class Verbs(click.Group):
     """Commands that print a NetSpecError as one message and exit with status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb; exit with 1 if it raises a NetSpecError."""
+        """Run the verb; exit with 1 if it raises a NetSpecError or runs out of memory."""
+        # Our own limit says so in a message, see `netspec.sources.images.decode`.
+        warnings.filterwarnings("ignore", message="Image size .* decompression bomb")
         try:
             return super().invoke(ctx)
         except NetSpecError as error:
             click.echo(f"netspec: {error}", err=True)
+            ctx.exit(1)
+        except MemoryError as error:
+            click.echo(f"netspec: there is not enough memory ({error})", err=True)
             ctx.exit(1)
 
 

@@ -6,7 +6,7 @@ A file may state any sizes; nothing is allocated that it does not hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from netspec.errors import NetSpecError, WeightsError, fail, require, unreadable
 from netspec.formats import protobuf_wire
 from netspec.formats.atomic import atomic_write
+from netspec.formats.regular import open_regular, require_regular
 
 Rows = Mapping[str, NDArray[np.float32]]
 
 # What h5py raises for files that are damaged, depending on where.
-_DAMAGED = (
+DAMAGED = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -35,10 +36,13 @@ _DAMAGED = (
 # What deflate makes of zeros: no filter of HDF5's own packs more tightly.
 _MOST_PACKED = 1032
 
+# Links that are followed on the way to one object.
+_MOST_STEPS = 200
+
 
 def is_hdf5(path: str | Path) -> bool:
     """Whether a file is HDF5, by the bytes that it begins with; raises OSError."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
@@ -49,11 +53,12 @@ def opened(path: str | Path, kind: str) -> Iterator[h5py.File]:
     kind: what it should be, e.g. ".caffemodel.h5".
     """
     try:
+        require_regular(path)
         with h5py.File(path, "r") as file:
             yield file
     except NetSpecError:
         raise
-    except _DAMAGED:
+    except DAMAGED:
         raise WeightsError(f"is damaged, or no {kind}") from None
 
 
@@ -75,6 +80,7 @@ def array(item: object) -> np.ndarray:
     if not isinstance(item, h5py.Dataset):
         fail("is damaged: a blob is no dataset", WeightsError)
     require(item.dtype.kind in "fiu", f"holds {item.dtype} values; numbers expected", WeightsError)
+    require_own_storage(item)
     size = math.prod(item.shape) * item.dtype.itemsize
     start = item.id.get_offset()
     if start is not None and item.id.get_type().equal(h5py.h5t.py_create(item.dtype)):
@@ -85,10 +91,74 @@ def array(item: object) -> np.ndarray:
     return item[()]
 
 
+def reader(item: object, name: str) -> Callable[[], np.ndarray]:
+    """A function that reads `array` of a dataset: a packed one only when it is called.
+
+    name: the dataset's, from the root. Raises WeightsError.
+    """
+    if not isinstance(item, h5py.Dataset) or item.chunks is None:
+        view = array(item)
+        return lambda: view
+    require(item.dtype.kind in "fiu", f"holds {item.dtype} values; numbers expected", WeightsError)
+    require_own_storage(item)
+    _require_stored(item, "blob")
+    path = item.file.filename
+
+    def read() -> np.ndarray:
+        with opened(path, "HDF5 file") as file:
+            return array(member(file, name))
+
+    return read
+
+
+def member(group: h5py.Group, path: str) -> object:
+    """What a path in a group leads to, within the file; None where it leads nowhere.
+
+    Raises WeightsError for links to other files: nobody named those.
+    """
+    return _followed(group, path, iter(range(_MOST_STEPS)))
+
+
+def _followed(group: h5py.Group, path: str, steps: Iterator[int]) -> object:
+    """As `member`; steps: as many as may still be taken, since soft links can go in circles."""
+    found: object = group.file if path.startswith("/") else group
+    for part in path.split("/"):
+        if part in ("", "."):
+            continue
+        require(next(steps, None) is not None, "is damaged: links in circles", WeightsError)
+        if not isinstance(found, h5py.Group):
+            return None
+        link = found.get(part, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            what = f'"{part}" leads to another file, {link.filename}, which is not read'
+            fail(what, WeightsError)
+        if isinstance(link, h5py.SoftLink):
+            found = _followed(found, link.path, steps)
+        else:
+            found = None if link is None else found[part]
+    return found
+
+
+def require_own_storage(item: h5py.Dataset) -> None:
+    """Raise WeightsError for a dataset whose numbers are in other files: nobody named those."""
+    settings = item.id.get_create_plist()
+    require(
+        not settings.get_external_count(),
+        "keeps numbers in other files (external storage), which are not read",
+        WeightsError,
+    )
+    require(
+        settings.get_layout() != h5py.h5d.VIRTUAL,
+        "is made of other data (a virtual dataset), which is not read; write the numbers out",
+        WeightsError,
+    )
+
+
 def string(item: object) -> str:
     """The text of a dataset that holds one, without the 0 that ends it; raises WeightsError."""
     if not isinstance(item, h5py.Dataset) or item.shape != ():
         fail("is damaged: a name is no text", WeightsError)
+    require_own_storage(item)
     _require_stored(item, "name")
     return item.asstr()[()].rstrip("\0")
 

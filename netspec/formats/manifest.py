@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from netspec.errors import Place, WeightsError, blame, require, unreadable
+from netspec.formats.regular import open_regular, read_bytes
 
 _FORMAT = 3
 # The formats that can be read: that of older versions too.
@@ -70,7 +72,7 @@ def path_beside(path: str | Path) -> Path:
 
 def digest(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal; raises OSError."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -84,7 +86,7 @@ def read(path: Path) -> Manifest:
     """Read a manifest; raises WeightsError where it is damaged."""
     with blame(Place(str(path))):
         try:
-            check, _, rest = path.read_bytes().partition(b"\n")
+            check, _, rest = read_bytes(path).partition(b"\n")
         except OSError as error:
             raise WeightsError(unreadable("cannot read", error)) from None
         content = rest.removesuffix(b"\n")
@@ -126,7 +128,7 @@ def verify(path: Path) -> None:
     Files without a manifest, as Caffe writes them, are accepted as they are.
     """
     manifest = path_beside(path)
-    if not manifest.exists():
+    if not os.path.exists(manifest):
         return
     try:
         written = read(manifest).files.get(path.name)

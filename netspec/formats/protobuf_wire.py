@@ -8,6 +8,7 @@ and cannot fail on the rest. https://protobuf.dev/programming-guides/encoding
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from netspec.errors import WeightsError, require
+from netspec.formats.regular import open_regular
 
 # Layers import this module, so it cannot take the name from them.
 Shape = tuple[int, ...]
@@ -35,10 +37,24 @@ _MOST_NUMBERS = 2**60 - 1
 
 @dataclass(frozen=True)
 class StoredBlob:
-    """An array as a BlobProto holds it; ``legacy`` if its shape was four fixed numbers."""
+    """An array as a file holds it; ``legacy`` if its shape was four fixed numbers.
 
-    array: np.ndarray
-    legacy: bool
+    read: makes or reads it, which takes memory where it is packed; so its shape is asked first.
+    """
+
+    shape: Shape
+    read: Callable[[], np.ndarray]
+    legacy: bool = False
+
+    @classmethod
+    def of(cls, array: np.ndarray, legacy: bool = False) -> StoredBlob:
+        """An array that is in memory, or mapped."""
+        return cls(array.shape, lambda: array, legacy)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The array, read now."""
+        return self.read()
 
     def fits(self, shape: Shape) -> bool:
         """Whether the array may stand for ``shape``.
@@ -46,8 +62,8 @@ class StoredBlob:
         A legacy one has leading axes of 1 that newer nets leave out. Caffe: ``Blob::ShapeEquals``.
         """
         if self.legacy:
-            return len(shape) <= 4 and self.array.shape == (1,) * (4 - len(shape)) + shape
-        return self.array.shape == shape
+            return len(shape) <= 4 and self.shape == (1,) * (4 - len(shape)) + shape
+        return self.shape == shape
 
     def turns_into(self, shape: Shape) -> bool:
         """Whether it is a fully connected layer's and ``shape`` a convolution's, or vice versa.
@@ -55,7 +71,7 @@ class StoredBlob:
         (O, C H W) and (O, C, H, W) hold the same numbers in the same order. A legacy (1, 1, O, I)
         is a fully connected layer's.
         """
-        mine = self.array.shape
+        mine = self.shape
         if self.legacy and mine[:2] == (1, 1):
             mine = mine[2:]
         flat = min(len(mine), len(shape)) == 2 < max(len(mine), len(shape))
@@ -183,7 +199,7 @@ def blob(message: memoryview) -> StoredBlob:
         f"is damaged: a blob of shape {shaped} holds {flat.size} numbers",
         WeightsError,
     )
-    return StoredBlob(flat.reshape(dims), bool(found.legacy))
+    return StoredBlob.of(flat.reshape(dims), bool(found.legacy))
 
 
 def _floats(data: memoryview, kind: str) -> np.ndarray:
@@ -256,5 +272,6 @@ def _encode(value: int) -> bytes:
 
 def mapped(path: str | Path) -> memoryview:
     """A file's bytes, mapped read-only; raises WeightsError for an empty one."""
-    require(Path(path).stat().st_size > 0, "is empty", WeightsError)
-    return memoryview(np.memmap(path, np.uint8, mode="r"))  # type: ignore[arg-type]
+    with open_regular(path) as file:
+        require(os.fstat(file.fileno()).st_size > 0, "is empty", WeightsError)
+        return memoryview(np.memmap(file, np.uint8, mode="r"))  # type: ignore[arg-type]

@@ -13,6 +13,8 @@ import h5py
 
 from netspec.errors import WeightsError, fail, require
 from netspec.formats import hdf5, protobuf_wire
+from netspec.formats.regular import open_regular
+from netspec.formats.text import encoding_of
 
 # First bytes -> what such a file is.
 _BEGINNINGS = {
@@ -62,7 +64,7 @@ def refuse_other_formats(path: Path) -> None:
 
     Raises OSError where it cannot be read.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         head = file.read(4096)
     require(head, "is empty", WeightsError)
     for beginning, what in _BEGINNINGS.items():
@@ -93,11 +95,11 @@ def refuse_other_formats(path: Path) -> None:
 
 def _text(head: bytes) -> str:
     """The text that a file begins with; empty for bytes, such as the tags of a message."""
-    if any(byte < 32 and byte not in b"\t\n\r" for byte in head):
-        return ""
+    encoding, mark = encoding_of(head)
     # The last character may be cut.
-    words = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").rstrip("\ufffd")
-    return "" if "\ufffd" in words else words.strip()
+    words = head[mark:].decode(encoding, "replace").rstrip("\ufffd")
+    plain = all(letter >= " " or letter in "\t\n\r" for letter in words)
+    return words.strip() if plain and "\ufffd" not in words else ""
 
 
 def refuse_solver_state(path: Path) -> None:
@@ -138,8 +140,9 @@ def _binary_learned_net(data: memoryview) -> str | None:
 
 def _hdf5_learned_net(path: Path) -> str | None:
     with suppress(WeightsError), hdf5.opened(path, "HDF5 file") as file:
-        if "history" in file and "iter" in file:
-            return hdf5.string(file["learned_net"]) if "learned_net" in file else ""
+        if None not in (hdf5.member(file, "history"), hdf5.member(file, "iter")):
+            named = hdf5.member(file, "learned_net")
+            return "" if named is None else hdf5.string(named)
     return None
 
 
@@ -153,5 +156,5 @@ def _is_binary_net(data: memoryview) -> bool:
 
 def _is_hdf5_net(path: Path) -> bool:
     with suppress(WeightsError), hdf5.opened(path, "HDF5 file") as file:
-        return isinstance(file.get("data"), h5py.Group)
+        return isinstance(hdf5.member(file, "data"), h5py.Group)
     return False

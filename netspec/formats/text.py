@@ -8,6 +8,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+from netspec.formats.regular import read_bytes
+
 # UTF-32's mark begins with UTF-16's, so it comes first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -39,4 +41,4 @@ def decoded(data: bytes, errors: str = "strict") -> str:
 
 def read_text(path: str | Path, errors: str = "strict") -> str:
     """The text of a file, see `decoded`; raises OSError and UnicodeDecodeError."""
-    return decoded(Path(path).read_bytes(), errors)
+    return decoded(read_bytes(path), errors)

@@ -17,6 +17,8 @@ from google.protobuf import text_encoding, text_format
 from google.protobuf.message import DecodeError, Message
 
 from netspec.errors import NetSpecError, ParseError, Place, require, unreadable
+from netspec.formats.regular import read_bytes
+from netspec.formats.text import decoded, encoding_of
 from netspec.frontend.parse_errors import explain
 from netspec.frontend.text_scan import TOKEN, field_lines, layer_lines, with_values
 from netspec.proto.layers_pb2 import LayerParameter
@@ -85,13 +87,32 @@ def read_binary_net(path: str | Path) -> NetText:
     """Read a net with its weights, a binary .caffemodel; raises ParseError."""
     message = NetParameter()
     try:
-        message.ParseFromString(Path(path).read_bytes())
+        message.ParseFromString(read_bytes(path))
     except OSError as error:
         raise ParseError(unreadable(path, error)) from None
     except DecodeError:
         raise ParseError("is no binary net; is it a .caffemodel?", Place(str(path))) from None
+    require(
+        _texts_are_whole(message),
+        f"{path}: is damaged, or no binary net: a text in it is not UTF-8",
+        ParseError,
+    )
     places = (Place(str(path)),) * (len(message.layer) + len(message.layers))
     return NetText(message, str(path), places)
+
+
+def _texts_are_whole(message: Message) -> bool:
+    """Whether all its texts are UTF-8: protobuf parses others too, and then they are bytes."""
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
+            inner = [value] if isinstance(value, Message) else value
+            if not all(map(_texts_are_whole, inner)):
+                return False
+        elif descriptor.type == descriptor.TYPE_STRING:
+            texts = [value] if isinstance(value, str | bytes) else value
+            if not all(isinstance(text, str) for text in texts):
+                return False
+    return True
 
 
 def parse_net(text: str, file: str = "<text>") -> NetText:
@@ -198,21 +219,28 @@ def _value(descriptor: Any, value: Any) -> str:
 
 def _read(path: str | Path) -> str:
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise ParseError(unreadable(path, error)) from None
+    encoding, mark = encoding_of(data)
+    try:
+        text = decoded(data)
+    except UnicodeDecodeError as error:
+        require(
+            encoding == "utf-8",
+            f"{path}: begins as {encoding.upper()} text, but is damaged at byte "
+            f"{mark + error.start}; save it as UTF-8",
+            ParseError,
+        )
+        # Comments in older encodings are common, and Caffe reads over them.
+        text = decoded(data[mark:].decode("latin-1").encode())
     require(
-        b"\0" not in data,
+        "\0" not in text,
         f"{path}: not a text file; weights (.caffemodel) are given beside the net, not instead "
         "of it",
         ParseError,
     )
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        # Comments in older encodings are common, and Caffe reads over them.
-        text = data.decode("latin-1")
-    return re.sub("\r\n?", "\n", text)
+    return text
 
 
 def _parse(text: str, message: AnyMessage, file: str) -> AnyMessage:

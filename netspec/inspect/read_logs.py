@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from netspec.errors import NetSpecError, fail, unreadable
+from netspec.formats.text import read_text
 
 # Iteration -> value, NaN where it is not finite.
 Curve = dict[int, float]
@@ -97,9 +98,8 @@ def read(path: str | Path) -> Curves:
     """
     reader = _LogReader()
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                reader.take(line)
+        for line in read_text(path, errors="replace").split("\n"):
+            reader.take(line)
     except OSError as error:
         raise NetSpecError(unreadable(path, error)) from None
     if not reader.curves:

@@ -20,12 +20,14 @@ from netspec.errors import GraphError, blame, counted, fail, nearest, require
 from netspec.formats import protobuf_wire
 from netspec.frontend.graph import Graph
 from netspec.frontend.shapes import NodeShapes, ParamKey, Shapes, infer
-from netspec.layers.base import Array, Shape, text
+from netspec.layers.base import Array, Shape, count, text
 from netspec.layers.fillers import fill
-from netspec.proto.layers_pb2 import TRAIN
+from netspec.proto.layers_pb2 import TRAIN, FillerParameter
+from netspec.runtime import memory
 from netspec.runtime.compute_policy import PLAIN, ComputePolicy
 from netspec.runtime.host_calls import runnable
 from netspec.runtime.masked_shapes import Bucketed
+from netspec.runtime.remat import FLOAT_BYTES
 from netspec.runtime.run import run
 from netspec.runtime.values import Params
 
@@ -291,8 +293,22 @@ def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
             arrays[key] = jnp.array(blob.start)
             continue
         with blame(node.place, f"{node.who}: {key.blob} filler"):
-            arrays[key] = fill(blob.filler, blob.shape, jax.random.fold_in(root, i))
+            arrays[key] = _filled(blob.filler, blob.shape, jax.random.fold_in(root, i))
     return arrays
+
+
+def _filled(filler: FillerParameter, shape: Shape, key: Array) -> Array:
+    """As `fill`; raises LayerError where the array does not fit in memory."""
+    takes, room = FLOAT_BYTES * count(shape), memory.capacity()
+    what = f"{text(shape)} numbers take {memory.size(takes)} of memory"
+    require(room is None or takes <= room, f"{what}; there are {memory.size(room or 0)}")
+    try:
+        return fill(filler, shape, key)
+    except MemoryError:
+        fail(f"{what}, which is not there")
+    except jax.errors.JaxRuntimeError as error:
+        require("RESOURCE_EXHAUSTED" not in str(error), f"{what}, which is not there")
+        raise
 
 
 def _stated(each: NodeShapes[Shape], name: str) -> np.ndarray:
@@ -305,5 +321,5 @@ def _stated(each: NodeShapes[Shape], name: str) -> np.ndarray:
     )
     found = protobuf_wire.blob(memoryview(stated[list(blobs).index(name)].SerializeToString()))
     shape = blobs[name].shape
-    require(found.fits(shape), f"states {name} {text(found.array.shape)}, but it is {text(shape)}")
+    require(found.fits(shape), f"states {name} {text(found.shape)}, but it is {text(shape)}")
     return found.array.reshape(shape).astype(np.float32)

@@ -140,7 +140,7 @@ def _text(solver: SolverText, field: str) -> NetText:
 def find(solver_file: str, name: str) -> Path:
     """Find a file that a solver names: in the current folder as Caffe does, or in the solver's."""
     beside = Path(solver_file).parent / name
-    return beside if beside.exists() and not Path(name).exists() else Path(name)
+    return beside if os.path.exists(beside) and not os.path.exists(name) else Path(name)
 
 
 def _merged(phase: Phase, net: NetText, own: NetState) -> NetState:

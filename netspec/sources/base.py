@@ -5,6 +5,7 @@ A source is found by the layer's type; a Python layer may be netspec's own, by `
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from netspec.errors import Place, SourceError, blame, fail, require
+from netspec.errors import DamagedDataError, Place, SourceError, blame, fail, require
 from netspec.frontend.graph import who
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import LayerParameter
@@ -197,6 +198,9 @@ def open_source(
         except SourceError:
             source.close()
             raise
+        except MemoryError as error:
+            source.close()
+            fail(f"its batch does not fit in memory ({error})", DamagedDataError)
         return source
 
 
@@ -206,7 +210,7 @@ def locate(path: str, named_in: str) -> Path:
     named_in: the file that names ``path``. Caffe looks from the current folder only.
     """
     beside = Path(named_in).parent / path
-    return beside if beside.exists() and not Path(path).exists() else Path(path)
+    return beside if os.path.exists(beside) and not os.path.exists(path) else Path(path)
 
 
 def require_keys(state: Mapping[str, Any], keys: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec.errors import SourceError, counted, fail
+from netspec.errors import DamagedDataError, SourceError, counted, fail, require
 from netspec.layers.records import Labels
+from netspec.layers.shape import Shape, text
 
 # A number -> the file of that number, if it is not there.
 Lacks = Callable[[int], str | os.PathLike[str] | None]
@@ -49,6 +51,20 @@ def check_labels(array: NDArray[Any], labels: Labels, name: str, files: Sequence
     raise SourceError(
         f"label {value:g}{position} of {name}; the net has "
         f"{labels.classes} classes (0..{labels.classes - 1}){ignores}{remedy}"
+    )
+
+
+# What Caffe counts a blob's numbers in.
+_MOST = 2**31 - 1
+
+
+def require_blob(shape: Shape, what: str) -> None:
+    """Raise SourceError for an array that no blob can be, before it is made."""
+    count = math.prod(shape)
+    require(
+        count <= _MOST,
+        f"{what} is {text(shape)}: {count:,} numbers, but at most {_MOST:,} fit a blob",
+        DamagedDataError,
     )
 
 

@@ -5,6 +5,7 @@ Caffe: ``convert_imageset.cpp``, ``compute_image_mean.cpp``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from PIL import Image
 
 from netspec.errors import SourceError, counted, fail, require, unreadable
 from netspec.formats.atomic import atomic_write
+from netspec.formats.regular import read_bytes
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import BlobProto, DataParameter
 from netspec.sources.base import locate
+from netspec.sources.checks import require_blob
 from netspec.sources.images.batches import LabelledImage
 from netspec.sources.images.databases import BACKENDS, KeyValue, open_database, write_database
 from netspec.sources.images.datum import read_datum, write_datum, write_encoded
@@ -48,6 +51,7 @@ class Listed:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        require_blob((3 if self.color else 1, self.height, self.width), "an image")
         require(
             self.height >= 0 and self.width >= 0 and (self.height > 0) == (self.width > 0),
             f"resized to height {self.height} and width {self.width}; give both or none",
@@ -68,7 +72,7 @@ class Listed:
             (paths[i], find_listed(self.folder, paths[i], find), labels[i])
             for i in map(order.index, range(len(paths)))
         ]
-        missing = [path for _, path, _ in found if not path.is_file()]
+        missing = [path for _, path, _ in found if not os.path.isfile(path)]
         require(
             not missing,
             f"{self.path}: lacks {len(missing)} of its {counted(len(found), 'image')}, the first "
@@ -140,7 +144,7 @@ def _encode(listed: Listed, path: Path, image: NDArray[np.uint8], encoding: str)
     suffix = f".{encoding}".lower() if encoding else path.suffix.lower()
     require(suffix in kinds, f'{path}: "{suffix}" is no known kind of image file', SourceError)
     if kinds.get(path.suffix.lower()) == kinds[suffix] and listed.color and not listed.height:
-        return path.read_bytes()
+        return read_bytes(path)
     file = BytesIO()
     pixels = image[:, :, ::-1] if image.shape[2] == 3 else image[:, :, 0]
     Image.fromarray(pixels).save(file, kinds[suffix], quality=_JPEG_QUALITY)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
-from netspec.errors import SourceError, blame
+from netspec.errors import DamagedDataError, SourceError, blame
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Shape
@@ -198,18 +197,22 @@ def shapes_of_sources(
 ) -> dict[str, Shape]:
     """``given``, and the shapes that data layers have in their first batch where it lacks them.
 
-    missing_ok: pass over data that cannot be read, instead of raising SourceError.
+    missing_ok: pass over data that is not here, instead of raising SourceError; DamagedDataError is
+    raised all the same.
     """
     shapes = dict(given)
     for node in _data_layers(graph):
         if not node.layer.traits.states_shapes and not all(
             top in shapes for top in node.layer.spec.top
         ):
-            with (
-                suppress(*[SourceError] * missing_ok),
-                open_source(node.layer.spec, node.layer.phase, 0, node.place) as source,
-            ):
-                shapes = {**source.tops, **shapes}
+            try:
+                with open_source(node.layer.spec, node.layer.phase, 0, node.place) as source:
+                    shapes = {**source.tops, **shapes}
+            except DamagedDataError:
+                raise
+            except SourceError:
+                if not missing_ok:
+                    raise
     return shapes
 
 

@@ -248,7 +248,7 @@ def _misfit(
             continue
         turns = stored[i].turns_into(blob.shape)
         if not (turns and fc_to_conv):
-            theirs = text(stored[i].array.shape)
+            theirs = text(stored[i].shape)
             what = f"{name} is {theirs} in the file, {text(blob.shape)} in the net"
             return _Misfit(what, _TURN if turns else _SKIP)
     return None

@@ -244,7 +244,7 @@ class _Operation:
                 if kind == _CLASSES
                 else old.mean(axis, keepdims=True).repeat(wanted - had, axis)
             )
-            grown[i] = StoredBlob(np.concatenate([old, rest], axis), legacy=False)
+            grown[i] = StoredBlob.of(np.concatenate([old, rest], axis))
             done = done or _GROWN[kind].format(had, wanted)
         return grown, done
 
@@ -273,12 +273,12 @@ class _Operation:
     ) -> np.ndarray:
         """A stored blob as the first part, along an axis, of one of ``shape``."""
         others = math.prod(shape) // shape[axis]
-        had, left = divmod(stored.array.size, others)
+        had, left = divmod(math.prod(stored.shape), others)
         part = (*shape[:axis], had, *shape[axis + 1 :])
         fits = stored.fits(part) or (self.plan.fc_to_conv and stored.turns_into(part))
         require(
             fits and not left and had < shape[axis],
-            f"{name} is {text(stored.array.shape)} in the file, {text(shape)} in the net, which "
+            f"{name} is {text(stored.shape)} in the file, {text(shape)} in the net, which "
             f"is not the same with more {_NOUNS[kind]}",
             WeightsError,
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import h5py
 import jax
 import numpy as np
 
@@ -123,12 +124,15 @@ def _read_binary(path: Path) -> State:
 
 def _read_hdf5(path: Path) -> State:
     with hdf5.opened(path, ".solverstate.h5") as file:
-        group = file["history"]
+        group = hdf5.member(file, "history")
+        if not isinstance(group, h5py.Group):
+            fail("is damaged: it holds no history", WeightsError)
+        named = hdf5.member(file, "learned_net")
         return State(
-            int(np.ravel(hdf5.array(file["iter"]))[0]),
-            hdf5.string(file["learned_net"]) if "learned_net" in file else "",
-            tuple(hdf5.array(group[str(i)]) for i in range(len(group))),
-            int(np.ravel(hdf5.array(file["current_step"]))[0]),
+            int(np.ravel(hdf5.array(hdf5.member(file, "iter")))[0]),
+            "" if named is None else hdf5.string(named),
+            tuple(hdf5.array(hdf5.member(group, str(i))) for i in range(len(group))),
+            int(np.ravel(hdf5.array(hdf5.member(file, "current_step")))[0]),
         )
 
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageEnhance
 from netspec.errors import SourceError, counted, require
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import TRAIN, LayerParameter
+from netspec.sources.checks import require_blob
 from netspec.sources.images.decode import subtract_mean
 from netspec.sources.images.transform import read_mean
 from netspec.sources.images.untransform import add_mean
@@ -139,6 +140,7 @@ class Augment:
         p = self._param
         factor = p.min_scale + draws[0] * (p.max_scale - p.min_scale)
         height, width = (max(1, round(size * factor)) for size in (height, width))
+        require_blob((3, height, width), f"an image scaled by {factor:g}")
         top, left = _start(height - rows, draws[1]), _start(width - columns, draws[2])
         most = (p.brightness, p.contrast, p.saturation)
         factors = tuple(1 + x * (2 * d - 1) for x, d in zip(most, draws[4:], strict=True))

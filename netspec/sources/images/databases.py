@@ -21,6 +21,7 @@ from typing import Any
 import lmdb
 
 from netspec.errors import SourceError, fail, require, unreadable
+from netspec.formats.regular import open_regular
 from netspec.proto.layers_pb2 import DataParameter
 
 KeyValue = tuple[bytes, bytes]
@@ -95,7 +96,7 @@ class LMDB(Database):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
-            with open(path / self.mark, "rb") as file:
+            with open_regular(path / self.mark) as file:
                 status = os.fstat(file.fileno())
         except OSError as error:
             fail(unreadable(path / self.mark, error), SourceError)
@@ -233,6 +234,8 @@ def open_database(path: Path, backend: int) -> Database:
     named = BACKENDS[backend]
     try:
         files = {file.name for file in path.iterdir()}
+    except ValueError:
+        fail(f"source: {path}: no path of a folder", SourceError)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         fail(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,10 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from netspec.errors import SourceError, fail, require, unreadable
+from netspec.errors import DamagedDataError, SourceError, fail, require, unreadable
+from netspec.formats.regular import open_regular
 
 MEAN = (104.00699, 116.66877, 122.67892)
 """Mean of blue, green and red over ILSVRC's images, which published nets subtract."""
+
+LIMIT = "NETSPEC_MAX_MEGAPIXELS"
+"""The environment variable that sets how many million pixels an image may have."""
+
+MOST_MEGAPIXELS = 64
+"""How many an image may have where that is not set: of 64 million, 8-bit color takes 192 MB."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -125,21 +136,62 @@ def _open(file: Path | BinaryIO, mode: str | None = None, name: object = None) -
     name: the file's, for messages, if it has no path.
     """
     name = file if name is None else name
+    most = _most_pixels()
     try:
-        with Image.open(file) as image:
+        with (
+            open_regular(file) if isinstance(file, Path) else nullcontext(file) as opened,
+            Image.open(opened) as image,
+        ):
+            _require_size(image.size, most, name)
             if mode:
                 image.draft(mode, None)
             image.load()
             return image
+    except SourceError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # Pillow's own limit; its message begins with the number of pixels.
+        _require_pixels(int(re.findall(r"\d+", str(error))[0]), most, name)
+        raise
     # Pillow's decoders raise OSError, SyntaxError, ValueError and more on damaged files.
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
             fail(unreadable(name, error), SourceError)
-        fail(f"{name}: damaged, or not an image ({_reason(error, file)})", SourceError)
+        fail(f"{name}: damaged, or not an image ({_reason(error)})", DamagedDataError)
 
 
-def _reason(error: Exception, file: Path | BinaryIO) -> str:
-    return str(error).replace(f" {str(file)!r}", "").replace(f" {file!r}", "")
+def _reason(error: Exception) -> str:
+    """What Pillow says, without the address of the file object that it was given."""
+    return re.sub(r" <[^<>]*>", "", str(error)) or type(error).__name__
+
+
+def _most_pixels() -> float:
+    """The number of pixels up to which images are decoded; raises SourceError."""
+    given = os.environ.get(LIMIT, str(MOST_MEGAPIXELS))
+    try:
+        most = float(given) * 1e6
+    except ValueError:
+        most = math.nan
+    require(most > 0, f"{LIMIT}={given}: a number of millions of pixels expected", SourceError)
+    # Pillow's own limit is for those who set none.
+    if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = None
+    return most
+
+
+def _require_size(size: tuple[int, int], most: float, name: object) -> None:
+    width, height = size
+    _require_pixels(width * height, most, f"{name}: {width}x{height}")
+
+
+def _require_pixels(pixels: int, most: float, what: object) -> None:
+    """Raise SourceError for more pixels than are decoded: a small file may state any number."""
+    require(
+        pixels <= most,
+        f"{what}: {pixels / 1e6:,.1f} million pixels; at most {most / 1e6:g} million are decoded "
+        f"({LIMIT} sets another limit)",
+        DamagedDataError,
+    )
 
 
 def preprocess(

@@ -6,26 +6,24 @@ Caffe: ``hdf5_data_layer.cpp``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec.errors import Place, SourceError, fail, nearest, require, unreadable
+from netspec.errors import Place, SourceError, fail, require, unreadable
+from netspec.formats.hdf5_rows import RowFile, RowReader, inspect
+from netspec.formats.text import read_text
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Batch, LayerSource, locate, register, require_keys
+from netspec.sources.checks import require_blob
 from netspec.sources.sampling import require_same_kind, settle_seed
 
-
-class _File(NamedTuple):
-    path: Path
-    rows: int
-    row_shapes: dict[str, Shape]
+# 8 bytes a row.
+_MOST_SHUFFLED = 1 << 28
 
 
 @register("HDF5Data")
@@ -51,10 +49,16 @@ class HDF5ListReader(LayerSource):
         )
         require(self._param.batch_size > 0, "batch_size must be given and positive", SourceError)
         self._list = self.locate(self._param.source)
-        self._files = [_inspect(path, list(spec.top)) for path in _read_list(self._list)]
+        self._files = [inspect(path, list(spec.top)) for path in _read_list(self._list)]
         for file in self._files[1:]:
             _require_same_rows(file, self._files[0])
+        for name, top in self.tops.items():
+            require_blob(top, f'blob "{name}"')
+        if self._param.shuffle:
+            for file in self._files:
+                _require_order(file)
         self._seed = settle_seed(seed) if self._param.shuffle else None
+        self._reader: RowReader | None = None
         self._start(0, 0, 0)
 
     @property
@@ -68,11 +72,13 @@ class HDF5ListReader(LayerSource):
         missing = self._param.batch_size
         with self.blamed():
             while missing:
-                if self._row >= len(self._rows):
+                if self._row >= self._file.rows:
                     self._next_file()
-                rows = self._rows[self._row : self._row + missing]
-                for name, array in self._arrays.items():
-                    parts[name].append(array[rows])
+                rows = self._next_rows(missing)
+                if self._reader is None:
+                    self._reader = RowReader(self._file)
+                for name in parts:
+                    parts[name].append(self._reader.take(name, rows))
                 files[str(self._file.path)] = None
                 missing -= len(rows)
                 self._row += len(rows)
@@ -115,21 +121,39 @@ class HDF5ListReader(LayerSource):
 
     def _start(self, pass_: int, turn: int, row: int) -> None:
         """Begin the ``turn``-th file of a pass at one of its rows."""
+        self.close()
         self._pass, self._turn, self._row = pass_, turn, row
         self._file = self._files[self._permutation(len(self._files), pass_)[turn]]
-        self._rows = self._permutation(self._file.rows, pass_, turn)
-        with self.blamed():
-            self._arrays = _read(self._file)
+        self._order = self._order_of_rows()
 
     def _next_file(self) -> None:
         last = self._turn + 1 == len(self._files)
         pass_, turn = (self._pass + 1, 0) if last else (self._pass, self._turn + 1)
         if len(self._files) == 1:
-            # Its rows are in memory already.
+            # It is open already.
             self._pass, self._row = pass_, 0
-            self._rows = self._permutation(self._file.rows, pass_, 0)
+            self._order = self._order_of_rows()
         else:
             self._start(pass_, turn, 0)
+
+    def _order_of_rows(self) -> NDArray[np.intp] | None:
+        """The order of the file's rows in this pass; None: as they are stored."""
+        if self._seed is None:
+            return None
+        return self._permutation(self._file.rows, self._pass, self._turn)
+
+    def _next_rows(self, most: int) -> NDArray[np.intp]:
+        """The numbers of the file's next rows."""
+        end = min(self._row + most, self._file.rows)
+        if self._order is None:
+            return np.arange(self._row, end)
+        return self._order[self._row : end]
+
+    def close(self) -> None:
+        """Close the file; the next batch opens it again."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def _permutation(self, count: int, *moment: int) -> NDArray[np.intp]:
         """The order of files or rows at a moment: a function of the seed, hence resumable."""
@@ -145,7 +169,7 @@ def _counts(rows: list[int]) -> str:
 def _read_list(path: Path) -> list[Path]:
     """The files that a list names, separated by white space."""
     try:
-        names = path.read_text(encoding="utf-8").split()
+        names = read_text(path).split()
     except OSError as error:
         fail(f"source: {unreadable(path, error)}", SourceError)
     except UnicodeDecodeError:
@@ -154,51 +178,7 @@ def _read_list(path: Path) -> list[Path]:
     return [locate(name, str(path)) for name in names]
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except OSError as error:
-        if error.errno:
-            fail(unreadable(path, error), SourceError)
-        fail(f"{path}: damaged, or not an HDF5 file ({error})", SourceError)
-
-
-def _inspect(path: Path, tops: list[str]) -> _File:
-    """The number of rows in a file and, for each top, the shape of a row."""
-    with _opened(path) as file:
-        shapes = {name: _dataset_shape(file, name, path) for name in tops}
-    rows = shapes[tops[0]][0]
-    require(rows > 0, f'{path}: "{tops[0]}" has no rows', SourceError)
-    for name, shape in shapes.items():
-        require(
-            shape[0] == rows,
-            f'{path}: "{name}" has {shape[0]} rows, but "{tops[0]}" has {rows}',
-            SourceError,
-        )
-    return _File(path, rows, {name: shape[1:] for name, shape in shapes.items()})
-
-
-def _dataset_shape(file: h5py.File, name: str, path: Path) -> Shape:
-    if not isinstance(file.get(name), h5py.Dataset):
-        known = [key for key in file if isinstance(file[key], h5py.Dataset)]
-        fail(
-            f'{path}: no data set "{name}" for this top; it has {", ".join(known) or "none"}'
-            f"{nearest(name, known)}",
-            SourceError,
-        )
-    dataset = file[name]
-    require(
-        dataset.dtype.kind in "fiu",
-        f'{path}: "{name}" holds {dataset.dtype} values; numbers expected',
-        SourceError,
-    )
-    require(dataset.ndim >= 1, f'{path}: "{name}" is one number; rows expected', SourceError)
-    return tuple(map(int, dataset.shape))
-
-
-def _require_same_rows(file: _File, first: _File) -> None:
+def _require_same_rows(file: RowFile, first: RowFile) -> None:
     for name, shape in file.row_shapes.items():
         require(
             shape == first.row_shapes[name],
@@ -208,13 +188,11 @@ def _require_same_rows(file: _File, first: _File) -> None:
         )
 
 
-def _read(file: _File) -> dict[str, NDArray[np.float32]]:
-    with _opened(file.path) as opened:
-        arrays = {name: opened[name][()].astype(np.float32) for name in file.row_shapes}
-    for name, array in arrays.items():
-        require(
-            array.shape == (file.rows, *file.row_shapes[name]),
-            f'{file.path}: "{name}" has changed since it was opened',
-            SourceError,
-        )
-    return arrays
+def _require_order(file: RowFile) -> None:
+    """Raise SourceError for a file with more rows than can be shuffled in memory."""
+    require(
+        file.rows <= _MOST_SHUFFLED,
+        f"{file.path}: {file.rows:,} rows; shuffle: true takes files of at most "
+        f"{_MOST_SHUFFLED:,}: split it into several",
+        SourceError,
+    )

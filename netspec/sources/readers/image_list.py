@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import Place, SourceError, counted, fail, require, unreadable
+from netspec.formats.text import read_text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import register
-from netspec.sources.checks import require_files
+from netspec.sources.checks import require_blob, require_files
 from netspec.sources.images.batches import (
     MOVED,
     ImageSource,
@@ -31,6 +32,8 @@ from netspec.sources.images.resize import resize
 from netspec.sources.sampling import Passes, generator
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+# A path, and numbers behind it: what lists of several labels an image look like.
+_LABELLED = re.compile(r"(.*?\S)[\s,;]+((?:[+-]?[0-9][0-9.eE+-]*[\s,;]*)+)")
 
 
 @register("ImageData")
@@ -64,6 +67,9 @@ class ImageListReader(ImageSource):
             f"new_height is {param.new_height} and new_width {param.new_width}; give both or none",
             SourceError,
         )
+        channels = 3 if param.is_color else 1
+        resized = (param.batch_size, channels, param.new_height, param.new_width)
+        require_blob(resized, f'blob "{spec.top[0]}", before it is cropped,')
         require(param.source, "source must be given: the list of images", SourceError)
         self._list = self.locate(param.source)
         self._paths, self._labels = read_list(self._list)
@@ -112,7 +118,12 @@ class ImageListReader(ImageSource):
         if os.path.exists(folder + listed):
             return None
         path = find_listed(folder, listed, self.locate)
-        return None if path.exists() else path
+        if os.path.exists(path):
+            return None
+        found = _LABELLED.fullmatch(f"{listed} {self._labels[index]}")
+        if found and os.path.exists(find_listed(folder, found[1], self.locate)):
+            _refuse_labels(self._list, found[0], found[2])
+        return path
 
     def _take(self, position: int) -> LazyImage:
         index = self._order.index(position)
@@ -129,7 +140,7 @@ def find_listed(folder: str, listed: str, locate: Callable[[str], Path]) -> Path
     """The file of a line: ``folder`` and the listed path, joined as they are; SourceError."""
     path = locate(folder + listed)
     require(
-        path.exists() or not (folder and locate(f"{folder}/{listed}").exists()),
+        os.path.exists(path) or not (folder and os.path.exists(locate(f"{folder}/{listed}"))),
         f'{path}: no such file; root_folder "{folder}" lacks a "/" at its end',
         SourceError,
     )
@@ -148,7 +159,7 @@ def read_list(path: Path) -> tuple[list[str], list[int]]:
     Empty lines are passed over. Raises SourceError.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_text(path).split("\n")
     except OSError as error:
         fail(f"source: {unreadable(path, error)}", SourceError)
     except UnicodeDecodeError:
@@ -159,10 +170,24 @@ def read_list(path: Path) -> tuple[list[str], list[int]]:
     parts = [(i, line.rsplit(maxsplit=1)) for i, line in enumerate(lines, 1) if line.strip()]
     require(parts, f"{path}: lists no images", SourceError)
     for i, part in parts:
+        line = " ".join(part)
+        if not _INTEGER.fullmatch(part[-1]) and (found := _LABELLED.fullmatch(line)):
+            _refuse_labels(f"{path}:{i}", line, found[2])
         require(
             len(part) == 2 and _INTEGER.fullmatch(part[1]),
-            f'{path}:{i}: "{" ".join(part)}" does not end in a label; '
+            f'{path}:{i}: "{line}" does not end in a label; '
             "a line is a path, a space, and an integer",
             SourceError,
         )
     return [path for _, (path, _) in parts], [int(label) for _, (_, label) in parts]
+
+
+def _refuse_labels(where: object, line: str, labels: str) -> None:
+    """Raise SourceError for a line with several labels."""
+    count = len(re.split(r"[\s,;]+", labels.strip(" ,;")))
+    require(
+        count == 1,
+        f'{where}: "{line}" holds {count} labels, but an image list has one a line, an integer; '
+        "HDF5Data or a Python layer reads several labels, and fractions",
+        SourceError,
+    )

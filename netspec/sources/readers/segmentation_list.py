@@ -29,10 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import Place, SourceError, counted, fail, require, unreadable
+from netspec.formats.text import read_text
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Batch, Job, ParallelSource, register, require_keys
-from netspec.sources.checks import require_files
+from netspec.sources.checks import require_blob, require_files
 from netspec.sources.images.augment import Augment
 from netspec.sources.images.decode import read_image, read_labels
 from netspec.sources.readers.image_list import find_listed
@@ -76,6 +77,9 @@ class SegmentationListReader(ParallelSource):
         )
         require(param.batch_size > 0, "batch_size is 0; must be positive", SourceError)
         self._augment = Augment(spec, phase, self.locate)
+        if self._augment.crop:
+            images = (spec.segmentation_data_param.batch_size, 3, *self._augment.crop)
+            require_blob(images, f'blob "{spec.top[0]}"')
         self._origin, self._pairs = self._find()
         self._seed = settle_seed(seed)
         self._position = 0
@@ -165,7 +169,7 @@ class SegmentationListReader(ParallelSource):
         if os.path.isfile(self._folder + listed):
             return None
         path = find_listed(self._folder, listed, self.locate)
-        return None if path.is_file() else str(path)
+        return None if os.path.isfile(path) else str(path)
 
     def _read(self, pair: Pair) -> ImageAndLabels:
         return read_scene(*(find_listed(self._folder, listed, self.locate) for listed in pair))
@@ -213,7 +217,7 @@ def read_scene(image: Path, labels: Path) -> ImageAndLabels:
 def read_pairs(path: Path) -> list[Pair]:
     """The two paths on each line of a list that is not empty; raises SourceError."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_text(path).split("\n")
     except OSError as error:
         fail(f"source: {unreadable(path, error)}", SourceError)
     except UnicodeDecodeError:

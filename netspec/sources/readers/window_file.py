@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from netspec.errors import SourceError, fail, require, unreadable
+from netspec.formats.text import read_text
 
 # Images are read in color.
 CHANNELS = 3
@@ -49,7 +50,7 @@ def read_windows(path: Path, fg_threshold: float, bg_threshold: float) -> Window
     Raises SourceError.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except OSError as error:
         fail(f"source: {unreadable(path, error)}", SourceError)
     except UnicodeDecodeError:

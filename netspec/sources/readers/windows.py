@@ -6,6 +6,7 @@ Caffe: ``window_data_layer.cpp``.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -15,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import Place, SourceError, counted, fail, require, unreadable
+from netspec.formats.regular import read_bytes
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter, TransformationParameter
 from netspec.sources.base import Batch, Job, ParallelSource, register, require_keys
-from netspec.sources.checks import require_files
+from netspec.sources.checks import require_blob, require_files
 from netspec.sources.images.batches import MOVED, refuse_moved
 from netspec.sources.images.decode import read_channels
 from netspec.sources.images.resize import resize
@@ -58,6 +60,7 @@ class WindowReader(ParallelSource):
         transform = spec.transform_param
         _require_settings(spec)
         self._size, self._crop = param.batch_size, transform.crop_size
+        require_blob((self._size, CHANNELS, self._crop, self._crop), f'blob "{spec.top[0]}"')
         self._mirror = transform.mirror
         self._scale = np.float32(param.scale) * np.float32(transform.scale)
         self._mean = _read_mean(transform, self.locate) if transform.mean_file else _mean(transform)
@@ -128,7 +131,7 @@ class WindowReader(ParallelSource):
     def _lacks(self, index: int) -> Path | None:
         """The file of an image, if it is not there."""
         path = self._paths[index]
-        return None if path.is_file() else path
+        return None if os.path.isfile(path) else path
 
     def _read(self, seed: int, position: int) -> Batch:
         images = np.zeros((self._size, CHANNELS, self._crop, self._crop), np.float32)
@@ -272,7 +275,7 @@ def _read_mean(
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         fail(unreadable(path, error), SourceError)
 

@@ -6,6 +6,7 @@ Each set has a module of its own; settings and samples are those of the publishe
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from netspec.errors import Place, SourceError, counted, fail, nearest, require, unreadable
+from netspec.formats.text import read_text
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import About, Batch, Job, ParallelSource
@@ -49,7 +51,7 @@ class Part(NamedTuple):
     def find(self, name: str) -> Path:
         """The file of a sample; where there is none, the one that should be there."""
         paths = [self.folder / f"{self.prefix}{name}{suffix}" for suffix in self.suffixes]
-        return next((path for path in paths if path.is_file()), paths[0])
+        return next((path for path in paths if os.path.isfile(path)), paths[0])
 
 
 class SegmentationSource(ParallelSource):
@@ -180,7 +182,7 @@ class SegmentationSource(ParallelSource):
 
         def lacks(i: int) -> Path | None:
             path = self._parts[i % kinds].find(self._names[i // kinds])
-            return None if path.is_file() else path
+            return None if os.path.isfile(path) else path
 
         require_files(len(self._names) * kinds, lacks, f'split "{self._split}"')
 
@@ -219,7 +221,7 @@ class SegmentationSource(ParallelSource):
 def read_names(path: Path) -> list[str]:
     """The samples that a text file lists, one on a line; raises SourceError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except OSError as error:
         fail(unreadable(path, error), SourceError)
     except UnicodeDecodeError:

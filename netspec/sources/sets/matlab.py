@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec.errors import SourceError, fail, require, unreadable
+from netspec.errors import DamagedDataError, SourceError, fail, require, unreadable
+from netspec.formats import mat
 
 VOID = 255
 """The class index of what belongs to no class."""
@@ -19,20 +20,13 @@ def read_matrix(path: Path, *names: str) -> NDArray[np.int64]:
 
     Raises SourceError.
     """
-    # Imported here: it slows down every start, and few sets need it.
-    from scipy.io import loadmat
-
     wanted = ".".join(names)
     try:
-        found = loadmat(path)[names[0]]
-        for field in names[1:]:
-            found = found[field][0, 0]
-        matrix = np.asarray(found)
-    # A damaged file can fail anywhere in the reader, with any error.
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            fail(unreadable(path, error), SourceError)
-        fail(f"{path}: no {wanted} can be read from it ({error})", SourceError)
+        matrix = mat.read_array(path, *names)
+    except OSError as error:
+        fail(unreadable(path, error), SourceError)
+    except DamagedDataError as error:
+        fail(f"{path}: no {wanted} can be read from it ({error.message})", DamagedDataError)
     whole = matrix.dtype.kind in "iu" or (
         # MATLAB's numbers are doubles unless told otherwise.
         matrix.dtype.kind == "f" and bool((np.isfinite(matrix) & (matrix % 1 == 0)).all())

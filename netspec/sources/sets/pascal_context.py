@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import SourceError, fail, nearest, require, unreadable
+from netspec.formats.text import read_text
 from netspec.sources.base import register
 from netspec.sources.images.decode import preprocess, read_image
 from netspec.sources.sets.base import Part, SegmentationSource
@@ -99,7 +100,7 @@ def read_class_names(context: Path) -> tuple[str, ...]:
 def _read_labels(path: Path) -> dict[int, str]:
     """Number -> name without blanks, of a file with lines such as ``3: air conditioner``."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except OSError as error:
         fail(unreadable(path, error), SourceError)
     except UnicodeDecodeError:

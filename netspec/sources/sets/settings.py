@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from netspec.errors import SourceError, fail, nearest, require
 
@@ -24,7 +23,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and bool(np.isfinite(value))
+    # A Python integer may be larger than any float.
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 def _is_mean(value: Any) -> bool:
@@ -32,6 +32,13 @@ def _is_mean(value: Any) -> bool:
         return len(value) in (1, 3) and all(map(_is_number, value))
     return _is_number(value)
 
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+
+
+_SHOWN = 200
 
 MEAN_SETTING = {
     "mean": Setting("one number or three (blue, green, red)", _is_mean, (104, 117, 123))
@@ -72,7 +79,7 @@ def read_settings(
     for key, value in settings.items():
         require(
             known[key].fits(value),
-            f'param_str: "{key}" is {value!r}; needs {known[key].needs}',
+            f'param_str: "{key}" is {_shown(value)}; needs {known[key].needs}',
             SourceError,
         )
     return settings
