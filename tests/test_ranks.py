@@ -121,6 +121,14 @@ def test_without_spatial_axes_there_is_nothing_to_see(tmp_path: Path) -> None:
     assert 'net.prototxt: "y" has no spatial axes' in result.output
 
 
+def test_vectors_are_told_of_as_images_are(tmp_path: Path) -> None:
+    net = """
+        layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 3 dim: 2 } } }
+        layer { name: "r" type: "ReLU" bottom: "x" top: "y" }"""
+    lines = [" ".join(line.split()) for line in command(tmp_path, net, "rf").splitlines()]
+    assert lines[4:6] == ["x 1 1 0", "y 1 1 0"]
+
+
 def upsampled(shape: Shape, axis: int = 1, pad: int = 10) -> NetSpec:
     """A net that pads widely, halves, doubles again and is cut to its input."""
     where: dict[str, Any] = {"axis": axis, "num_output": 1}

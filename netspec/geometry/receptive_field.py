@@ -112,6 +112,9 @@ def _found(graph: Graph, value: int, start: int, rank: int) -> ReceptiveField | 
     name = f'"{graph.values[start].name}"'
     if value != start and not between:
         return f"does not come from {name}"
+    if rank < 1 and not any(_has_window(node) for node in between):
+        # What keeps an image's pixels in their places keeps a vector's numbers so.
+        rank = 2
     for node in between:
         if node.layer.geometry(rank).sees_all:
             return f"sees all of {name}: {node.who}"
@@ -135,6 +138,10 @@ def _found(graph: Graph, value: int, start: int, rank: int) -> ReceptiveField | 
         axes.append(_measured(spans, stride))
     sizes, offsets = zip(*axes, strict=True)
     return ReceptiveField(strides[0], sizes, offsets)
+
+
+def _has_window(node: Node) -> bool:
+    return node.layer.geometry(2).channel_axis is not None
 
 
 def _measured(spans: Sequence[Span | None], stride: Fraction) -> tuple[int, Fraction]:
