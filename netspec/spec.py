@@ -185,13 +185,13 @@ def to_proto(*tops: Top | Function) -> NetParameter:
 def crop(top: Top, reference: Top, rank: int = 2) -> Top:
     """A Crop of ``top`` to ``reference`` whose offsets put pixels on their own place.
 
-    rank: how many spatial axes the two have. Raises GraphError where no such crop exists
-    (`netspec.geometry.coords.crop_offset`).
+    rank: how many axes the two have from axis 2 on. Raises GraphError where no such crop exists
+    (`netspec.geometry.coords.crop_start`).
     """
     graph, (blob, like) = connected(top, reference)
-    offset = coords.crop_offset(graph, blob, like, rank)
+    axis, offset = coords.crop_start(graph, blob, like, rank)
     same = len(set(offset)) == 1
-    cut: Top = layers.Crop(top, reference, axis=2, offset=offset[:1] if same else offset)
+    cut: Top = layers.Crop(top, reference, axis=axis, offset=offset[:1] if same else offset)
     return cut
 
 

@@ -9,14 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from netspec.errors import GraphError, LayerError
-from netspec.frontend.graph import Graph
-from netspec.geometry.coords import placement
+from netspec.errors import GraphError
+from netspec.geometry.coords import fitting_rank, placement
 from netspec.spec import Top, connected
 from netspec.spec import crop as crop_to
-
-# How many spatial axes images and volumes may have; images are the most frequent.
-_RANKS = (2, 3, 1)
 
 
 class CannotCrop(GraphError, AssertionError):
@@ -25,6 +21,8 @@ class CannotCrop(GraphError, AssertionError):
 
 class CoordMap(NamedTuple):
     """Pixel ``p`` of one top sits at ``a * p + b`` of another, over the axes after ``axis``.
+
+    ``axis`` is that of channels: 1, unless a layer on the way has it elsewhere.
 
     Both are one number where all spatial axes agree, else arrays with one for each.
     """
@@ -41,10 +39,10 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> CoordMap:
     NetSpecError, which is a RuntimeError, where no layers relate the two.
     """
     graph, (blob, like) = connected(top_from, top_to)
-    scale, shift = placement(graph, blob, like, _rank(graph))
+    scale, shift, first = placement(graph, blob, like, fitting_rank(graph))
     axes = np.array([scale, shift], float)
     alike = (axes == axes[:, :1]).all()
-    return CoordMap(1, *(axes[:, 0].tolist() if alike else axes))
+    return CoordMap(first - 1, *(axes[:, 0].tolist() if alike else axes))
 
 
 def crop(top_from: Top, top_to: Top) -> Top:
@@ -54,18 +52,6 @@ def crop(top_from: Top, top_to: Top) -> Top:
     """
     graph, _ = connected(top_from, top_to)
     try:
-        return crop_to(top_from, top_to, _rank(graph))
+        return crop_to(top_from, top_to, fitting_rank(graph))
     except GraphError as error:
         raise CannotCrop(error.message, error.place, error.who) from None
-
-
-def _rank(graph: Graph) -> int:
-    """How many spatial axes a net's layers speak of."""
-    for rank in _RANKS:
-        try:
-            for node in graph.nodes:
-                node.layer.coords(rank)
-        except LayerError:
-            continue
-        return rank
-    return _RANKS[0]

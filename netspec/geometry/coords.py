@@ -3,29 +3,40 @@
 Every layer says how its output pixels sit on its input pixels (`Layer.coords`); along a path these
 affine maps compose. Two blobs are related through the nearest blobs that both come from.
 
+A rank is how many axes a blob has from axis 2 on. These are its spatial axes, unless layers on the
+way have their channels on another axis than 1: then the axes after those are.
+
 Caffe: ``python/caffe/coord_map.py``. Differs: paths that disagree are an error, where Caffe takes
 whichever it walks last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple, NoReturn
 
-from netspec.errors import GraphError, Place, blame
+from netspec.errors import GraphError, LayerError, Place, blame
 from netspec.frontend.graph import Graph, Node
 from netspec.layers.coord_map import CoordMap
+from netspec.layers.shape import Shape
 
 Axes = tuple[Fraction, ...]  # one number for each spatial axis
+FIRST = 2  # the first spatial axis where channels lie on axis 1
+_RANKS = (2, 3, 1, 4, 5, 6)  # images are the most frequent
 
 
 class Placement(NamedTuple):
-    """Pixel ``p`` of one blob sits at ``scale * p + shift`` of another, axis by axis."""
+    """Pixel ``p`` of one blob sits at ``scale * p + shift`` of another, axis by axis.
+
+    axis: the first spatial axis, to which ``scale[0]`` belongs.
+    """
 
     scale: Axes
     shift: Axes
+    axis: int = FIRST
 
     def __str__(self) -> str:
         return f"scale {axes_text(self.scale)}, shift {axes_text(self.shift)}"
@@ -35,12 +46,16 @@ def placement(graph: Graph, blob: str | int, reference: str | int, rank: int = 2
     """Where the pixels of ``blob`` sit on those of ``reference``.
 
     blob, reference: a blob's name (its last value) or the index of a value of the graph.
-    rank: how many spatial axes they have. Raises GraphError if no common ancestor relates them, or
-    if several paths relate them differently.
+    rank: how many axes they have from axis 2 on. Raises GraphError if no common ancestor relates
+    them, or if several paths relate them differently.
     """
     of, on = _value(graph, blob), _value(graph, reference)
     theirs = walk(graph, on, rank)
     mine = walk(graph, of, rank, until=theirs.found)
+    first = first_axis([*theirs.nodes, *mine.nodes], rank)
+    if first != FIRST:
+        theirs = walk(graph, on, rank, first=first)
+        mine = walk(graph, of, rank, theirs.found, first)
     ways: dict[Placement, str] = {}
     for value in mine.found.keys() & theirs.found.keys():
         for a in mine.found[value]:
@@ -65,11 +80,21 @@ def crop_offset(
 ) -> tuple[int, ...]:
     """The offsets at which a Crop of ``blob`` to ``reference`` puts pixels on their own place.
 
-    One offset for each of the ``rank`` spatial axes, in pixels of ``blob``. Raises GraphError if
-    the blobs' scales differ, or an offset is negative or no whole number.
+    As of `crop_start`, without the axis.
+    """
+    return crop_start(graph, blob, reference, rank)[1]
+
+
+def crop_start(
+    graph: Graph, blob: str | int, reference: str | int, rank: int = 2
+) -> tuple[int, tuple[int, ...]]:
+    """The first spatial axis, and where from there on a Crop to ``reference`` must begin.
+
+    One offset for each spatial axis, in pixels of ``blob``. Raises GraphError if the blobs' scales
+    differ, or an offset is negative or no whole number.
     """
     of, on = _value(graph, blob), _value(graph, reference)
-    scale, shift = placement(graph, of, on, rank)
+    scale, shift, axis = placement(graph, of, on, rank)
     offset = tuple(-s for s in shift)
     what = f'cannot crop "{graph.values[of].name}" to "{graph.values[on].name}"'
     if any(s != 1 for s in scale):
@@ -90,40 +115,45 @@ def crop_offset(
             f"{what}: offset {axes_text(offset)} is negative, the first begins inside the second; "
             "pad an early layer more",
         )
-    return tuple(map(int, offset))
+    return axis, tuple(map(int, offset))
 
 
 @dataclass
 class Walk:
     """The result of a walk up from a value.
 
-    found: per value, how the first one sits on it, by each path that differs. blocks: the layers
-    that have no map.
+    found: per value, how the first one sits on it, by each path that differs. nodes: the layers
+    walked over. blocks: those that have no map.
     """
 
     found: dict[int, set[Placement]]
+    nodes: list[Node] = field(default_factory=list)
     blocks: list[Node] = field(default_factory=list)
 
 
-def walk(graph: Graph, value: int, rank: int, until: Collection[int] = ()) -> Walk:
+def walk(
+    graph: Graph, value: int, rank: int, until: Collection[int] = (), first: int = FIRST
+) -> Walk:
     """Walk up to everything that ``value`` comes from; stop at values in ``until``.
 
     A value is numbered after all that it comes from, so counting down meets each one when all
     paths to it are known.
     """
-    walked = Walk({value: {Placement((Fraction(1),) * rank, (Fraction(0),) * rank)}})
+    itself = CoordMap.identity(rank + FIRST - first)
+    walked = Walk({value: {Placement(itself.scale, itself.shift, first)}})
     for current in range(value, -1, -1):
         if current not in walked.found or current in until:
             continue
         node = graph.nodes[graph.values[current].producer]
         if not node.bottoms:
             continue
-        across = step(node, rank)
+        across = step(node, rank, first)
         if across is None:
             walked.blocks.append(node)
             continue
+        walked.nodes.append(node)
         further = {
-            Placement(_times(across.scale, place.scale), _apply(across, place.shift))
+            Placement(_times(across.scale, place.scale), _apply(across, place.shift), first)
             for place in walked.found[current]
         }
         for bottom in mapped(node, graph.values[current].slot):
@@ -139,18 +169,52 @@ def mapped(node: Node, slot: int) -> tuple[int, ...]:
     return tuple(bottom for i, bottom in enumerate(node.bottoms) if i not in shape_only)
 
 
-def step(node: Node, rank: int) -> CoordMap | None:
-    """The map of one layer over exactly the spatial axes, those from blob axis 2 on."""
+def step(node: Node, rank: int, first: int = FIRST) -> CoordMap | None:
+    """The map of one layer over exactly the spatial axes, those from blob axis ``first`` on."""
     with blame(node.place, node.who):
         given = node.layer.coords(rank)
     if given is None:
         return None
-    scale, shift, extent = (list(numbers) for numbers in CoordMap.identity(rank)[1:])
+    axes = max(rank + FIRST - first, 0)
+    scale, shift, extent = (list(numbers) for numbers in CoordMap.identity(axes)[1:])
     for i, numbers in enumerate(zip(given.scale, given.shift, given.extent, strict=True)):
-        axis = given.axis - 2 + i
-        if 0 <= axis < rank:
+        axis = given.axis - first + i
+        if 0 <= axis < axes:
             scale[axis], shift[axis], extent[axis] = numbers
-    return CoordMap(2, tuple(scale), tuple(shift), tuple(extent))
+    return CoordMap(first, tuple(scale), tuple(shift), tuple(extent))
+
+
+def first_axis(nodes: Iterable[Node], rank: int) -> int:
+    """The first axis that all of some layers take for a spatial one."""
+    channels = [node.layer.geometry(rank).channel_axis for node in nodes]
+    return max((axis + 1 for axis in channels if axis is not None), default=FIRST)
+
+
+def ranks(graph: Graph, fed: Mapping[str, Shape]) -> list[int]:
+    """For each value of a graph, how many axes it has from axis 2 on.
+
+    fed: the shapes of blobs that the host feeds, as far as known; of others `fitting_rank` is
+    assumed. Layers are taken to keep the rank of their first bottom, as all do that have a
+    coordinate map.
+    """
+    found: list[int] = []
+    assumed = 2 if len(fed) == len(graph.fed) else fitting_rank(graph)
+    for node in graph.nodes:
+        for top in node.tops:
+            shape = fed.get(graph.values[top].name) if node.layer.traits.is_source else None
+            own = assumed if shape is None else len(shape) - FIRST
+            found.append(found[node.bottoms[0]] if node.bottoms else own)
+    return found
+
+
+def fitting_rank(graph: Graph) -> int:
+    """How many axes from axis 2 on the settings of all layers fit; 2, as of images, if they can."""
+    for rank in _RANKS:
+        with suppress(LayerError):
+            maps = [node.layer.coords(rank) for node in graph.nodes]
+            if all(found is None or found.scale for found in maps):
+                return rank
+    return _RANKS[0]
 
 
 def _times(a: Axes, b: Axes) -> Axes:
@@ -167,6 +231,7 @@ def _relate(a: Placement, b: Placement) -> Placement:
     return Placement(
         tuple(mine / theirs for mine, _, theirs, _ in axes),
         tuple((here - there) / theirs for _, here, theirs, there in axes),
+        a.axis,
     )
 
 

@@ -17,7 +17,16 @@ from typing import NamedTuple
 
 from netspec.errors import GraphError, Place
 from netspec.frontend.graph import Graph, Node
-from netspec.geometry.coords import Axes, Placement, axes_text, mapped, step, walk
+from netspec.geometry.coords import (
+    FIRST,
+    Axes,
+    Placement,
+    axes_text,
+    first_axis,
+    mapped,
+    step,
+    walk,
+)
 from netspec.layers.base import Shape
 
 
@@ -48,9 +57,9 @@ def receptive_field(
     """What the pixels of ``blob`` see of a blob that the host feeds.
 
     blob: a name (its last value) or the index of a value of the graph. source: the fed blob;
-    without it, the first that ``blob`` comes from. rank: how many spatial axes they have. Where
-    several paths lead there, their fields are united. Raises GraphError, with the reason, if there
-    is no such field.
+    without it, the first that ``blob`` comes from. rank: how many axes they have from axis 2 on.
+    Where several paths lead there, their fields are united. Raises GraphError, with the reason, if
+    there is no such field.
     """
     value, start = _ends(graph, blob, source)
     found = _found(graph, value, start, rank)
@@ -60,15 +69,16 @@ def receptive_field(
 
 
 def receptive_fields(
-    graph: Graph, source: str | int, rank: int = 2
+    graph: Graph, source: str | int, ranks: Sequence[int] | None = None
 ) -> dict[str, ReceptiveField | str]:
     """What `receptive_field` says of each blob that comes from ``source``, or why it says nothing.
 
-    The reason is worded to follow the blob's name.
+    ranks: of each value of the graph (`coords.ranks`); by default 2. The reason is worded to follow
+    the blob's name.
     """
     start = _value(graph, source)
     return {
-        name: _found(graph, value, start, rank)
+        name: _found(graph, value, start, ranks[value] if ranks else 2)
         for name, value in graph.blobs.items()
         if value == start or _between(graph, value, start)
     }
@@ -79,16 +89,21 @@ def seen(
 ) -> tuple[Span, ...] | None:
     """The input pixels that one ``pixel`` of ``blob`` sees, axis by axis; None if it sees none.
 
-    pixel: its index on each spatial axis. source, and what is raised: as in `receptive_field`.
+    pixel: its index on each axis from axis 2 on; channels may lie on the first of these. source,
+    and what is raised: as in `receptive_field`.
     """
     rank = len(pixel)
     value, start = _ends(graph, blob, source)
     found = _found(graph, value, start, rank)
     if isinstance(found, str):
         raise _error(graph, value, found)
-    spans = [_spans(graph, value, start, [p], i, rank)[0] for i, p in enumerate(pixel)]
+    first = max(first_axis(_between(graph, value, start), rank), FIRST)
+    spans = [
+        _spans(graph, value, start, [p], axis, rank)[0]
+        for axis, p in enumerate(pixel[first - FIRST :], first)
+    ]
     known = tuple(span for span in spans if span is not None)
-    return known if len(known) == rank else None
+    return known if len(known) == len(spans) else None
 
 
 def _found(graph: Graph, value: int, start: int, rank: int) -> ReceptiveField | str:
@@ -97,26 +112,36 @@ def _found(graph: Graph, value: int, start: int, rank: int) -> ReceptiveField | 
     name = f'"{graph.values[start].name}"'
     if value != start and not between:
         return f"does not come from {name}"
+    if rank < 1 and not any(_has_window(node) for node in between):
+        # What keeps an image's pixels in their places keeps a vector's numbers so.
+        rank = 2
     for node in between:
         if node.layer.geometry(rank).sees_all:
             return f"sees all of {name}: {node.who}"
     for node in between:
         if step(node, rank) is None:
             return f"has no coordinates on {name}: {node.who} keeps none"
-    places = walk(graph, value, rank).found
+    first = first_axis(between, rank)
+    if first >= rank + FIRST:
+        return "has no spatial axes"
+    places = walk(graph, value, rank, first=first).found
     strides = sorted({place.scale for place in places[start]})
     if len(strides) > 1:
         listing = ", ".join(map(axes_text, strides))
         return f"comes from {name} by paths of different strides: {listing}"
     period = _period(place for way in places.values() for place in way)
     axes = []
-    for axis, stride in enumerate(strides[0]):
+    for axis, stride in enumerate(strides[0], first):
         spans = _spans(graph, value, start, range(period), axis, rank)
         if not any(spans):
             return f"sees nothing of {name}"
         axes.append(_measured(spans, stride))
     sizes, offsets = zip(*axes, strict=True)
     return ReceptiveField(strides[0], sizes, offsets)
+
+
+def _has_window(node: Node) -> bool:
+    return node.layer.geometry(2).channel_axis is not None
 
 
 def _measured(spans: Sequence[Span | None], stride: Fraction) -> tuple[int, Fraction]:
@@ -138,19 +163,17 @@ def _period(places: Iterable[Placement]) -> int:
 def _spans(
     graph: Graph, value: int, start: int, pixels: Sequence[int], axis: int, rank: int
 ) -> list[Span | None]:
-    """What each of some pixels of ``value`` sees of ``start`` along one axis."""
+    """What each of some pixels of ``value`` sees of ``start`` along one axis of the blob."""
     found: dict[int, list[Span | None]] = {value: [Span(pixel, pixel) for pixel in pixels]}
     for current in range(value, start, -1):
         if current not in found:
             continue
         node = graph.nodes[graph.values[current].producer]
-        across = step(node, rank)
+        across = step(node, rank, axis)
         if across is None:
             continue
-        half = (across.extent[axis] - 1) / 2
-        reached = [
-            _reach(span, across.scale[axis], across.shift[axis], half) for span in found[current]
-        ]
+        half = (across.extent[0] - 1) / 2
+        reached = [_reach(span, across.scale[0], across.shift[0], half) for span in found[current]]
         for bottom in mapped(node, graph.values[current].slot):
             others = found.get(bottom, [None] * len(pixels))
             found[bottom] = [_united(*pair) for pair in zip(reached, others, strict=True)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
+from netspec.errors import blame
 from netspec.frontend.graph import AUTOMATIC, Graph, Node
 from netspec.frontend.shapes import KnownShapes
 from netspec.inspect.summary import Row, Summary, shape_text, summarise
@@ -179,13 +180,25 @@ def _entry(
         frozen=_frozen(nodes, rows),
         name=printable(nodes[0].name),
         settings=" + ".join(
-            printable(f"{node.type} {node.layer.describe()}".strip()) for node in nodes
+            printable(f"{graph.nodes[n].type} {_settings(graph, n, shapes)}".strip())
+            for n in indices
         ),
         shape=shape_text(shapes.values[outs[0]]) if shapes and len(outs) == 1 else "",
         arrays=_arrays(rows),
         labels=tuple(blob_text(graph, out, shapes) for out in outs) if several else (),
         tip="\n".join(_tip(graph, n, shapes) for n in indices),
     )
+
+
+def _settings(graph: Graph, n: int, shapes: KnownShapes | None) -> str:
+    """What a layer says of itself, on the bottoms that it has if their shapes are known."""
+    node = graph.nodes[n]
+    bottoms = shapes.nodes[n].bottoms if shapes else ()
+    known = [shape for shape in bottoms if shape is not None]
+    with blame(node.place, node.who):
+        if known and len(known) == len(bottoms):
+            return node.layer.describe_on(*known)
+        return node.layer.describe()
 
 
 def _kind(nodes: Sequence[Node]) -> Kind:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from netspec.frontend.shapes import KnownShapes
+from netspec.geometry.coords import ranks
 from netspec.geometry.min_padding import Alignment, alignment
 from netspec.geometry.receptive_field import ReceptiveField, receptive_field, receptive_fields
 from netspec.inspect.summary_text import columns
+from netspec.layers.shape import text
 
 HEADER = ("blob", "stride", "field", "offset")
 
@@ -20,12 +22,13 @@ def table(shapes: KnownShapes, blob: str | None = None) -> str:
     such blob, or if it sees no fed one.
     """
     graph = shapes.graph
+    each = ranks(graph, shapes.fed)
     if blob is not None:
         # Says why, if there is nothing to say.
-        receptive_field(graph, blob)
+        receptive_field(graph, blob, rank=each[graph.blob(blob)])
     tables = []
     for name in graph.fed:
-        found = receptive_fields(graph, name)
+        found = receptive_fields(graph, name, each)
         if blob is not None:
             found = {other: field for other, field in found.items() if other == blob}
         # That a fed blob sees itself is worth no table, unless it is asked for.
@@ -46,7 +49,7 @@ def pads(found: Alignment | str) -> str:
     every = f"least pad of {layers} that aligns every input size: {found.every}"
     if found.large == found.every:
         return every
-    return f"{every}\nwith sizes from {found.least}x{found.least} on: {found.large}"
+    return f"{every}\nwith sizes from {text((found.least,) * found.axes)} on: {found.large}"
 
 
 def _table(fields: dict[str, ReceptiveField | str]) -> str:

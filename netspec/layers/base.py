@@ -32,12 +32,14 @@ class Geometry:
     output pixel depends only on the pixels that `Layer.coords` says, in the same way everywhere
     but at borders. repadded: pad on every spatial axis -> this layer with that pad. recut: offset,
     a number a spatial axis -> this layer cutting from there on. Both None for types that cannot.
+    channel_axis: after which the axes of its windows lie; None for layers without such windows.
     """
 
     sees_all: bool = False
     shift_equivariant: bool = False
     repadded: Callable[[int], Layer] | None = None
     recut: Callable[[Shape], Layer] | None = None
+    channel_axis: int | None = None
 
 
 class Layer:
@@ -118,6 +120,10 @@ class Layer:
     def describe(self) -> str:
         """The settings worth seeing in a drawing, e.g. ``3x3, stride 2``."""
         return ""
+
+    def describe_on(self, *bottoms: Shape) -> str:
+        """`describe`, where it is known on which bottoms the layer works."""
+        return self.describe()
 
     def missing(self) -> str:
         """What this machine lacks to run the layer, so that it can only be drawn; or nothing."""

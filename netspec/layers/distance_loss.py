@@ -85,7 +85,7 @@ class ContrastiveLoss(Loss):
         return ()
 
     def apply(self, ctx: Context, a: Array, b: Array, alike: Array) -> Array:
-        difference = a.reshape(a.shape[0], -1) - b.reshape(b.shape[0], -1)
+        difference = _rows(a) - _rows(b)
         square = jnp.sum(difference * difference, axis=1)
         margin = self.param.margin
         if self.param.legacy_version:
@@ -136,7 +136,7 @@ class HingeLoss(Loss):
 
     def apply(self, ctx: Context, scores: Array, labels: Array) -> Array:
         """At a violation of exactly 0 the gradient is 0; a label outside the classes makes NaN."""
-        rows = scores.reshape(scores.shape[0], -1)
+        rows = _rows(scores)
         truth = as_labels(labels.reshape(-1))[:, None] == jnp.arange(rows.shape[1])[None]
         violations = 1 + jnp.where(truth, -rows, rows)
         violations = jnp.where(violations > 0, violations, 0.0)
@@ -207,3 +207,8 @@ class SigmoidCrossEntropyLoss(Loss):
 
     def describe(self) -> str:
         return self.normalizer_settings()
+
+
+def _rows(array: Array) -> Array:
+    """(N, ...) -> (N, numbers of an item)."""
+    return array.reshape(len(array), count(array.shape[1:]))

@@ -116,7 +116,7 @@ class MultinomialLogisticLoss(Loss):
 
     def apply(self, ctx: Context, probabilities: Array, labels: Array) -> Array:
         """A label outside the classes makes the loss NaN."""
-        rows = probabilities.reshape(probabilities.shape[0], -1)
+        rows = probabilities.reshape(len(probabilities), count(probabilities.shape[1:]))
         true = pick(rows, as_labels(labels.reshape(-1)))
         return -jnp.sum(_floored_log(true)) / rows.shape[0]
 

@@ -78,11 +78,13 @@ class _Recurrent(Layer):
 
     def inputs(self, ctx: Context, name: str, x: Array, more: tuple[Array, ...]) -> Array:
         """The bottoms' part of all gates at all steps, (T, N, gates D)."""
-        top = _product(x.reshape(*x.shape[:2], -1), ctx.blobs[f"W_x{name}"])
+        top = _product(x.reshape(*x.shape[:2], count(x.shape[2:])), ctx.blobs[f"W_x{name}"])
         top = top + jnp.broadcast_to(ctx.blobs[f"b_{name}"], top.shape)
         if not self.has_static():
             return top
-        static = _product(more[0].reshape(len(more[0]), -1), ctx.blobs[f"W_x{name}_static"])
+        static = _product(
+            more[0].reshape(len(more[0]), count(more[0].shape[1:])), ctx.blobs[f"W_x{name}_static"]
+        )
         return top + jnp.broadcast_to(static, top.shape)
 
     def carried(self, x: Shape, cont: Shape, *more: Shape) -> dict[str, Shape]:

@@ -288,6 +288,7 @@ class BatchReindex(Layer):
         """As many items as indices."""
         require(bottom, "picks items of a batch, but bottom 0 is a scalar")
         require(len(indices) == 1, f"indices must have one axis, but bottom 1 is {text(indices)}")
+        require(bottom[0] or not indices[0], f"{text(bottom)} has no items to pick")
         return indices + bottom[1:]
 
     def apply(self, ctx: Context, x: Array, indices: Array) -> Array:

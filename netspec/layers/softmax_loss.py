@@ -149,7 +149,8 @@ class Classified(Layer):
     def aligned(self, ctx: Context, scores: Array, labels: Array) -> tuple[Array, Array]:
         """Scores as (positions, classes), labels as (positions), in Caffe's order."""
         axis = ctx.axis(self.class_axis(scores.ndim), scores.ndim)
-        rows = jnp.moveaxis(scores, axis, -1).reshape(-1, scores.shape[axis])
+        moved = jnp.moveaxis(scores, axis, -1)
+        rows = moved.reshape(count(moved.shape[:-1]), scores.shape[axis])
         # Labels need no channel axis: what lies on their axis 1 may be rows of the image.
         return rows, as_labels(in_caffes_order(ctx, labels).reshape(-1))
 

@@ -20,10 +20,38 @@ from netspec.layers.registry import register
 from netspec.layers.shape import Array, Shape, canonical_axis, count, same_shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.layers.window import SlidingWindow, convolution_window
-from netspec.proto.layers_pb2 import ConvolutionParameter, LayerParameter
+from netspec.proto.layers_pb2 import LayerParameter
 
 
-class _Convolutional(Layer):
+class _Windowed(Layer):
+    """The base of layers with a ConvolutionParameter: a window over all axes after the channels."""
+
+    def window(self, bottom: Shape) -> tuple[int, SlidingWindow]:
+        """The channel axis, and the window over the axes after it."""
+        axis = canonical_axis(self.param.axis, len(bottom))
+        return axis, convolution_window(self.param, len(bottom) - axis - 1)
+
+    def geometry(self, rank: int) -> Geometry:
+        """Where channels lie."""
+        return Geometry(channel_axis=self.param.axis % max(rank + 2, 1))
+
+    def describe(self) -> str:
+        """The window in words, over 2 spatial axes if the settings say nothing else."""
+        p = self.param
+        given = max(map(len, (p.kernel_size, p.stride, p.pad, p.dilation)))
+        return self.describe_window(given if given > 1 else 2)
+
+    def describe_on(self, *bottoms: Shape) -> str:
+        """The window over as many spatial axes as there are."""
+        axis = canonical_axis(self.param.axis, len(bottoms[0]))
+        return self.describe_window(len(bottoms[0]) - axis - 1)
+
+    def describe_window(self, rank: int) -> str:
+        """The window over ``rank`` spatial axes in words."""
+        return convolution_window(self.param, rank).describe()
+
+
+class _Convolutional(_Windowed):
     """The base of Convolution and Deconvolution: one weight and bias for all bottoms."""
 
     numerics = Numerics(MemoryLayout.CHANNELS_LAST, Precision.PRODUCTS)
@@ -34,11 +62,6 @@ class _Convolutional(Layer):
         """Channels-last needs channels on axis 1."""
         if self.param.axis != 1:
             self.numerics = replace(self.numerics, layout=MemoryLayout.CHANNELS_FIRST)
-
-    def window(self, bottom: Shape) -> tuple[int, SlidingWindow]:
-        """The channel axis, and the window over the axes after it."""
-        axis = canonical_axis(self.param.axis, len(bottom))
-        return axis, convolution_window(self.param, len(bottom) - axis - 1)
 
     def check(self, bottoms: tuple[Shape, ...]) -> None:
         """Raise LayerError unless channels and outputs divide into groups."""
@@ -93,15 +116,10 @@ class _Convolutional(Layer):
             )
         return top.reshape(*batch, *top.shape[1:])
 
-    def describe(self) -> str:
-        groups = f", group {self.param.group}" if self.param.group > 1 else ""
-        return _describe(self.param) + groups
-
-
-def _describe(param: ConvolutionParameter) -> str:
-    """The window in words, over 2 spatial axes if the settings say nothing else."""
-    rank = max(2 if param.HasField("kernel_h") else 1, len(param.kernel_size))
-    return convolution_window(param, 2 if rank == 1 else rank).describe()
+    def describe_window(self, rank: int) -> str:
+        """The window and the groups."""
+        groups = f"group {self.param.group}" if self.param.group > 1 else ""
+        return ", ".join(filter(None, [super().describe_window(rank), groups]))
 
 
 @register(param="convolution_param", bottoms=(1, None), tops="bottoms")
@@ -141,7 +159,8 @@ class Convolution(_Convolutional):
 
     def geometry(self, rank: int) -> Geometry:
         """Shift equivariant, and with any pad."""
-        return Geometry(shift_equivariant=True, repadded=self._repadded)
+        moves = super().geometry(rank)
+        return replace(moves, shift_equivariant=True, repadded=self._repadded)
 
     def _repadded(self, pad: int) -> Convolution:
         """Replace the pad, in whichever spelling it is given."""
@@ -191,7 +210,7 @@ class Deconvolution(_Convolutional):
 
 
 @register(param="convolution_param")
-class Im2col(Layer):
+class Im2col(_Windowed):
     """The pixels under each window of a convolution, laid out as channels.
 
     (N, C, H, W) -> (N, C kernel_h kernel_w, H', W'), over any number of spatial axes, with the
@@ -212,7 +231,7 @@ class Im2col(Layer):
         axis = canonical_axis(self.param.axis, len(bottom))
         rank = len(bottom) - axis - 1
         require(rank > 0, f"axis {axis} of {text(bottom)} leaves no spatial axes for the window")
-        return axis, convolution_window(self.param, rank)
+        return super().window(bottom)
 
     def shape(self, bottom: Shape) -> Shape:
         """(N, C, H, W) -> (N, C kernel_h kernel_w, H', W')."""
@@ -243,9 +262,6 @@ class Im2col(Layer):
         """As a convolution's."""
         axis, window = self.window((1,) * (rank + 2))
         return window.down(axis + 1)
-
-    def describe(self) -> str:
-        return _describe(self.param)
 
 
 @register(param="crop_param", bottoms=2)
@@ -302,8 +318,10 @@ class Crop(Layer):
 
     def coords(self, rank: int) -> CoordMap:
         """Output pixel p sits at p + offset."""
-        starts = tuple(map(Fraction, self.starts(rank + 2)[2:]))
-        return CoordMap.identity(rank)._replace(shift=starts)
+        # Without a batch axis, channels are on axis 0, and the cut may begin on axis 1.
+        first = min(canonical_axis(self.param.axis, rank + 2), 2)
+        starts = tuple(map(Fraction, self.starts(rank + 2)[first:]))
+        return CoordMap.identity(len(starts))._replace(axis=first, shift=starts)
 
     def geometry(self, rank: int) -> Geometry:
         """It can cut anywhere."""

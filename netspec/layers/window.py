@@ -73,6 +73,8 @@ class SlidingWindow:
 
     def describe(self) -> str:
         """``3x3, stride 2, pad 1``, with what is not the default."""
+        if not self.kernel:
+            return ""
         parts = [text(self.kernel)]
         for name, values, default in (
             ("stride", self.stride, 1),

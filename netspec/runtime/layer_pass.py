@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 import jax
 import jax.numpy as jnp
 
-from netspec.errors import blame
+from netspec.errors import blame, require
 from netspec.frontend.graph import Node
 from netspec.frontend.shapes import NodeShapes, ParamKey, Shapes
-from netspec.layers.base import Array, Shape
+from netspec.layers.base import Array, Shape, text
 from netspec.layers.context import Context
 from netspec.layers.numerics import MemoryLayout
 from netspec.layers.valid_region import PaddingValue
@@ -92,6 +92,8 @@ class LayerPass:
         with blame(node.place, node.who):
             ctx = self._context(made, n, computes_channels_last(node, bottoms))
             held = _arrays(bottoms, self._stops(each), ctx.channels_last)
+            if self.shapes.graph.data_dependent:
+                _check_true_shapes(each, [ctx.shape(array) for array in held])
             arrays = made.valid_regions.surrounded(n, ctx, held) if made.valid_regions else held
             tops = layer.apply(ctx, *self.policy.bottoms(node, arrays))
         tops = self._cleared(made, n, ctx, tops if isinstance(tops, tuple) else (tops,))
@@ -158,6 +160,24 @@ def computes_channels_last(node: Node, bottoms: Sequence[Held]) -> bool:
     if node.layer.numerics.layout is MemoryLayout.EITHER:
         return bool(bottoms) and bottoms[0].last is not None
     return node.layer.numerics.layout is MemoryLayout.CHANNELS_LAST
+
+
+def _check_true_shapes(each: NodeShapes[Shape], bottoms: Sequence[Shape]) -> None:
+    """Raise LayerError unless a node can work on ``bottoms``, whose sizes depend on data.
+
+    Shapes were inferred, and learned arrays made, for the sizes that the data would have if nothing
+    were left out.
+    """
+    if tuple(bottoms) == each.bottoms:
+        return
+    each.node.layer.shape(*bottoms)
+    for name, blob in each.node.layer.blobs(*bottoms).items():
+        made = each.blobs[name].shape
+        require(
+            blob.shape == made,
+            f"its {name} is {text(made)}, but bottoms of {', '.join(map(text, bottoms))} need "
+            f"{text(blob.shape)}: their size depends on data",
+        )
 
 
 def _blobs(each: NodeShapes[Shape], params: Params, updates: Params) -> dict[str, Array]:

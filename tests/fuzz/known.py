@@ -55,22 +55,10 @@ def _forced_yet_stopped(face: Face, check: str, what: str) -> bool:
     return face.forced() and stopped and check in ("gradients", "caffe")
 
 
-def _raw_after_filter(face: Face, check: str, what: str) -> bool:
-    """Sizes that Filter chose are not checked: a layer above that cannot have them raises raw."""
-    return face.graph.data_dependent != () and "raw " in what
-
-
-def _looks_of_other_ranks(face: Face, check: str, what: str) -> bool:
-    """draw and rf ask layers about 2 spatial axes where they work on another number of them."""
-    return check == "looks" and "spatial ax" in what
-
-
 KINDS: dict[str, Kind] = {
     "in place on a fed blob": _in_place_on_fed,
     "in place with another shape": _in_place_changes_shape,
     "force_backward and propagate_down: false": _forced_yet_stopped,
-    "drawn as if of two spatial axes": _looks_of_other_ranks,
-    "raw errors above Filter": _raw_after_filter,
     "loss read on": _loss_read_on,
     "in place, read by others": _in_place_read_by_others,
 }

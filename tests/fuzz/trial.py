@@ -32,6 +32,11 @@ class Made(NamedTuple):
     kept: dict[Any, Any]
 
 
+def wild(value: Any) -> bool:
+    """Whether numbers are none, or so great that rounding decides what comes of them."""
+    return not np.isfinite(value).all() or np.abs(value).max(initial=0) > 1e15
+
+
 class Trial:
     """A net in a folder of its own.
 
@@ -113,15 +118,37 @@ class Trial:
             with np.errstate(all="ignore"):
                 values = truth.evaluate(self.face, at, base, moved)
         except (ValueError, OverflowError, ZeroDivisionError) as error:
-            if "empty sequence" in str(error):
-                raise Skip("a pooling window beyond the image") from None
             if isinstance(error, ValueError) and "domain" not in str(error):
                 raise
             raise Skip("outside a function's domain") from None
-        for value in values.values():
-            if not np.isfinite(value).all() or np.abs(value).max(initial=0) > 1e15:
-                raise Skip("numbers too great, or none")
-        return values
+        empty = self._empty_windows(values) if base is None else set()
+        below = self._below(empty)
+        if any(wild(value) for i, value in values.items() if i not in empty | below):
+            raise Skip("numbers too great, or none")
+        return {i: value for i, value in values.items() if i not in below}
+
+    def _empty_windows(self, values: Mapping[int, Any]) -> set[int]:
+        """The values of poolings that have windows beyond the image: -FLT_MAX or NaN there."""
+        return {
+            i
+            for node in self.graph.nodes
+            if node.type == "Pooling" and not any(wild(values[j]) for j in node.bottoms)
+            for i in node.tops
+            if wild(values[i])
+        }
+
+    def _below(self, empty: set[int]) -> set[int]:
+        """What depends on such values: nothing is said of its numbers."""
+        below: set[int] = set()
+        for node in self.graph.nodes:
+            if (empty | below).intersection(node.bottoms):
+                below.update(node.tops)
+        return below
+
+    def whole(self) -> None:
+        """Skip where nothing is said of some values, or where they are no numbers."""
+        if any(wild(value) for value in self.truth.values()):
+            raise Skip("a pooling window beyond the image")
 
     @cached_property
     def blurred(self) -> list[dict[int, Any]]:

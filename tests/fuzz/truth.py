@@ -131,12 +131,15 @@ def _tops(face: Face, n: int, at: Point, bottoms: list[Array]) -> list[Array]:
 def kept(face: Face, at: Point, values: Mapping[int, Array]) -> dict[Any, Array]:
     """What layers leave for the next run: new statistics, and the last states of sequences.
 
-    Those of layers that share them are left out, as each sees what the one before made of them.
+    Those of layers that share them are left out, as each sees what the one before made of them, and
+    those of layers whose bottoms are not among ``values``.
     """
     found: dict[Any, Array] = {}
     for n, node in enumerate(face.graph.nodes):
         mine = face.keys[n]
         if any(key in keys for m, keys in enumerate(face.keys) for key in mine if m != n):
+            continue
+        if not values.keys() >= set(node.bottoms):
             continue
         bottoms = [values[i] for i in node.bottoms]
         if node.type == "BatchNorm":

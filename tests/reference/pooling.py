@@ -9,6 +9,9 @@ from netspec.proto.layers_pb2 import LayerParameter, PoolingParameter, SPPParame
 
 from .rules import Array, positions, rule
 
+# What Caffe starts a maximum from.
+LEAST = -float(np.finfo(np.float32).max)
+
 
 @rule("Pooling")
 def pooling(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
@@ -38,9 +41,13 @@ def pooling(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
         ]
         here = (n, c, *at)
         if p.pool == PoolingParameter.MAX:
-            mask[here], top[here] = max(seen, key=lambda pixel: (pixel[1], -pixel[0]))
+            # Without pad, the last window may lie beyond the image: Caffe's first values remain.
+            mask[here], top[here] = max(
+                seen, key=lambda pixel: (pixel[1], -pixel[0]), default=(-1, LEAST)
+            )
         elif p.pool == PoolingParameter.AVE:
-            top[here] = sum(value for _, value in seen) / covered
+            total = sum(value for _, value in seen)
+            top[here] = total / covered if covered else np.nan
         else:
             total = sum(value for _, value in seen)
             top[here] = sum(value * value for _, value in seen) / total if total else 0

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from netspec.layers.lowering import im2col
-from netspec.layers.shape import Array, Shape
+from netspec.layers.shape import Array, Shape, count
 from netspec.layers.window import SlidingWindow
 
 _SPATIAL = "XYZUVW"
@@ -261,4 +261,6 @@ def _full(window: Shape, channels_last: bool) -> Shape:
 
 
 def _flat(x: Array, channels_last: bool) -> Array:
-    return x.reshape(x.shape[0], -1, x.shape[-1]) if channels_last else x.reshape(*x.shape[:2], -1)
+    if channels_last:
+        return x.reshape(x.shape[0], count(x.shape[1:-1]), x.shape[-1])
+    return x.reshape(*x.shape[:2], count(x.shape[2:]))
