@@ -121,3 +121,11 @@ def test_resizing_is_opencvs() -> None:
             image = noise(rows, columns, channels)
             expected = cv2.resize(image, (width, height)).reshape(height, width, channels)
             np.testing.assert_array_equal(resize(image, height, width), expected)
+
+
+def test_a_format_that_needs_a_program_is_not_opened(tmp_path: Path) -> None:
+    """Pillow starts Ghostscript for EPS; whoever sent the file should not start programs."""
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (7, 5)).save(path, "EPS")
+    with pytest.raises(SourceError, match="not an image"):
+        read_image(path)

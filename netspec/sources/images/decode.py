@@ -26,6 +26,11 @@ LIMIT = "NETSPEC_MAX_MEGAPIXELS"
 MOST_MEGAPIXELS = 64
 """How many an image may have where that is not set: of 64 million, 8-bit color takes 192 MB."""
 
+# What OpenCV, and so Caffe, reads and Pillow decodes itself: for EPS it would start Ghostscript.
+_FORMATS = (
+    "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "SUN", "TIFF", "WEBP",
+)  # fmt: skip
+
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """An image file as (H, W, 3) of red, green and blue, as it is stored; raises SourceError."""
@@ -140,7 +145,7 @@ def _open(file: Path | BinaryIO, mode: str | None = None, name: object = None) -
     try:
         with (
             open_regular(file) if isinstance(file, Path) else nullcontext(file) as opened,
-            Image.open(opened) as image,
+            Image.open(opened, formats=_FORMATS) as image,
         ):
             _require_size(image.size, most, name)
             if mode:
