@@ -1,6 +1,7 @@
 """Decoding and resizing, as OpenCV does both."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from image_sources import _among_the_files as _among_the_files
 from image_sources import noise
 from PIL import Image
 
-from netspec.sources.images.decode import read_channels
+from netspec.errors import SourceError
+from netspec.sources.images.decode import read_channels, read_image
 from netspec.sources.images.resize import resize
 
 
