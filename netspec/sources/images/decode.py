@@ -28,7 +28,7 @@ MOST_MEGAPIXELS = 64
 
 # What OpenCV, and so Caffe, reads and Pillow decodes itself: for EPS it would start Ghostscript.
 _FORMATS = (
-    "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "SUN", "TIFF", "WEBP",
+    "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "SUN", "TIFF", "WEBP",
 )  # fmt: skip
 
 
