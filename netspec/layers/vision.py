@@ -39,7 +39,8 @@ class _Windowed(Layer):
         """The window in words, over 2 spatial axes if the settings say nothing else."""
         p = self.param
         given = max(map(len, (p.kernel_size, p.stride, p.pad, p.dilation)))
-        return self.describe_window(given if given > 1 else 2)
+        rank = given if given > 1 else 2
+        return self.describe_window(rank if _states_kernel(p) else 0)
 
     def describe_on(self, *bottoms: Shape) -> str:
         """The window over as many spatial axes as there are."""
@@ -100,11 +101,12 @@ class _Convolutional(_Windowed):
     def run(self, ctx: Context, bottom: Array, algorithm: Callable[..., Array]) -> Array:
         """Run ``algorithm`` on one bottom, the axes before its channels made one batch axis."""
         axis, window = self.window(ctx.shape(bottom))
+        window, weight = _without_zero_dilation(window, ctx.blobs["weight"])
         batch = bottom.shape[:axis]
         x = bottom.reshape(count(batch), *bottom.shape[axis:])
         top = algorithm(
             x,
-            ctx.blobs["weight"],
+            weight,
             window,
             self.param.group,
             ctx.channels_last and bottom.ndim >= 4,
@@ -122,12 +124,29 @@ class _Convolutional(_Windowed):
         return ", ".join(filter(None, [super().describe_window(rank), groups]))
 
 
+def _without_zero_dilation(window: SlidingWindow, weight: Array) -> tuple[SlidingWindow, Array]:
+    """A window and weight in which elements that all touch one pixel are summed to one."""
+    axes = [i for i, d in enumerate(window.dilation) if d == 0]
+    if not axes:
+        return window, weight
+    kernel = tuple(1 if i in axes else k for i, k in enumerate(window.kernel))
+    dilation = tuple(d or 1 for d in window.dilation)
+    summed = weight.sum([2 + i for i in axes], keepdims=True)
+    return replace(window, kernel=kernel, dilation=dilation), summed
+
+
+def _states_kernel(param: ConvolutionParameter) -> bool:
+    """Whether a kernel is given; without one there must be no spatial axes."""
+    return bool(param.kernel_size) or param.HasField("kernel_h") or param.HasField("kernel_w")
+
+
 @register(param="convolution_param", bottoms=(1, None), tops="bottoms")
 class Convolution(_Convolutional):
-    """Cross-correlation with learned filters, over any number of spatial axes.
+    """Cross-correlation with learned filters, over any number of spatial axes, or none.
 
     (N, C, H, W) -> (N, num_output, H', W') with
-    H' = floor((H + 2 pad - dilation (kernel - 1) - 1) / stride) + 1.
+    H' = (H + 2 pad - dilation (kernel - 1) - 1) / stride + 1, the division rounded towards 0.
+    (N, C) -> (N, num_output) needs no ``kernel_size``.
     Blobs: weight (num_output, C / group, kernel...), bias (num_output).
     Caffe: ``conv_layer.cpp``, ``base_conv_layer.cpp``.
     """
@@ -152,8 +171,10 @@ class Convolution(_Convolutional):
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
         return tuple(self.run(ctx, x, windows.convolution) for x in bottoms)
 
-    def coords(self, rank: int) -> CoordMap:
+    def coords(self, rank: int) -> CoordMap | None:
         """Output pixel p sits at stride p + (extent - 1) / 2 - pad."""
+        if rank and not _states_kernel(self.param):
+            return None
         axis, window = self.window((1,) * (rank + 2))
         return window.down(axis + 1)
 
@@ -203,8 +224,10 @@ class Deconvolution(_Convolutional):
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
         return tuple(self.run(ctx, x, windows.deconvolution) for x in bottoms)
 
-    def coords(self, rank: int) -> CoordMap:
+    def coords(self, rank: int) -> CoordMap | None:
         """Output pixel p sits at (p + pad - (extent - 1) / 2) / stride."""
+        if rank and not _states_kernel(self.param):
+            return None
         axis, window = self.window((1,) * (rank + 2))
         return window.up(axis + 1)
 

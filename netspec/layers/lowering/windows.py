@@ -59,11 +59,12 @@ def choose_convolution(x: Shape, w: Shape, window: SlidingWindow, groups: int) -
 
 def direct(x: Array, w: Array, window: SlidingWindow, groups: int, channels_last: bool) -> Array:
     """`convolution` by XLA's own algorithm."""
+    spatial = x.shape[1:-1] if channels_last else x.shape[2:]
     return lax.conv_general_dilated(
         x,
         w,
         window_strides=window.stride,
-        padding=[(p, p) for p in window.pad],
+        padding=window.padding(spatial),
         rhs_dilation=window.dilation,
         feature_group_count=groups,
         dimension_numbers=_dimensions(x.ndim, channels_last, "OI"),

@@ -1,0 +1,73 @@
+"""Settings that look wrong and that Caffe takes: they compute what a release build of it does."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import netspec
+
+
+def loaded(tmp_path: Path, text: str, **options: object) -> netspec.Net:
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    return netspec.load(path, **options)  # type: ignore[arg-type]
+
+
+DROPOUT = """
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "d" type: "Dropout" bottom: "x" top: "y" dropout_param { dropout_ratio: %s } }
+"""
+
+
+@pytest.mark.parametrize("ratio", ["1", "1.5", "-3"])
+def test_any_dropout_ratio_passes_blobs_on_in_test(tmp_path: Path, ratio: str) -> None:
+    net = loaded(tmp_path, DROPOUT % ratio)
+    x = jnp.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(net(x=x)["y"], x)
+    np.testing.assert_array_equal(jax.grad(lambda x: net(x=x)["y"].sum())(x), jnp.ones((2, 3)))
+
+
+def test_dropout_of_all_is_nan_in_train(tmp_path: Path) -> None:
+    """Caffe scales its zeros by 1 / 0, forward and backward."""
+    net = loaded(tmp_path, DROPOUT % 1, phase="train")
+    x = jnp.arange(6.0).reshape(2, 3)
+    assert np.isnan(net(x=x)["y"]).all()
+    gradient = nnx.grad(lambda net, x: net(x=x)["y"].sum(), argnums=1)(net, x)
+    assert np.isnan(gradient).all()
+
+
+@pytest.mark.parametrize("stride, kernel", [(2, 3), (3, 4), (4, 5)])
+def test_a_window_larger_than_the_image_by_less_than_the_stride(
+    tmp_path: Path, stride: int, kernel: int
+) -> None:
+    """(size + 2 pad - kernel) / stride rounds towards 0 in C: one window, zeros behind."""
+    text = f"""
+    layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: [1, 1, 2, 2] }} }} }}
+    layer {{ name: "c" type: "Convolution" bottom: "x" top: "y" convolution_param {{
+      num_output: 1 kernel_size: {kernel} stride: {stride} weight_filler {{ type: "xavier" }} }} }}
+    """
+    net = loaded(tmp_path, text)
+    x = jnp.array([[[[1.0, -2.0], [3.0, 0.5]]]])
+    weight = net.params["c"]["weight"][...]
+    top = net(x=x)["y"]
+    assert top.shape == (1, 1, 1, 1)
+    np.testing.assert_allclose(top[0, 0, 0, 0], (weight[0, 0, :2, :2] * x[0, 0]).sum(), rtol=1e-5)
+    gradient = jax.grad(lambda x: net(x=x)["y"].sum())(x)
+    np.testing.assert_allclose(gradient[0, 0], weight[0, 0, :2, :2], rtol=1e-5)
+
+
+def test_a_convolution_without_spatial_axes_is_described(tmp_path: Path) -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "c" type: "Convolution" bottom: "x" top: "y" convolution_param { num_output: 2 } }
+    layer { name: "e" type: "Deconvolution" bottom: "y" top: "z" convolution_param {
+      num_output: 2 } }
+    """
+    net = loaded(tmp_path, text)
+    assert [node.layer.describe() for node in net.graph.nodes[1:]] == [""] * 2
+    assert [node.layer.coords(2) for node in net.graph.nodes[1:]] == [None, None]
+    assert net.params["c"]["weight"].shape == (2, 3)
