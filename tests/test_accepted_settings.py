@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 import netspec
+from netspec.frontend.prototxt import read_solver
 
 
 def loaded(tmp_path: Path, text: str, **options: object) -> netspec.Net:
@@ -40,7 +41,7 @@ def test_dropout_of_all_is_nan_in_train(tmp_path: Path) -> None:
     assert np.isnan(gradient).all()
 
 
-@pytest.mark.parametrize("stride, kernel", [(2, 3), (3, 4), (4, 5)])
+@pytest.mark.parametrize(("stride", "kernel"), [(2, 3), (3, 4), (4, 5)])
 def test_a_window_larger_than_the_image_by_less_than_the_stride(
     tmp_path: Path, stride: int, kernel: int
 ) -> None:
@@ -71,3 +72,63 @@ def test_a_convolution_without_spatial_axes_is_described(tmp_path: Path) -> None
     assert [node.layer.describe() for node in net.graph.nodes[1:]] == [""] * 2
     assert [node.layer.coords(2) for node in net.graph.nodes[1:]] == [None, None]
     assert net.params["c"]["weight"].shape == (2, 3)
+
+
+POWER = 'layer { name: "p" type: "Power" bottom: "x" top: "y" power_param { scale: %s } }'
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("input_shape { }", ()),
+        ("input_shape { dim: 2 } input_shape { dim: 3 }", (2,)),
+        ("input_shape { dim: 2 } input_dim: 7", (2,)),
+        ("input_dim: [1, 2, 3, 5, 7]", (1, 2, 3, 5)),
+        ("input_dim: [1, 2, 3, 5, 7, 1, 2, 3, 4]", (1, 2, 3, 5)),
+    ],
+)
+def test_scalar_inputs_and_surplus_shapes(
+    tmp_path: Path, shape: str, expected: tuple[int, ...]
+) -> None:
+    net = loaded(tmp_path, f'input: "x" {shape} {POWER % 2}')
+    assert net.shapes["x"] == expected
+    np.testing.assert_array_equal(net(x=jnp.ones(expected))["y"], jnp.full(expected, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [("- 2", -2), ("-\n  0.5", -0.5), ("- # half\n # of it\n .5", -0.5), ("- inf", -np.inf)],
+)
+def test_a_minus_apart_from_its_number(tmp_path: Path, number: str, value: float) -> None:
+    net = loaded(tmp_path, f'input: "x" input_shape {{ }} {POWER % number}')
+    assert net.graph.nodes[-1].layer.param.scale == value
+
+
+def test_a_minus_apart_moves_no_line(tmp_path: Path) -> None:
+    text = """name: "a - 1" # - 2
+    input: "x" input_shape { }
+    layer { name: "c" type: "Concat" bottom: "x" top: "y" concat_param { axis: -
+      # the last one
+      1 } }
+    layer { name: "d" type: "Nothing" }
+    """
+    with pytest.raises(
+        netspec.NetSpecError, match=r"net.prototxt:3: layer .c. \(Concat\): axis -1"
+    ):
+        loaded(tmp_path, text.replace('layer { name: "d" type: "Nothing" }', ""))
+    with pytest.raises(netspec.NetSpecError, match=r"net.prototxt:6: .*Nothing"):
+        loaded(tmp_path, text)
+    assert loaded(tmp_path, text.split("layer")[0]).graph.name == "a - 1"
+
+
+def test_a_required_field_left_out_in_a_solver(tmp_path: Path) -> None:
+    path = tmp_path / "solver.prototxt"
+    path.write_text("""base_lr: 0.1 lr_policy: "fixed" max_iter: 1
+    net_param {
+      input: "x" input_shape { }
+      layer { name: "c" type: "Clip" bottom: "x" top: "y" clip_param { min: 1 } }
+    }
+    """)
+    message = r"solver.prototxt:4: layer .c. \(Clip\): clip_param needs max"
+    with pytest.raises(netspec.NetSpecError, match=message):
+        read_solver(path)

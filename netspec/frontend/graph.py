@@ -15,7 +15,7 @@ from functools import cached_property
 
 from netspec.errors import GraphError, LayerError, Place, blame, counted, fail, nearest, require
 from netspec.frontend import ignored_fields
-from netspec.frontend.prototxt import NetText
+from netspec.frontend.prototxt import NetText, who
 from netspec.layers import Layer, create
 from netspec.proto.layers_pb2 import TEST, LayerParameter, NetState, ParamSpec, Phase
 
@@ -177,11 +177,6 @@ class Graph:
         return tuple(
             self.values[top].name for node in self.nodes if choose(node) for top in node.tops
         )
-
-
-def who(spec: LayerParameter) -> str:
-    """How messages name a layer: ``layer "score" (Crop)``."""
-    return f'layer "{spec.name}" ({spec.type})' if spec.type else f'layer "{spec.name}"'
 
 
 def connect(net: NetText, create: Create = create) -> Graph:
