@@ -251,6 +251,7 @@ def who(spec: LayerParameter) -> str:
 
 def _complete(net: NetText) -> NetText:
     """The same net; raises ParseError if a layer leaves out a field that the schema requires."""
+    layer: Any
     for layer, place in zip(net.message.layer, net.places, strict=False):
         missing = [path.rpartition(".") for path in layer.FindInitializationErrors()]
         with blame(place, who(layer)):
