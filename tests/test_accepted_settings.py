@@ -132,3 +132,42 @@ def test_a_required_field_left_out_in_a_solver(tmp_path: Path) -> None:
     message = r"solver.prototxt:4: layer .c. \(Clip\): clip_param needs max"
     with pytest.raises(netspec.NetSpecError, match=message):
         read_solver(path)
+
+
+@pytest.mark.parametrize("axes", [(7,), (2, 3), (2, 3, 4)])
+def test_mvn_in_place_adds_axes(tmp_path: Path, axes: tuple[int, ...]) -> None:
+    """The blob has four axes from then on, in which the net takes it as well."""
+    text = f"""
+    layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: {list(axes)} }} }} }}
+    layer {{ name: "m" type: "MVN" bottom: "x" top: "x" mvn_param {{ across_channels: true
+      normalize_variance: false }} }}
+    """
+    net = loaded(tmp_path, text)
+    whole = (*axes, 1, 1, 1)[:4]
+    x = jax.random.normal(jax.random.key(0), axes)
+    for shape in (axes, whole):
+        top = net(x=x.reshape(shape))["x"]
+        assert top.shape == whole
+        mean = x.reshape(axes[0], -1).mean(1).reshape(-1, *(1,) * (len(axes) - 1))
+        np.testing.assert_allclose(top, (x - mean).reshape(whole), atol=1e-6)
+
+
+def test_layers_in_place_on_what_is_computed_may_change_its_size(tmp_path: Path) -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "p" type: "Power" bottom: "x" top: "y" }
+    layer { name: "t" type: "Tile" bottom: "y" top: "y" tile_param { tiles: 2 } }
+    """
+    net = loaded(tmp_path, text)
+    assert net(x=jnp.ones((2, 3)))["y"].shape == (2, 6)
+
+
+@pytest.mark.differs("in-place-resized-input")
+def test_layers_in_place_on_an_input_keep_its_size(tmp_path: Path) -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "r" type: "ReLU" bottom: "x" top: "x" }
+    layer { name: "c" type: "Concat" bottom: "x" bottom: "x" top: "x" }
+    """
+    with pytest.raises(netspec.NetSpecError, match=r'prototxt:4: layer "c" \(Concat\)'):
+        loaded(tmp_path, text)

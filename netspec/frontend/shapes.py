@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, Literal, NamedTuple, TypeVar, cast, overload
 
-from netspec.errors import GraphError, blame, counted, fail, require
+from netspec.errors import GraphError, LayerError, blame, counted, fail, require
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.wanted_gradients import wanted_gradients
 from netspec.layers.base import Shape, count, text
@@ -144,14 +144,49 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None, ask: Ask = "al
     given blob that is not fed, and LayerError where bottoms or settings can't work, with place,
     layer and numbers.
     """
-    found = _Inference(graph, given or {}, ask)
+    if ask == "all":
+        shapes = _infer_all(graph, given or {})
+        _check_reshaped_inputs(shapes, given or {})
+        return shapes
+    return KnownShapes(graph, _asked(graph, given or {}, ask))
+
+
+def _infer_all(graph: Graph, given: Mapping[str, Shape]) -> Shapes:
+    return Shapes(graph, cast(tuple[NodeShapes[Shape], ...], _asked(graph, given, "all")))
+
+
+def _asked(
+    graph: Graph, given: Mapping[str, Shape], ask: Ask
+) -> tuple[NodeShapes[Shape | None], ...]:
+    found = _Inference(graph, given, ask)
     for n, node in enumerate(graph.nodes):
         with blame(node.place, node.who):
             found.add(n, node)
-    nodes = found.nodes()
-    if ask == "all":
-        return Shapes(graph, cast(tuple[NodeShapes[Shape], ...], nodes))
-    return KnownShapes(graph, nodes)
+    return found.nodes()
+
+
+def _check_reshaped_inputs(shapes: Shapes, given: Mapping[str, Shape]) -> None:
+    """Raise LayerError where layers in place leave a fed blob in a shape that they change again.
+
+    In Caffe a blob has one shape, so that the next pass begins with the last one of this pass.
+    """
+    graph = shapes.graph
+    for name in graph.fed:
+        first, last = (shapes.values[at[name]] for at in (graph.first_blobs, graph.blobs))
+        if first == last:
+            continue
+        try:
+            again = _infer_all(graph, {**given, name: last})
+            fits = again[name] == last and again.params == shapes.params
+        except LayerError:
+            fits = False
+        node = graph.nodes[graph.values[graph.blobs[name]].producer]
+        with blame(node.place, node.who):
+            require(
+                fits,
+                f'works in place and makes "{name}", which is fed as {text(first)}, {text(last)}, '
+                "in which the net cannot take it again; give the top a name of its own",
+            )
 
 
 class _Inference:
