@@ -282,7 +282,8 @@ def _share(nodes: list[Node]) -> dict[tuple[int, int], tuple[int, int]]:
                         require(
                             given == first,
                             f'{name} {given:g} of shared param "{spec.name}" disagrees with '
-                            f"{first:g} given before",
+                            f"{first:g} given before, which Caffe up to rc2 took; since rc3 it "
+                            "refuses, too: give all the same",
                             GraphError,
                         )
     return shared
