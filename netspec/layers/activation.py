@@ -13,7 +13,7 @@ from netspec.layers.base import Geometry, Layer
 from netspec.layers.context import Context
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.numerics import MemoryLayout, Numerics
-from netspec.layers.records import Blob
+from netspec.layers.records import Blob, PhaseChoice, Traits
 from netspec.layers.registry import register
 from netspec.layers.shape import Array, Shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
@@ -91,6 +91,7 @@ class Dropout(Elementwise):
     """
 
     formula = "y = x mask / (1 - dropout_ratio)"
+    traits = Traits(phase_choice=PhaseChoice.NOISE)
 
     def shape(self, bottom: Shape) -> Shape:
         ratio = self.param.dropout_ratio

@@ -15,7 +15,7 @@ from netspec.layers.activation import Elementwise
 from netspec.layers.base import Geometry
 from netspec.layers.context import Context
 from netspec.layers.coord_map import CoordMap
-from netspec.layers.records import Blob
+from netspec.layers.records import Blob, PhaseChoice, Traits
 from netspec.layers.registry import register
 from netspec.layers.shape import Array, Shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
@@ -88,6 +88,7 @@ class BatchNorm(Elementwise):
     """
 
     formula = "y = (x - mean) / sqrt(variance + eps)"
+    traits = Traits(phase_choice=PhaseChoice.STATISTICS)
 
     @property
     def global_stats(self) -> bool:
