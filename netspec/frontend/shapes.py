@@ -37,7 +37,8 @@ class NodeShapes(NamedTuple, Generic[AnyShape]):
     bottoms, tops: the shapes of what it reads and makes. blobs: its learned arrays by name. keys:
     blob name -> the array behind it, another layer's if it is shared. carried: arrays that a run
     leaves for the next one, by name. wanted: per bottom, whether training needs its gradient.
-    known: whether the layer could be asked; if not, blobs, keys and carried are empty.
+    known: whether the layer could be asked; if not, blobs, keys and carried are empty. layer: what
+    its arrays are kept under: its name, with a number where an earlier layer of that name learns.
     """
 
     node: Node
@@ -48,6 +49,7 @@ class NodeShapes(NamedTuple, Generic[AnyShape]):
     carried: Mapping[str, Shape]
     wanted: tuple[bool, ...]
     known: bool
+    layer: str
 
     @property
     def learned(self) -> Iterator[tuple[str, ParamKey, Blob]]:
@@ -118,7 +120,7 @@ class Shapes(KnownShapes):
     def carried(self) -> dict[ParamKey, Shape]:
         """All arrays that a run leaves for the next one."""
         return {
-            ParamKey(each.node.name, name): shape
+            ParamKey(each.layer, name): shape
             for each in self.nodes
             for name, shape in each.carried.items()
         }
@@ -199,7 +201,6 @@ class _Inference:
         self._blobs: list[Mapping[str, Blob]] = []
         self._carried: list[Mapping[str, Shape]] = []
         self._known: list[bool] = []
-        self._learners: set[str] = set()
 
     def add(self, n: int, node: Node) -> None:
         """Ask node ``n``; raises LayerError without its place."""
@@ -218,12 +219,13 @@ class _Inference:
         self._known.append(known)
         self._blobs.append(node.layer.blobs(*given) if known else {})
         if known:
-            _check_params(self._graph, n, self._blobs, self._learners)
+            _check_params(self._graph, n, self._blobs)
         self._carried.append(node.layer.carried(*given) if known else {})
 
     def nodes(self) -> tuple[NodeShapes[Shape | None], ...]:
         """What was found, node by node."""
         wanted = wanted_gradients(self._graph, [len(blobs) for blobs in self._blobs])
+        layers = self._layers()
         found: list[NodeShapes[Shape | None]] = []
         keys: list[dict[str, ParamKey]] = []
         for n, node in enumerate(self._graph.nodes):
@@ -231,13 +233,26 @@ class _Inference:
             for i, name in enumerate(self._blobs[n]):
                 owner, j = self._graph.shared.get((n, i), (n, i))
                 own = owner == n and j == i
-                key = ParamKey(node.name, name) if own else [*keys[owner].values()][j]
+                key = ParamKey(layers[n], name) if own else [*keys[owner].values()][j]
                 keys[n][name] = key
             bottoms = tuple([self._values[i] for i in node.bottoms])
             tops = tuple([self._values[i] for i in node.tops])
             mine = self._blobs[n], keys[n], self._carried[n], wanted[n], self._known[n]
-            found.append(NodeShapes(node, bottoms, tops, *mine))
+            found.append(NodeShapes(node, bottoms, tops, *mine, layers[n]))
         return tuple(found)
+
+    def _layers(self) -> list[str]:
+        """Per node, what its arrays are kept under."""
+        names = {node.name for node in self._graph.nodes}
+        layers, taken = [], set[str]()
+        for node, *kept in zip(self._graph.nodes, self._blobs, self._carried, strict=True):
+            layer, times = node.name, 1
+            while any(kept) and (layer in taken or (times > 1 and layer in names)):
+                times += 1
+                layer = f"{node.name} ({times})"
+            taken |= {layer} if any(kept) else set()
+            layers.append(layer)
+        return layers
 
     def _tops(self, node: Node, bottoms: list[Shape] | None) -> Sequence[Shape | None]:
         """The shapes of a node's tops. bottoms: None where the layer can't be asked."""
@@ -292,10 +307,8 @@ def _check_size(what: str, shape: Shape) -> None:
         fail(f"{what} is {text(shape)}: {count(shape):,} numbers, but at most {_MOST:,} fit a blob")
 
 
-def _check_params(
-    graph: Graph, n: int, blobs: list[Mapping[str, Blob]], learners: set[str]
-) -> None:
-    """Raise LayerError where node ``n`` cannot learn its ``blobs``; enters it in ``learners``."""
+def _check_params(graph: Graph, n: int, blobs: list[Mapping[str, Blob]]) -> None:
+    """Raise LayerError where node ``n`` cannot learn its ``blobs``."""
     node = graph.nodes[n]
     for name, blob in blobs[n].items():
         _check_size(f"its {name}", blob.shape)
@@ -304,12 +317,6 @@ def _check_params(
         f"{len(node.layer.spec.param)} param given, but the layer learns "
         f"{counted(len(blobs[n]), 'blob')}",
     )
-    if blobs[n]:
-        require(
-            node.name not in learners,
-            f'a layer named "{node.name}" learns blobs already; weights are kept by layer name',
-        )
-        learners.add(node.name)
     for i, (name, blob) in enumerate(blobs[n].items()):
         if (n, i) not in graph.shared:
             continue

@@ -74,7 +74,10 @@ class LayerParams(nnx.Module):
 
 
 class NetParams(nnx.Module):
-    """The learned arrays of a net: layer name -> `LayerParams`, in the order of the net."""
+    """The learned arrays of a net: layer name -> `LayerParams`, in the order of the net.
+
+    A layer that learns and whose name an earlier one has that does, too, goes by ``name (2)``.
+    """
 
     def __init__(self, layers: Mapping[str, LayerParams]) -> None:
         self._order = tuple(layers)
@@ -129,14 +132,14 @@ class Net(nnx.Module):
         }
         self.params = NetParams(
             {
-                each.node.name: LayerParams({n: variables[key] for n, key in each.keys.items()})
+                each.layer: LayerParams({n: variables[key] for n, key in each.keys.items()})
                 for each in shapes.nodes
                 if each.keys
             }
         )
         self.carried = NetParams(
             {
-                each.node.name: LayerParams(
+                each.layer: LayerParams(
                     {n: Carried(jnp.zeros(s, jnp.float32)) for n, s in each.carried.items()}
                 )
                 for each in shapes.nodes
@@ -297,7 +300,7 @@ def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
     Raises LayerError where a filler, or a stated blob, does not fit.
     """
     root = jax.random.key(seed)
-    nodes = {each.node.name: each for each in shapes.nodes if each.keys}
+    nodes = {each.layer: each for each in shapes.nodes if each.keys}
     arrays = {}
     for i, (key, blob) in enumerate(shapes.params.items()):
         node = nodes[key.layer].node
