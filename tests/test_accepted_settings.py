@@ -171,3 +171,28 @@ def test_layers_in_place_on_an_input_keep_its_size(tmp_path: Path) -> None:
     """
     with pytest.raises(netspec.NetSpecError, match=r'prototxt:4: layer "c" \(Concat\)'):
         loaded(tmp_path, text)
+
+
+@pytest.mark.differs("clip-without-limits")
+def test_clip_needs_its_limits(tmp_path: Path) -> None:
+    text = 'input: "x" input_shape { } layer { name: "c" type: "Clip" bottom: "x" top: "y" }'
+    with pytest.raises(netspec.NetSpecError, match=r'"c" \(Clip\): needs min and max'):
+        loaded(tmp_path, text)
+
+
+@pytest.mark.differs("empty-windows")
+@pytest.mark.parametrize(
+    ("layer", "settings"),
+    [
+        ("Convolution", "convolution_param { num_output: 1 kernel_size: 5 stride: 3 }"),
+        ("Im2col", "convolution_param { kernel_size: 5 stride: 3 }"),
+        ("Pooling", "pooling_param { kernel_size: 3 stride: 2 round_mode: FLOOR }"),
+    ],
+)
+def test_some_window_must_fit(tmp_path: Path, layer: str, settings: str) -> None:
+    text = f"""
+    layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: [1, 1, 2, 2] }} }} }}
+    layer {{ name: "w" type: "{layer}" bottom: "x" top: "y" {settings} }}
+    """
+    with pytest.raises(netspec.NetSpecError, match=r"prototxt:3: .*spatial axis 0: kernel .* > "):
+        loaded(tmp_path, text)

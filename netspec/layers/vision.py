@@ -20,7 +20,7 @@ from netspec.layers.registry import register
 from netspec.layers.shape import Array, Shape, canonical_axis, count, same_shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
 from netspec.layers.window import SlidingWindow, convolution_window
-from netspec.proto.layers_pb2 import LayerParameter
+from netspec.proto.layers_pb2 import ConvolutionParameter, LayerParameter
 
 
 class _Windowed(Layer):

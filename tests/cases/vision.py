@@ -46,6 +46,7 @@ CONVOLUTION = (
         normal(2, 3, 5, 7, 4),
     ),
     row("Convolution 4-D", "num_output: 2 kernel_size: 2", normal(1, 2, 3, 4, 2, 5)),
+    row("Convolution 7-D", "num_output: 2 kernel_size: 1", normal(1, 3, 1, 2, 1, 1, 2, 1, 1)),
     row(
         "Convolution group, dilation, stride",
         "num_output: 4 group: 2 kernel_size: 3 dilation: 2 stride: 2 pad: 1",

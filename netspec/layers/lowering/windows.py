@@ -18,7 +18,7 @@ from netspec.layers.lowering import im2col
 from netspec.layers.shape import Array, Shape, count
 from netspec.layers.window import SlidingWindow
 
-_SPATIAL = "XYZUVW"
+_SPATIAL = "XYZUVWABDEFGHJKLMPQRST"
 # Above this many elements the zeros off the diagonal cost more than grouping does.
 _DENSE_LIMIT = 1 << 22
 # Up to this many taps a pooling window is unrolled into shifted slices.
