@@ -213,7 +213,7 @@ class Trainer:
         return of_program(lowered.compile())
 
     def history(self) -> tuple[ArrayLike, ...]:
-        """The rule's arrays as a .solverstate lists them; zeros for what training leaves alone."""
+        """The rule's arrays as a .solverstate lists them; zeros for what the rule never sees."""
         rule, arrays = updates.rule_state(self.state), self.net.arrays()
         fetched = self.mesh.sharding.fetched
         return tuple(
