@@ -19,8 +19,8 @@ from netspec.layers.records import Blob, BottomUse
 from netspec.layers.registry import register
 from netspec.layers.shape import Array, Shape, canonical_axis, count, same_shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
-from netspec.layers.window import SlidingWindow, convolution_window
-from netspec.proto.layers_pb2 import ConvolutionParameter, LayerParameter
+from netspec.layers.window import SlidingWindow, convolution_window, states_kernel
+from netspec.proto.layers_pb2 import LayerParameter
 
 
 class _Windowed(Layer):
@@ -40,7 +40,7 @@ class _Windowed(Layer):
         p = self.param
         given = max(map(len, (p.kernel_size, p.stride, p.pad, p.dilation)))
         rank = given if given > 1 else 2
-        return self.describe_window(rank if _states_kernel(p) else 0)
+        return self.describe_window(rank if states_kernel(p) else 0)
 
     def describe_on(self, *bottoms: Shape) -> str:
         """The window over as many spatial axes as there are."""
@@ -101,7 +101,7 @@ class _Convolutional(_Windowed):
     def run(self, ctx: Context, bottom: Array, algorithm: Callable[..., Array]) -> Array:
         """Run ``algorithm`` on one bottom, the axes before its channels made one batch axis."""
         axis, window = self.window(ctx.shape(bottom))
-        window, weight = _without_zero_dilation(window, ctx.blobs["weight"])
+        window, weight = windows.without_zero_dilation(window, ctx.blobs["weight"])
         batch = bottom.shape[:axis]
         x = bottom.reshape(count(batch), *bottom.shape[axis:])
         top = algorithm(
@@ -122,22 +122,6 @@ class _Convolutional(_Windowed):
         """The window and the groups."""
         groups = f"group {self.param.group}" if self.param.group > 1 else ""
         return ", ".join(filter(None, [super().describe_window(rank), groups]))
-
-
-def _without_zero_dilation(window: SlidingWindow, weight: Array) -> tuple[SlidingWindow, Array]:
-    """A window and weight in which elements that all touch one pixel are summed to one."""
-    axes = [i for i, d in enumerate(window.dilation) if d == 0]
-    if not axes:
-        return window, weight
-    kernel = tuple(1 if i in axes else k for i, k in enumerate(window.kernel))
-    dilation = tuple(d or 1 for d in window.dilation)
-    summed = weight.sum([2 + i for i in axes], keepdims=True)
-    return replace(window, kernel=kernel, dilation=dilation), summed
-
-
-def _states_kernel(param: ConvolutionParameter) -> bool:
-    """Whether a kernel is given; without one there must be no spatial axes."""
-    return bool(param.kernel_size) or param.HasField("kernel_h") or param.HasField("kernel_w")
 
 
 @register(param="convolution_param", bottoms=(1, None), tops="bottoms")
@@ -173,7 +157,7 @@ class Convolution(_Convolutional):
 
     def coords(self, rank: int) -> CoordMap | None:
         """Output pixel p sits at stride p + (extent - 1) / 2 - pad."""
-        if rank and not _states_kernel(self.param):
+        if rank and not states_kernel(self.param):
             return None
         axis, window = self.window((1,) * (rank + 2))
         return window.down(axis + 1)
@@ -226,7 +210,7 @@ class Deconvolution(_Convolutional):
 
     def coords(self, rank: int) -> CoordMap | None:
         """Output pixel p sits at (p + pad - (extent - 1) / 2) / stride."""
-        if rank and not _states_kernel(self.param):
+        if rank and not states_kernel(self.param):
             return None
         axis, window = self.window((1,) * (rank + 2))
         return window.up(axis + 1)

@@ -111,6 +111,11 @@ def convolution_window(param: Any, rank: int) -> SlidingWindow:
     return SlidingWindow(kernel, stride, pad, dilation)
 
 
+def states_kernel(param: Any) -> bool:
+    """Whether a kernel is given; without one there must be no spatial axes."""
+    return bool(param.kernel_size) or param.HasField("kernel_h") or param.HasField("kernel_w")
+
+
 def pooling_window(param: Any, size: Shape) -> SlidingWindow:
     """The window of a PoolingParameter over an image of ``size``; raises LayerError."""
     stride = _pair(param, "stride")

@@ -8,6 +8,7 @@ Every function takes arrays in a run's layout: (N, C, ...) or, with ``channels_l
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -26,6 +27,17 @@ _UNROLL = 16
 
 # Maxima, and where they lie.
 Pair = tuple[Array, Array]
+
+
+def without_zero_dilation(window: SlidingWindow, weight: Array) -> tuple[SlidingWindow, Array]:
+    """A window and weight in which elements that all touch one pixel are summed to one."""
+    axes = [i for i, d in enumerate(window.dilation) if d == 0]
+    if not axes:
+        return window, weight
+    kernel = tuple(1 if i in axes else k for i, k in enumerate(window.kernel))
+    dilation = tuple(d or 1 for d in window.dilation)
+    summed = weight.sum([2 + i for i in axes], keepdims=True)
+    return replace(window, kernel=kernel, dilation=dilation), summed
 
 
 def convolution(
