@@ -278,7 +278,7 @@ def test_sharers_agree_on_multipliers(first: str, second: str, merged: tuple[int
 def test_sharers_that_do_not_agree(name: str) -> None:
     assert failure(SHARED.format(f"{name}: 2", f"{name}: 0.5", SAME)) == (
         f'net.prototxt:5: layer "b" (Convolution): {name} 0.5 of shared param "w" disagrees with '
-        "2 given before"
+        "2 given before, which Caffe up to rc2 took; since rc3 it refuses, too: give all the same"
     )
 
 
@@ -290,7 +290,7 @@ def test_the_third_sharer_must_agree_with_the_second() -> None:
     assert inferred(three(2)).param_specs[ParamKey("a", "weight")].lr_mult == 2
     assert failure(three(3)) == (
         'net.prototxt:7: layer "c" (Convolution): lr_mult 3 of shared param "w" disagrees with '
-        "2 given before"
+        "2 given before, which Caffe up to rc2 took; since rc3 it refuses, too: give all the same"
     )
 
 

@@ -78,11 +78,6 @@ MISTAKES = [
         'net:2: layer "layer" (Scale): 2 param given, but the layer learns 1 blob',
     ),
     (
-        [*sharing(5, 1)[:2], sharing(5, 1)[1].replace('top: "first"', 'top: "y"')],
-        'net:5: layer "first" (InnerProduct): a layer named "first" learns blobs already; '
-        "weights are kept by layer name",
-    ),
-    (
         sharing(4, 1),
         'net:5: layer "other" (InnerProduct): weight 4x12 cannot share param "w" with '
         'layer "first", whose is 5x12',

@@ -57,11 +57,9 @@ class Core:
         }
         self.layers = [self._view(n) for n in range(len(graph.nodes))]
         self._layer_names = [node.name for node in graph.nodes]
-        self.params = Blobs(
-            (name, layer.blobs)
-            for name, layer in zip(self._layer_names, self.layers, strict=True)
-            if layer.blobs
-        )
+        pairs = zip(self._layer_names, self.layers, strict=True)
+        # Of several layers of one name the last, as in Caffe.
+        self.params = Blobs({name: layer.blobs for name, layer in pairs if layer.blobs})
         for i, weight in graph.losses:
             if graph.values[i].name != AUTOMATIC:
                 self.blobs[graph.values[i].name].diff_mirror.fill(weight)

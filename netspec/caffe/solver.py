@@ -96,7 +96,7 @@ class Solver:
         self._hand_over()
         diffs = self.net.param_diffs()
         trainer = self._loop.trainer
-        trainer.apply({key: diffs[key] for key in trainer.learned_specs}, self.iter)
+        trainer.apply({key: diffs[key] for key in trainer.updated_specs}, self.iter)
         self.net.refresh()
         self.net.show_steps(trainer.steps)
 

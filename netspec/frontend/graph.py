@@ -15,7 +15,7 @@ from functools import cached_property
 
 from netspec.errors import GraphError, LayerError, Place, blame, counted, fail, nearest, require
 from netspec.frontend import ignored_fields
-from netspec.frontend.prototxt import NetText
+from netspec.frontend.prototxt import NetText, who
 from netspec.layers import Layer, create
 from netspec.proto.layers_pb2 import TEST, LayerParameter, NetState, ParamSpec, Phase
 
@@ -179,11 +179,6 @@ class Graph:
         )
 
 
-def who(spec: LayerParameter) -> str:
-    """How messages name a layer: ``layer "score" (Crop)``."""
-    return f'layer "{spec.name}" ({spec.type})' if spec.type else f'layer "{spec.name}"'
-
-
 def connect(net: NetText, create: Create = create) -> Graph:
     """Connect the layers of an upgraded, phase-selected net; raises GraphError, LayerError.
 
@@ -287,7 +282,8 @@ def _share(nodes: list[Node]) -> dict[tuple[int, int], tuple[int, int]]:
                         require(
                             given == first,
                             f'{name} {given:g} of shared param "{spec.name}" disagrees with '
-                            f"{first:g} given before",
+                            f"{first:g} given before, which Caffe up to rc2 took; since rc3 it "
+                            "refuses, too: give all the same",
                             GraphError,
                         )
     return shared

@@ -42,7 +42,8 @@ def explain(what: str) -> str:
         if short == "V1LayerParameter.LayerType":
             from netspec.layers.fork_names import fork_of_type
 
-            if hint := fork_of_type(name):
+            hint = "" if name in values else fork_of_type(name) or _current_form(name)
+            if hint:
                 return f'unknown {short} "{name}"{hint}'
         if name in values:
             return f"{short} {name} is written without quotes"
@@ -53,6 +54,15 @@ def explain(what: str) -> str:
         if found := re.fullmatch(pattern, what):
             return found.expand(ours)
     return what[:1].lower() + what[1:]
+
+
+def _current_form(v1: str) -> str:
+    """What to do about a type that ``layers`` lacks and ``layer`` has; empty for any other."""
+    from netspec.layers.registry import REGISTRY
+
+    types = {name.lower(): name for name in REGISTRY}
+    name = types.get(v1.replace("_", "").lower())
+    return f'; only layer has it: write layer {{ type: "{name}" }}, all layers so' if name else ""
 
 
 _POOL = NetParameter.DESCRIPTOR.file.pool

@@ -16,11 +16,11 @@ import numpy as np
 from google.protobuf import text_encoding, text_format
 from google.protobuf.message import DecodeError, Message
 
-from netspec.errors import NetSpecError, ParseError, Place, require, unreadable
+from netspec.errors import NetSpecError, ParseError, Place, blame, require, unreadable
 from netspec.formats.regular import read_bytes
 from netspec.formats.text import decoded, encoding_of
 from netspec.frontend.parse_errors import explain
-from netspec.frontend.text_scan import TOKEN, field_lines, layer_lines, with_values
+from netspec.frontend.text_scan import TOKEN, field_lines, join_signs, layer_lines, with_values
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.net_pb2 import NetParameter
 from netspec.proto.solver_pb2 import SolverParameter
@@ -98,7 +98,7 @@ def read_binary_net(path: str | Path) -> NetText:
         ParseError,
     )
     places = (Place(str(path)),) * (len(message.layer) + len(message.layers))
-    return NetText(message, str(path), places)
+    return _complete(NetText(message, str(path), places))
 
 
 def _texts_are_whole(message: Message) -> bool:
@@ -119,7 +119,7 @@ def parse_net(text: str, file: str = "<text>") -> NetText:
     """Parse a net; ``file`` is what error messages call it. Raises ParseError."""
     message = _parse(text, NetParameter(), file)
     lines = [line for path, line in layer_lines(text) if not path]
-    return NetText(message, file, tuple(Place(file, line) for line in lines))
+    return _complete(NetText(message, file, tuple(Place(file, line) for line in lines)))
 
 
 def read_solver(path: str | Path) -> SolverText:
@@ -134,10 +134,11 @@ def read_solver(path: str | Path) -> SolverText:
     for name in ("net_param", "train_net_param"):
         if message.HasField(name):
             at = (name, 0)
-            nets[at] = NetText(getattr(message, name), file, tuple(places.get(at, ())))
+            inner = getattr(message, name)
+            nets[at] = _complete(NetText(inner, file, tuple(places.get(at, ()))))
     for i, net in enumerate(message.test_net_param):
         at = ("test_net_param", i)
-        nets[at] = NetText(net, file, tuple(places.get(at, ())))
+        nets[at] = _complete(NetText(net, file, tuple(places.get(at, ()))))
     return SolverText(message, file, nets, field_lines(text))
 
 
@@ -243,7 +244,25 @@ def _read(path: str | Path) -> str:
     return text
 
 
+def who(spec: LayerParameter) -> str:
+    """How messages name a layer: ``layer "score" (Crop)``."""
+    return f'layer "{spec.name}" ({spec.type})' if spec.type else f'layer "{spec.name}"'
+
+
+def _complete(net: NetText) -> NetText:
+    """The same net; raises ParseError if a layer leaves out a field that the schema requires."""
+    layer: Any
+    for layer, place in zip(net.message.layer, net.places, strict=False):
+        missing = [path.rpartition(".") for path in layer.FindInitializationErrors()]
+        with blame(place, who(layer)):
+            for block, _, _ in missing[:1]:
+                names = " and ".join(name for other, _, name in missing if other == block)
+                raise ParseError(f"{block} needs {names}")
+    return net
+
+
 def _parse(text: str, message: AnyMessage, file: str) -> AnyMessage:
+    text = join_signs(text)
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, Literal, NamedTuple, TypeVar, cast, overload
 
-from netspec.errors import GraphError, blame, counted, fail, require
+from netspec.errors import GraphError, LayerError, blame, counted, fail, require
 from netspec.frontend.graph import Graph, Node
 from netspec.frontend.wanted_gradients import wanted_gradients
 from netspec.layers.base import Shape, count, text
@@ -37,7 +37,8 @@ class NodeShapes(NamedTuple, Generic[AnyShape]):
     bottoms, tops: the shapes of what it reads and makes. blobs: its learned arrays by name. keys:
     blob name -> the array behind it, another layer's if it is shared. carried: arrays that a run
     leaves for the next one, by name. wanted: per bottom, whether training needs its gradient.
-    known: whether the layer could be asked; if not, blobs, keys and carried are empty.
+    known: whether the layer could be asked; if not, blobs, keys and carried are empty. layer: what
+    its arrays are kept under: its name, with a number where an earlier layer of that name learns.
     """
 
     node: Node
@@ -48,6 +49,7 @@ class NodeShapes(NamedTuple, Generic[AnyShape]):
     carried: Mapping[str, Shape]
     wanted: tuple[bool, ...]
     known: bool
+    layer: str
 
     @property
     def learned(self) -> Iterator[tuple[str, ParamKey, Blob]]:
@@ -118,7 +120,7 @@ class Shapes(KnownShapes):
     def carried(self) -> dict[ParamKey, Shape]:
         """All arrays that a run leaves for the next one."""
         return {
-            ParamKey(each.node.name, name): shape
+            ParamKey(each.layer, name): shape
             for each in self.nodes
             for name, shape in each.carried.items()
         }
@@ -144,14 +146,49 @@ def infer(graph: Graph, given: Mapping[str, Shape] | None = None, ask: Ask = "al
     given blob that is not fed, and LayerError where bottoms or settings can't work, with place,
     layer and numbers.
     """
-    found = _Inference(graph, given or {}, ask)
+    if ask == "all":
+        shapes = _infer_all(graph, given or {})
+        _check_reshaped_inputs(shapes, given or {})
+        return shapes
+    return KnownShapes(graph, _asked(graph, given or {}, ask))
+
+
+def _infer_all(graph: Graph, given: Mapping[str, Shape]) -> Shapes:
+    return Shapes(graph, cast(tuple[NodeShapes[Shape], ...], _asked(graph, given, "all")))
+
+
+def _asked(
+    graph: Graph, given: Mapping[str, Shape], ask: Ask
+) -> tuple[NodeShapes[Shape | None], ...]:
+    found = _Inference(graph, given, ask)
     for n, node in enumerate(graph.nodes):
         with blame(node.place, node.who):
             found.add(n, node)
-    nodes = found.nodes()
-    if ask == "all":
-        return Shapes(graph, cast(tuple[NodeShapes[Shape], ...], nodes))
-    return KnownShapes(graph, nodes)
+    return found.nodes()
+
+
+def _check_reshaped_inputs(shapes: Shapes, given: Mapping[str, Shape]) -> None:
+    """Raise LayerError where layers in place leave a fed blob in a shape that they change again.
+
+    In Caffe a blob has one shape, so that the next pass begins with the last one of this pass.
+    """
+    graph = shapes.graph
+    for name in graph.fed:
+        first, last = (shapes.values[at[name]] for at in (graph.first_blobs, graph.blobs))
+        if first == last:
+            continue
+        try:
+            again = _infer_all(graph, {**given, name: last})
+            fits = again[name] == last and again.params == shapes.params
+        except LayerError:
+            fits = False
+        node = graph.nodes[graph.values[graph.blobs[name]].producer]
+        with blame(node.place, node.who):
+            require(
+                fits,
+                f'works in place and makes "{name}", which is fed as {text(first)}, {text(last)}, '
+                "in which the net cannot take it again; give the top a name of its own",
+            )
 
 
 class _Inference:
@@ -164,7 +201,6 @@ class _Inference:
         self._blobs: list[Mapping[str, Blob]] = []
         self._carried: list[Mapping[str, Shape]] = []
         self._known: list[bool] = []
-        self._learners: set[str] = set()
 
     def add(self, n: int, node: Node) -> None:
         """Ask node ``n``; raises LayerError without its place."""
@@ -183,12 +219,13 @@ class _Inference:
         self._known.append(known)
         self._blobs.append(node.layer.blobs(*given) if known else {})
         if known:
-            _check_params(self._graph, n, self._blobs, self._learners)
+            _check_params(self._graph, n, self._blobs)
         self._carried.append(node.layer.carried(*given) if known else {})
 
     def nodes(self) -> tuple[NodeShapes[Shape | None], ...]:
         """What was found, node by node."""
         wanted = wanted_gradients(self._graph, [len(blobs) for blobs in self._blobs])
+        layers = self._layers()
         found: list[NodeShapes[Shape | None]] = []
         keys: list[dict[str, ParamKey]] = []
         for n, node in enumerate(self._graph.nodes):
@@ -196,13 +233,26 @@ class _Inference:
             for i, name in enumerate(self._blobs[n]):
                 owner, j = self._graph.shared.get((n, i), (n, i))
                 own = owner == n and j == i
-                key = ParamKey(node.name, name) if own else [*keys[owner].values()][j]
+                key = ParamKey(layers[n], name) if own else [*keys[owner].values()][j]
                 keys[n][name] = key
             bottoms = tuple([self._values[i] for i in node.bottoms])
             tops = tuple([self._values[i] for i in node.tops])
             mine = self._blobs[n], keys[n], self._carried[n], wanted[n], self._known[n]
-            found.append(NodeShapes(node, bottoms, tops, *mine))
+            found.append(NodeShapes(node, bottoms, tops, *mine, layers[n]))
         return tuple(found)
+
+    def _layers(self) -> list[str]:
+        """Per node, what its arrays are kept under."""
+        names = {node.name for node in self._graph.nodes}
+        layers, taken = [], set[str]()
+        for node, *kept in zip(self._graph.nodes, self._blobs, self._carried, strict=True):
+            layer, times = node.name, 1
+            while any(kept) and (layer in taken or (times > 1 and layer in names)):
+                times += 1
+                layer = f"{node.name} ({times})"
+            taken |= {layer} if any(kept) else set()
+            layers.append(layer)
+        return layers
 
     def _tops(self, node: Node, bottoms: list[Shape] | None) -> Sequence[Shape | None]:
         """The shapes of a node's tops. bottoms: None where the layer can't be asked."""
@@ -257,10 +307,8 @@ def _check_size(what: str, shape: Shape) -> None:
         fail(f"{what} is {text(shape)}: {count(shape):,} numbers, but at most {_MOST:,} fit a blob")
 
 
-def _check_params(
-    graph: Graph, n: int, blobs: list[Mapping[str, Blob]], learners: set[str]
-) -> None:
-    """Raise LayerError where node ``n`` cannot learn its ``blobs``; enters it in ``learners``."""
+def _check_params(graph: Graph, n: int, blobs: list[Mapping[str, Blob]]) -> None:
+    """Raise LayerError where node ``n`` cannot learn its ``blobs``."""
     node = graph.nodes[n]
     for name, blob in blobs[n].items():
         _check_size(f"its {name}", blob.shape)
@@ -269,12 +317,6 @@ def _check_params(
         f"{len(node.layer.spec.param)} param given, but the layer learns "
         f"{counted(len(blobs[n]), 'blob')}",
     )
-    if blobs[n]:
-        require(
-            node.name not in learners,
-            f'a layer named "{node.name}" learns blobs already; weights are kept by layer name',
-        )
-        learners.add(node.name)
     for i, (name, blob) in enumerate(blobs[n].items()):
         if (n, i) not in graph.shared:
             continue

@@ -11,6 +11,15 @@ TOKEN = re.compile(
 )
 
 
+# A minus apart from its number; comments and strings are passed over.
+_SIGN = re.compile(TOKEN.pattern + r"|-(?P<gap>(?:\s|\#[^\n]*(?:\n|$))+)")
+
+
+def join_signs(text: str) -> str:
+    """A text with ``- 1`` as ``-1``: protobuf in C++ reads both. No line moves."""
+    return _SIGN.sub(lambda token: f"{token['gap']}-" if token["gap"] else token.group(), text)
+
+
 # What follows a field's name, and no value of an enum.
 _SETS = re.compile(r"\s*[:{<]")
 

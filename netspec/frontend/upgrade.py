@@ -133,18 +133,22 @@ def _write_upgraded(
 
 
 def _input_layer(net: NetText) -> NetText:
-    """Net-level ``input`` fields as an Input layer in front; without shapes they are dropped."""
+    """Net-level ``input`` fields as an Input layer in front; without shapes they are dropped.
+
+    Shapes and dims that no input is left for are dropped, too.
+    """
     message = net.message
     layers = list(zip(message.layer, net.places, strict=True))
-    shapes = [list(shape.dim) for shape in message.input_shape]
+    inputs = len(message.input)
+    shapes = [list(shape.dim) for shape in message.input_shape[:inputs]]
     if message.input_dim and not shapes:
-        dims = list(message.input_dim)
+        dims = list(message.input_dim[: 4 * inputs])
         shapes = [dims[i : i + 4] for i in range(0, len(dims), 4)]
     if shapes:
         with blame(Place(net.file)):
             require(
-                len(shapes) == len(message.input) and all(shapes),
-                f"{counted(len(message.input), 'input')} but {counted(len(shapes), 'shape')}; "
+                len(shapes) == inputs,
+                f"{counted(inputs, 'input')} but {counted(len(shapes), 'shape')}; "
                 "give an input_shape, or "
                 "four input_dim, for each input",
                 GraphError,

@@ -13,7 +13,7 @@ from netspec.layers.base import Geometry, Layer
 from netspec.layers.context import Context
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.numerics import MemoryLayout, Numerics
-from netspec.layers.records import Blob
+from netspec.layers.records import Blob, PhaseChoice, Traits
 from netspec.layers.registry import register
 from netspec.layers.shape import Array, Shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
@@ -86,20 +86,24 @@ class Power(Pointwise):
 class Dropout(Elementwise):
     """In TRAIN, zero each element with probability ``dropout_ratio`` and scale up the rest.
 
-    In TEST, the identity. Caffe: ``dropout_layer.cpp``.
+    In TEST, the identity, whatever the ratio. A ratio of 1 gives NaN in TRAIN, as in Caffe: what
+    is left, nothing, is scaled up by 1 / 0. Caffe: ``dropout_layer.cpp``.
     """
 
     formula = "y = x mask / (1 - dropout_ratio)"
+    traits = Traits(phase_choice=PhaseChoice.NOISE)
 
     def shape(self, bottom: Shape) -> Shape:
         ratio = self.param.dropout_ratio
-        require(0 <= ratio < 1, f"dropout_ratio {ratio:g} must be 0 or more, and less than 1")
+        require(not self.train or 0 <= ratio <= 1, f"dropout_ratio {ratio:g} must be 0 to 1")
         return bottom
 
     def apply(self, ctx: Context, x: Array) -> Array:
         ratio = self.param.dropout_ratio
         if not self.train:
             return x
+        if ratio == 1:
+            return x * math.nan
         keep = jax.random.bernoulli(ctx.key(), 1 - ratio, x.shape)
         return jnp.where(keep, x * (1 / (1 - ratio)), 0.0)
 
@@ -264,20 +268,22 @@ class Log(Pointwise):
 
 @register(param="clip_param")
 class Clip(Pointwise):
-    """x held between ``min`` and ``max``; no gradient outside. Caffe: ``clip_layer.cpp``."""
+    """x held between ``min`` and ``max``; no gradient outside. Caffe: ``clip_layer.cpp``.
+
+    With ``min`` above ``max``, ``min`` everywhere.
+    """
 
     formula = "y = min(max(x, min), max)"
 
     def shape(self, bottom: Shape) -> Shape:
         p = self.param
         require(p.HasField("min") and p.HasField("max"), "needs min and max")
-        require(p.min <= p.max, f"min {p.min:g} is above max {p.max:g}")
         return bottom
 
     def apply(self, ctx: Context, x: Array) -> Array:
         """The gradient at the limits is 1, as in Caffe."""
         inside = (x >= self.param.min) & (x <= self.param.max)
-        held = jax.lax.stop_gradient(jnp.clip(x, self.param.min, self.param.max))
+        held = jax.lax.stop_gradient(jnp.maximum(jnp.minimum(x, self.param.max), self.param.min))
         return jnp.where(inside, x, held)
 
     def describe(self) -> str:

@@ -28,6 +28,11 @@ _TYPES = {
     "Intel": "SpatialDropout Reorg",
 }
 _DEPTHWISE = ("DepthwiseConvolution", "ConvolutionDepthwise")
+# The "future" branches of longjon's and shelhamer's Caffe, of the FCNs of 2014 and CRF-RNN.
+_FIRST_CROP = (
+    " (the first FCNs' fork of Caffe, which works the offset out from the layers); write "
+    'layer { type: "Crop" crop_param { offset: ... } }, and all other layers as layer, too'
+)
 # By the message that the field stands in; LayerParameter's are V1LayerParameter's too.
 _FIELDS = {
     "SSD": {
@@ -99,6 +104,8 @@ def fork_of_type(name: str) -> str:
     """`` (SSD's fork of Caffe)`` for a layer type of a fork; empty for any other."""
     if name in _DEPTHWISE:
         return " (a fork of Caffe's); write a Convolution whose group is its number of channels"
+    if name == "CROP":
+        return _FIRST_CROP
     return _told(FORKS_OF_TYPES.get(name, ()))
 
 

@@ -15,7 +15,7 @@ from netspec.layers.activation import Elementwise
 from netspec.layers.base import Geometry
 from netspec.layers.context import Context
 from netspec.layers.coord_map import CoordMap
-from netspec.layers.records import Blob
+from netspec.layers.records import Blob, PhaseChoice, Traits
 from netspec.layers.registry import register
 from netspec.layers.shape import Array, Shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
@@ -84,10 +84,11 @@ class BatchNorm(Elementwise):
     batch's, and running sums of both are updated; in TEST they are the running ones.
     Blobs: mean (C), variance (C), scale_factor (1), all three sums that decay by
     ``moving_average_fraction``: the running mean is mean / scale_factor. The variance stored is
-    unbiased. A blob (N) is one channel. Caffe: ``batch_norm_layer.cpp``.
+    unbiased. Caffe: ``batch_norm_layer.cpp``.
     """
 
     formula = "y = (x - mean) / sqrt(variance + eps)"
+    traits = Traits(phase_choice=PhaseChoice.STATISTICS)
 
     @property
     def global_stats(self) -> bool:
@@ -97,7 +98,7 @@ class BatchNorm(Elementwise):
         return not self.train
 
     def shape(self, bottom: Shape) -> Shape:
-        require(bottom, "normalises blobs of 1 axis or more, not a scalar")
+        require(len(bottom) > 1, f"needs channels on axis 1, but the bottom is {text(bottom)}")
         for i, spec in enumerate(self.spec.param):
             require(
                 spec.lr_mult == 0,
@@ -108,13 +109,12 @@ class BatchNorm(Elementwise):
 
     def blobs(self, bottom: Shape) -> dict[str, Blob]:
         """mean (C), variance (C), scale_factor (1)."""
-        channels = bottom[1] if len(bottom) > 1 else 1
-        sizes = {"mean": channels, "variance": channels, "scale_factor": 1}
+        sizes = {"mean": bottom[1], "variance": bottom[1], "scale_factor": 1}
         return {name: Blob((size,), learned=False) for name, size in sizes.items()}
 
     def apply(self, ctx: Context, x: Array) -> Array:
         """Normalise; update the statistics if they are the batch's."""
-        channel = ctx.axis(1, x.ndim) if x.ndim > 1 else None
+        channel = ctx.axis(1, x.ndim)
         shape = [x.shape[i] if i == channel else 1 for i in range(x.ndim)]
         if self.global_stats:
             kept = {name: lax.stop_gradient(blob) for name, blob in ctx.blobs.items()}

@@ -17,6 +17,7 @@ from netspec.layers.context import Context
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.lowering import windows
 from netspec.layers.numerics import MemoryLayout, Numerics, Precision
+from netspec.layers.records import PhaseChoice, Traits
 from netspec.layers.registry import register
 from netspec.layers.shape import Array, Shape, count, text
 from netspec.layers.valid_region import PaddingValue, PartialShape, Size
@@ -28,6 +29,7 @@ class _Pooled(Layer):
     """The base of Pooling and SPP: the arithmetic of one pooling."""
 
     drawn_as = "pooling"
+    traits = Traits(phase_choice=PhaseChoice.NOISE)
 
     def pool(
         self, ctx: Context, method: int, x: Array, window: SlidingWindow, out: Shape, level: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 
@@ -25,6 +26,13 @@ class Arity:
     auto_top: bool = False
 
 
+class PhaseChoice(Enum):
+    """What a layer does in TRAIN and not in TEST, that may be switched on and off afterwards."""
+
+    NOISE = "draw random numbers"
+    STATISTICS = "normalise by the batch, and add to the running statistics"
+
+
 @dataclass(frozen=True)
 class Traits:
     """What kind of layer this is, for code that loops over all layers.
@@ -35,7 +43,7 @@ class Traits:
     shapes nor arithmetic. on_host: it is a callback from inside the compiled program, and reports
     to `netspec.layers.host_errors`. is_plain: it depends on nothing but its message and phase, and
     reads no file. data_dependent: a top's shape depends on values, so that a net with this layer
-    cannot be compiled.
+    cannot be compiled. phase_choice: what its phase chooses, if it is one of these.
     """
 
     is_source: bool = False
@@ -46,6 +54,7 @@ class Traits:
     on_host: bool = False
     is_plain: bool = True
     data_dependent: bool = False
+    phase_choice: PhaseChoice | None = None
 
 
 @dataclass(frozen=True)

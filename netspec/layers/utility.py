@@ -166,16 +166,13 @@ class Split(Elementwise):
 class Parameter(Layer):
     """A learned array as a blob.
 
-    -> ``shape``. Blobs: array of that shape, 0 before training. Caffe: ``parameter_layer.hpp``.
+    -> ``shape``, a scalar if there is none. Blobs: array of that shape, 0 before training.
+    Caffe: ``parameter_layer.hpp``.
     """
 
     formula = "y = a learned array"
 
     def shape(self, *bottoms: Shape) -> Shape:
-        require(
-            self.param.HasField("shape"),
-            "states no shape; give parameter_param { shape { dim: ... } }",
-        )
         return tuple(self.param.shape.dim)
 
     def blobs(self, *bottoms: Shape) -> dict[str, Blob]:

@@ -19,7 +19,7 @@ from netspec.layers.records import Blob, BottomUse
 from netspec.layers.registry import register
 from netspec.layers.shape import Array, Shape, canonical_axis, count, same_shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
-from netspec.layers.window import SlidingWindow, convolution_window
+from netspec.layers.window import SlidingWindow, convolution_window, states_kernel
 from netspec.proto.layers_pb2 import LayerParameter
 
 
@@ -39,7 +39,8 @@ class _Windowed(Layer):
         """The window in words, over 2 spatial axes if the settings say nothing else."""
         p = self.param
         given = max(map(len, (p.kernel_size, p.stride, p.pad, p.dilation)))
-        return self.describe_window(given if given > 1 else 2)
+        rank = given if given > 1 else 2
+        return self.describe_window(rank if states_kernel(p) else 0)
 
     def describe_on(self, *bottoms: Shape) -> str:
         """The window over as many spatial axes as there are."""
@@ -100,11 +101,12 @@ class _Convolutional(_Windowed):
     def run(self, ctx: Context, bottom: Array, algorithm: Callable[..., Array]) -> Array:
         """Run ``algorithm`` on one bottom, the axes before its channels made one batch axis."""
         axis, window = self.window(ctx.shape(bottom))
+        window, weight = windows.without_zero_dilation(window, ctx.blobs["weight"])
         batch = bottom.shape[:axis]
         x = bottom.reshape(count(batch), *bottom.shape[axis:])
         top = algorithm(
             x,
-            ctx.blobs["weight"],
+            weight,
             window,
             self.param.group,
             ctx.channels_last and bottom.ndim >= 4,
@@ -124,10 +126,11 @@ class _Convolutional(_Windowed):
 
 @register(param="convolution_param", bottoms=(1, None), tops="bottoms")
 class Convolution(_Convolutional):
-    """Cross-correlation with learned filters, over any number of spatial axes.
+    """Cross-correlation with learned filters, over any number of spatial axes, or none.
 
     (N, C, H, W) -> (N, num_output, H', W') with
-    H' = floor((H + 2 pad - dilation (kernel - 1) - 1) / stride) + 1.
+    H' = (H + 2 pad - dilation (kernel - 1) - 1) / stride + 1, the division rounded towards 0.
+    (N, C) -> (N, num_output) needs no ``kernel_size``.
     Blobs: weight (num_output, C / group, kernel...), bias (num_output).
     Caffe: ``conv_layer.cpp``, ``base_conv_layer.cpp``.
     """
@@ -152,8 +155,10 @@ class Convolution(_Convolutional):
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
         return tuple(self.run(ctx, x, windows.convolution) for x in bottoms)
 
-    def coords(self, rank: int) -> CoordMap:
+    def coords(self, rank: int) -> CoordMap | None:
         """Output pixel p sits at stride p + (extent - 1) / 2 - pad."""
+        if rank and not states_kernel(self.param):
+            return None
         axis, window = self.window((1,) * (rank + 2))
         return window.down(axis + 1)
 
@@ -203,8 +208,10 @@ class Deconvolution(_Convolutional):
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
         return tuple(self.run(ctx, x, windows.deconvolution) for x in bottoms)
 
-    def coords(self, rank: int) -> CoordMap:
+    def coords(self, rank: int) -> CoordMap | None:
         """Output pixel p sits at (p + pad - (extent - 1) / 2) / stride."""
+        if rank and not states_kernel(self.param):
+            return None
         axis, window = self.window((1,) * (rank + 2))
         return window.up(axis + 1)
 

@@ -16,7 +16,10 @@ from netspec.layers.shape import Shape, text
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """A window over the spatial axes, one number an axis; ``pad`` is put on both sides."""
+    """A window over the spatial axes, one number an axis; ``pad`` is put on both sides.
+
+    With a dilation of 0 the whole kernel touches one pixel.
+    """
 
     kernel: Shape
     stride: Shape
@@ -29,15 +32,21 @@ class SlidingWindow:
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
     def convolved(self, size: Shape) -> Shape:
-        """Output size of a convolution: windows that lie whole inside image + pad."""
+        """Output size of a convolution: windows that lie whole inside image + pad.
+
+        As in C, the division rounds towards 0: one window is left where what it lacks is less than
+        the stride, and zeros stand for that.
+        """
         out = []
         for i, (n, k, s, p) in enumerate(self.axes(size)):
-            require(
-                n + 2 * p >= k,
-                f"spatial axis {i}: kernel extent {k} > size {n} + pad {2 * p}",
-            )
-            out.append((n + 2 * p - k) // s + 1)
+            spare = n + 2 * p - k
+            require(spare > -s, f"spatial axis {i}: kernel extent {k} > size {n} + pad {2 * p}")
+            out.append(max(spare, 0) // s + 1)
         return tuple(out)
+
+    def padding(self, size: Shape) -> tuple[tuple[int, int], ...]:
+        """Zeros before and behind an image, per axis, with those that a lone window lacks."""
+        return tuple((p, p + max(0, k - n - 2 * p)) for n, k, _, p in self.axes(size))
 
     def deconvolved(self, size: Shape) -> Shape:
         """Output size of a transposed convolution."""
@@ -98,8 +107,13 @@ def convolution_window(param: Any, rank: int) -> SlidingWindow:
     stride = _repeated(param, "stride", "stride", rank, 1)
     pad = _repeated(param, "pad", "pad", rank, 0)
     dilation = _spread(list(param.dilation), "dilation", rank, 1)
-    _positive(kernel=kernel, stride=stride, dilation=dilation)
+    _positive(kernel=kernel, stride=stride)
     return SlidingWindow(kernel, stride, pad, dilation)
+
+
+def states_kernel(param: Any) -> bool:
+    """Whether a kernel is given; without one there must be no spatial axes."""
+    return bool(param.kernel_size) or param.HasField("kernel_h") or param.HasField("kernel_w")
 
 
 def pooling_window(param: Any, size: Shape) -> SlidingWindow:
@@ -143,14 +157,13 @@ def _repeated(param: Any, plain: str, stem: str, rank: int, default: int | None)
 
 
 def _spread(values: list[int], name: str, rank: int, default: int | None) -> Shape:
-    require(values or default is not None, f"needs {name}")
+    require(values or default is not None or not rank, f"needs {name}")
     require(
         len(values) in (0, 1, rank),
         f"{name} is given {len(values)} times; give it once, or once for each of the "
         f"{rank} spatial axes",
     )
-    if not values and default is not None:
-        values = [default]
+    values = values or [default or 0]
     return tuple(values if len(values) == rank else values * rank)
 
 

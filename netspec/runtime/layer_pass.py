@@ -104,7 +104,7 @@ class LayerPass:
             owner = each.keys[name]
             made.updates[owner] = array.reshape(self.shapes.params[owner].shape)
         for name, array in ctx.carried_on.items():
-            made.updates[ParamKey(node.name, name)] = jax.lax.stop_gradient(array)
+            made.updates[ParamKey(each.layer, name)] = jax.lax.stop_gradient(array)
 
     def _context(self, made: Run, n: int, channels_last: bool) -> Context:
         each = self.shapes.nodes[n]
@@ -191,7 +191,7 @@ def _carried(each: NodeShapes[Shape], params: Params) -> dict[str, Array]:
     """What the run before left for a node."""
     carried = {}
     for name, shape in each.carried.items():
-        held = params.get(ParamKey(each.node.name, name))
+        held = params.get(ParamKey(each.layer, name))
         carried[name] = (
             jnp.zeros(shape, jnp.float32) if held is None else jax.lax.stop_gradient(held)
         )

@@ -27,6 +27,7 @@ from netspec.runtime import memory
 from netspec.runtime.compute_policy import PLAIN, ComputePolicy
 from netspec.runtime.host_calls import runnable
 from netspec.runtime.masked_shapes import Bucketed
+from netspec.runtime.phase_switch import switched
 from netspec.runtime.remat import FLOAT_BYTES
 from netspec.runtime.run import run
 from netspec.runtime.values import Params
@@ -73,7 +74,10 @@ class LayerParams(nnx.Module):
 
 
 class NetParams(nnx.Module):
-    """The learned arrays of a net: layer name -> `LayerParams`, in the order of the net."""
+    """The learned arrays of a net: layer name -> `LayerParams`, in the order of the net.
+
+    A layer that learns and whose name an earlier one has that does, too, goes by ``name (2)``.
+    """
 
     def __init__(self, layers: Mapping[str, LayerParams]) -> None:
         self._order = tuple(layers)
@@ -106,32 +110,47 @@ class Net(nnx.Module):
     several layers. ``carried`` has, by layer and name as ``params`` does, the state that recurrent
     layers carry from run to run, as `Carried` variables. ``policy``: how it computes, from the next
     run on.
+
+    ``train()`` and ``eval()`` set ``deterministic`` and ``use_running_average``, as they do in
+    Flax's own modules: whether Dropout and STOCHASTIC pooling draw numbers, and which statistics
+    BatchNorm uses, unless the layer's message says. All else of the phase is chosen when the net
+    is loaded: which layers there are, and what layers written in Python see.
     """
+
+    deterministic: bool
+    use_running_average: bool
 
     def __init__(self, shapes: Shapes, seed: int = 0, policy: ComputePolicy = PLAIN) -> None:
         self.shapes = nnx.static(shapes)
         self.policy = nnx.static(policy)
-        self.rngs = nnx.Rngs(seed) if shapes.graph.phase == TRAIN else None
+        self._seed = seed
+        self.rngs: nnx.Rngs | None = nnx.data(None)
+        self.deterministic = self.use_running_average = shapes.graph.phase != TRAIN
         variables = {
             key: (nnx.Param if shapes.params[key].learned else nnx.BatchStat)(array)
             for key, array in initial(shapes, seed).items()
         }
         self.params = NetParams(
             {
-                each.node.name: LayerParams({n: variables[key] for n, key in each.keys.items()})
+                each.layer: LayerParams({n: variables[key] for n, key in each.keys.items()})
                 for each in shapes.nodes
                 if each.keys
             }
         )
         self.carried = NetParams(
             {
-                each.node.name: LayerParams(
+                each.layer: LayerParams(
                     {n: Carried(jnp.zeros(s, jnp.float32)) for n, s in each.carried.items()}
                 )
                 for each in shapes.nodes
                 if each.carried
             }
         )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "deterministic" and not value and self.rngs is None:
+            self.rngs = nnx.Rngs(self._seed)
 
     @property
     def graph(self) -> Graph:
@@ -183,8 +202,8 @@ class Net(nnx.Module):
 
         Outside the valid regions blobs hold -1, which is no class. Raises GraphError or LayerError.
         """
-        shapes = batch.shapes
-        key = self.rngs() if self.rngs is not None else None
+        shapes = switched(batch.shapes, self.deterministic, self.use_running_average)
+        key = self.rngs() if self.rngs is not None and not self.deterministic else None
         forward = runnable(self.graph, _forward)
         arrays = {**self.arrays(), **self.carried_for(shapes)}
         feeds = {name: jnp.asarray(array, jnp.float32) for name, array in batch.feeds.items()}
@@ -281,7 +300,7 @@ def initial(shapes: Shapes, seed: int) -> dict[ParamKey, Array]:
     Raises LayerError where a filler, or a stated blob, does not fit.
     """
     root = jax.random.key(seed)
-    nodes = {each.node.name: each for each in shapes.nodes if each.keys}
+    nodes = {each.layer: each for each in shapes.nodes if each.keys}
     arrays = {}
     for i, (key, blob) in enumerate(shapes.params.items()):
         node = nodes[key.layer].node

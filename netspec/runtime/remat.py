@@ -111,7 +111,7 @@ def _learned(shapes: Shapes, n: int) -> int:
     return FLOAT_BYTES * sum(
         count(shapes.params[key].shape)
         for key in each.keys.values()
-        if key.layer == each.node.name
+        if key.layer == each.layer
         and shapes.params[key].learned
         and shapes.param_specs[key].lr_mult
     )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from netspec.frontend.shapes import Shapes
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
 from netspec.runtime.compute_policy import PLAIN, ComputePolicy
 from netspec.runtime.masked_shapes import Bucketed
@@ -101,7 +101,8 @@ class Program:
     """What a compiled step depends on besides its arrays: one for each shape of the data.
 
     keep: the blobs that a step hands out. keep_steps: whether it hands out its updates, too.
-    policy: the dtype it computes in, and whether it rematerialises.
+    policy: the dtype it computes in, and whether it rematerialises. decayed: the arrays that the
+    rule sees and does not change.
     """
 
     shapes: Shapes
@@ -109,6 +110,7 @@ class Program:
     transformation: Any
     keep_steps: bool = False
     policy: ComputePolicy = PLAIN
+    decayed: tuple[ParamKey, ...] = ()
 
     @property
     def _run_policy(self) -> ComputePolicy:
@@ -147,14 +149,18 @@ class Program:
         return PassResult(value, gradients, statistics, outputs)
 
     def update(
-        self, learner: Learner, healthy: Array, loss: Array, gradients: Tree
+        self, learner: Learner, healthy: Array, loss: Array, gradients: Tree, frozen: Tree
     ) -> tuple[Learner, Tree, Array]:
         """The learner after one update, or as it was if not all is healthy.
 
-        Also the steps taken, if kept, and whether all is healthy.
+        frozen: the arrays that the rule sees and does not change. Also the steps taken, if kept,
+        and whether all is healthy.
         """
         healthy &= jnp.isfinite(loss)
-        steps, state = self.transformation.update(gradients, learner.state, learner.arrays)
+        gradients = {**jax.tree.map(jnp.zeros_like, frozen), **gradients}
+        weights = {**frozen, **learner.arrays}
+        steps, state = self.transformation.update(gradients, learner.state, weights)
+        steps = {key: steps[key] for key in learner.arrays}
         # A gradient that is not finite makes its step so by every rule.
         for step in steps.values():
             healthy &= jnp.all(jnp.isfinite(step))
@@ -175,7 +181,11 @@ def whole_step(
 ) -> tuple[StepResult, Learner]:
     """Make a pass and its update, in place; the gradients handed out are the steps, if kept."""
     result = program.micro(fixed, learner.arrays, {}, inputs)
-    learner, steps, healthy = program.update(learner, healthy, result.loss, result.gradients)
+    after = {**fixed, **result.statistics}
+    frozen = {key: after[key] for key in program.decayed}
+    learner, steps, healthy = program.update(
+        learner, healthy, result.loss, result.gradients, frozen
+    )
     return result._replace(gradients=steps, healthy=healthy), learner
 
 
@@ -189,10 +199,10 @@ def accumulate(
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def apply_update(
-    program: Program, learner: Learner, healthy: Array, loss: Array, gradients: Tree
+    program: Program, learner: Learner, healthy: Array, loss: Array, gradients: Tree, frozen: Tree
 ) -> tuple[Learner, Tree, Array]:
     """Update by summed gradients, in place: see `Program.update`."""
-    return program.update(learner, healthy, loss, gradients)
+    return program.update(learner, healthy, loss, gradients, frozen)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

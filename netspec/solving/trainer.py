@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -31,6 +30,7 @@ from netspec.solving.step import (
     loss_of,
     whole_step,
 )
+from netspec.solving.updated_arrays import updated_arrays
 from netspec.solving.updates import Tree
 
 ArrayLike = np.ndarray | Array
@@ -66,8 +66,9 @@ class Trainer:
         self._keep_steps = keep_all or param.snapshot_diff
         self._on_gradients: Callable[[Tree], Tree] | None = None
         self.steps: Tree = {}
-        self.transformation = updates.transformation(param, self.learned_specs)
-        self.state = self.transformation.init(self.learned())
+        self._updated = updated_arrays(net.shapes, param)
+        self.transformation = updates.transformation(param, self._updated.all)
+        self.state = self.transformation.init({**self.learned(), **self._decayed()})
         self.recover()
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._last: Batch | None = None
@@ -86,24 +87,29 @@ class Trainer:
         self.seed = seed
         self._root_key = jax.random.key(seed)
 
-    @cached_property
-    def learned_specs(self) -> dict[ParamKey, Any]:
-        """The arrays that training changes: no gradient is computed for the others."""
-        shapes = self.net.shapes
-        return {
-            key: spec
-            for key, spec in shapes.param_specs.items()
-            if spec.lr_mult and shapes.params[key].learned
-        }
+    @property
+    def learned_specs(self) -> Mapping[ParamKey, Any]:
+        """The multipliers of the arrays that training changes."""
+        return self._updated.learned
+
+    @property
+    def updated_specs(self) -> Mapping[ParamKey, Any]:
+        """Those of all arrays that the rule keeps a history of."""
+        return self._updated.all
 
     def learned(self) -> Tree:
-        """The arrays that training changes."""
+        """The arrays that a step computes gradients of: no others change."""
         arrays = self.net.arrays()
-        return {key: arrays[key] for key in self.learned_specs}
+        return {key: arrays[key] for key in self._updated.graded}
+
+    def _decayed(self) -> Tree:
+        """The arrays that the rule sees besides."""
+        arrays = self.net.arrays()
+        return {key: arrays[key] for key in self._updated.decayed}
 
     def fixed(self, shapes: Shapes) -> Tree:
         """All else that a run at these shapes needs: frozen arrays, and carried state."""
-        frozen = {k: a for k, a in self.net.arrays().items() if k not in self.learned_specs}
+        frozen = {k: a for k, a in self.net.arrays().items() if k not in self._updated.graded}
         return {**frozen, **self.net.carried_for(shapes)}
 
     def statistics(self, shapes: Shapes) -> Tree:
@@ -156,6 +162,7 @@ class Trainer:
             self.healthy,
             jnp.zeros(()),
             gradients,
+            self._decayed(),
         )
         self.net.assign(learner.arrays)
         history = updates.rule_state(learner.state).history
@@ -170,7 +177,9 @@ class Trainer:
 
     def retune(self) -> None:
         """Re-read the solver's settings, after a change of them; its type stays."""
-        self.transformation = updates.transformation(self.param, self.learned_specs)
+        self._updated = updated_arrays(self.net.shapes, self.param)
+        self.transformation = updates.transformation(self.param, self._updated.all)
+        self.state = updates.with_arrays(self.state, {**self.learned(), **self._decayed()})
         self._programs.clear()
 
     def loss(self, batch: Batch) -> float:
@@ -204,7 +213,7 @@ class Trainer:
         return of_program(lowered.compile())
 
     def history(self) -> tuple[ArrayLike, ...]:
-        """The rule's arrays as a .solverstate lists them; zeros for what training leaves alone."""
+        """The rule's arrays as a .solverstate lists them; zeros for what the rule never sees."""
         rule, arrays = updates.rule_state(self.state), self.net.arrays()
         fetched = self.mesh.sharding.fetched
         return tuple(
@@ -282,7 +291,9 @@ class Trainer:
         if self._on_gradients is not None:
             total = self._on_gradients(total)
         loss = sum(losses[1:], losses[0]) / len(losses)
-        learner, steps, healthy = apply_update(program, learner, self.healthy, loss, total)
+        learner, steps, healthy = apply_update(
+            program, learner, self.healthy, loss, total, self._decayed()
+        )
         result = _cut(result, batch)
         return result._replace(loss=loss, gradients=steps, healthy=healthy), learner
 
@@ -290,7 +301,8 @@ class Trainer:
         which = (shapes, self.net.policy)
         if which not in self._programs:
             self._programs[which] = self.mesh.program(
-                shapes, self._keep, self.transformation, self._keep_steps, self.net.policy
+                *(shapes, self._keep, self.transformation, self._keep_steps, self.net.policy),
+                tuple(self._updated.decayed),
             )
         return self._programs[which]
 
@@ -304,7 +316,7 @@ class Trainer:
                     f"{text(blob.shape)}",
                     WeightsError,
                 )
-            if key in self.learned_specs:
+            if key in self._updated.all:
                 slot[key] = jnp.array(array.reshape(blob.shape), jnp.float32)
         return slot
 

@@ -36,11 +36,13 @@ class RuleState(NamedTuple):
 class Rule(NamedTuple):
     """One array's update: (gradient, histories, rate, t) -> (step, histories), t from 1.
 
-    slots: how many history arrays it keeps for each learned array.
+    slots: how many history arrays it keeps for each learned array. scales_history: whether these
+    hold gradients times the rate, so that nothing is kept where the rate is 0.
     """
 
     slots: int
     apply: Callable[[Array, tuple[Array, ...], Array, Array], tuple[Array, tuple[Array, ...]]]
+    scales_history: bool = False
 
 
 def transformation(
@@ -67,6 +69,13 @@ def rule_state(state: optax.OptState) -> RuleState:
 def with_rule_state(state: optax.OptState, new: RuleState) -> optax.OptState:
     """The chain's state with another history."""
     return (*state[:-1], new)
+
+
+def with_arrays(state: optax.OptState, arrays: Tree) -> optax.OptState:
+    """The chain's state with zeros for those of some arrays that it has no history of."""
+    rule, zeros = rule_state(state), jax.tree.map(jnp.zeros_like, arrays)
+    history = tuple({**zeros, **slot} for slot in rule.history)
+    return with_rule_state(state, rule._replace(history=history))
 
 
 def clip(limit: float) -> optax.GradientTransformation:
@@ -142,7 +151,7 @@ def sgd(solver: SolverParameter) -> Rule:
         moved = rate * g + solver.momentum * h[0]
         return moved, (moved,)
 
-    return Rule(1, apply)
+    return Rule(1, apply, scales_history=True)
 
 
 def nesterov(solver: SolverParameter) -> Rule:
@@ -157,7 +166,7 @@ def nesterov(solver: SolverParameter) -> Rule:
         moved = rate * g + solver.momentum * h[0]
         return (1 + solver.momentum) * moved - solver.momentum * h[0], (moved,)
 
-    return Rule(1, apply)
+    return Rule(1, apply, scales_history=True)
 
 
 def adagrad(solver: SolverParameter) -> Rule:

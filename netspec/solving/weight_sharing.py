@@ -27,17 +27,16 @@ def shared_arrays(
 ) -> Iterator[SharedArray]:
     """Pair the learned arrays of two nets, by layer name and blob name.
 
+    Of several layers of one name the first is paired with the first, and so on.
     Raises ``error`` where shapes differ; places: what its message calls each net.
     """
-    known = {
-        (each.node.name, blob): key for each in theirs.nodes for blob, key in each.keys.items()
-    }
+    known = {(each.layer, blob): key for each in theirs.nodes for blob, key in each.keys.items()}
     for each in mine.nodes:
         node = each.node
         for blob, key in each.keys.items():
-            if (node.name, blob) not in known:
+            if (each.layer, blob) not in known:
                 continue
-            found = known[node.name, blob]
+            found = known[each.layer, blob]
             here, there = mine.params[key].shape, theirs.params[found].shape
             with blame(node.place, node.who):
                 require(
@@ -45,4 +44,4 @@ def shared_arrays(
                     f"its {blob} is {text(here)}{places[0]}, {text(there)}{places[1]}",
                     error,
                 )
-            yield SharedArray(node.name, blob, key, found)
+            yield SharedArray(each.layer, blob, key, found)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from netspec.errors import DamagedDataError, Place, SourceError, blame, fail, require
-from netspec.frontend.graph import who
+from netspec.frontend.prototxt import who
 from netspec.layers.base import Shape
 from netspec.proto.layers_pb2 import LayerParameter
 

@@ -45,13 +45,17 @@ class Weights:
     """What a weight file holds: layer name -> its blobs by index, and the layers' types.
 
     Layers that learn nothing are there too, without blobs. owners_only: whether a blob that layers
-    share is stored with its owner alone. Arrays are views of the file, read when they are used.
+    share is stored with its owner alone. repeated: the blobs of each of several layers that learn
+    and have one name; `layers` has the last. Arrays are views of the file, read when they are used.
     """
 
     file: str
     layers: Mapping[str, Mapping[int, protobuf_wire.StoredBlob]]
     types: Mapping[str, str]
     owners_only: bool = False
+    repeated: Mapping[str, Sequence[Mapping[int, protobuf_wire.StoredBlob]]] = field(
+        default_factory=dict
+    )
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -119,6 +123,7 @@ def _net_of_hdf5(path: Path) -> Weights:
 def _net(data: memoryview, file: str) -> Weights:
     layers: dict[str, Mapping[int, protobuf_wire.StoredBlob]] = {}
     types: dict[str, str] = {}
+    learners: dict[str, list[Mapping[int, protobuf_wire.StoredBlob]]] = {}
     for number, _, value in protobuf_wire.fields(data):
         if number not in (_LAYER, _LAYERS) or not isinstance(value, memoryview):
             continue
@@ -126,7 +131,10 @@ def _net(data: memoryview, file: str) -> Weights:
         # Of two layers with one name Caffe copies both, so the later one counts.
         if blobs or name not in layers:
             layers[name], types[name] = dict(enumerate(blobs)), layer_type
-    return Weights(file, layers, types)
+        if blobs:
+            learners.setdefault(name, []).append(layers[name])
+    repeated = {name: found for name, found in learners.items() if len(found) > 1}
+    return Weights(file, layers, types, repeated=repeated)
 
 
 def _layer(
@@ -159,7 +167,7 @@ def _v1_type(value: int) -> str:
 def copy_into(
     net: Net, weights: Weights, *, fc_to_conv: bool = False, skip_misfits: bool = False
 ) -> Copied:
-    """Set a net's learned arrays by layer name.
+    """Set a net's learned arrays by layer name; of several layers of one name, one after the other.
 
     Layers that only one side has are left alone. The others must have the same blobs in the same
     shapes, or WeightsError is raised and nothing is set, unless
@@ -171,8 +179,9 @@ def copy_into(
     taken: dict[ParamKey, protobuf_wire.StoredBlob] = {}
     copied, turned, missing = [], [], []
     misfits: dict[str, str] = {}
+    layers = _layers_for(shapes, weights)
     for name, n in _nodes_by_name(shapes).items():
-        stored = weights.layers.get(name)
+        stored = layers.get(name)
         if stored is None:
             missing += [name] if shapes.nodes[n].blobs else []
         elif misfit := _misfit(shapes, n, stored, weights.owners_only, fc_to_conv):
@@ -213,12 +222,24 @@ def _floats(blob: protobuf_wire.StoredBlob, shape: Shape) -> jax.Array:
 
 
 def _nodes_by_name(shapes: Shapes) -> dict[str, int]:
-    """Layer name -> its node; of several, the one that learns blobs."""
+    """What a layer's arrays are kept under -> its node; of several, the one that learns blobs."""
     by_name: dict[str, int] = {}
     for n, each in enumerate(shapes.nodes):
-        if each.blobs or each.node.name not in by_name:
-            by_name[each.node.name] = n
+        if each.blobs or each.layer not in by_name:
+            by_name[each.layer] = n
     return by_name
+
+
+def _layers_for(
+    shapes: Shapes, weights: Weights
+) -> dict[str, Mapping[int, protobuf_wire.StoredBlob]]:
+    """What a net's arrays are kept under -> the blobs that a file has for them."""
+    layers = dict(weights.layers)
+    for name, stored in weights.repeated.items():
+        mine = [each.layer for each in shapes.nodes if each.blobs and each.node.name == name]
+        if len(mine) > 1:
+            layers.update(zip(mine, stored, strict=False))
+    return layers
 
 
 class _Misfit(NamedTuple):

@@ -167,7 +167,7 @@ class _Operation:
         self.net = net
         self.plan = plan
         shapes = net.shapes
-        self.nodes = {each.node.name: n for n, each in enumerate(shapes.nodes) if each.blobs}
+        self.nodes = {each.layer: n for n, each in enumerate(shapes.nodes) if each.blobs}
         self.bilinear = self._matching(plan.bilinear)
         classes, channels = map(self._matching, (plan.more_classes, plan.more_channels))
         self.growing = dict.fromkeys(classes, _CLASSES) | dict.fromkeys(channels, _CHANNELS)

@@ -77,7 +77,8 @@ def write_layers(path: Path, shapes: Shapes, kinds: Kinds) -> None:
 def require_hdf5_names(shapes: Shapes) -> None:
     """Raise WeightsError where a layer has a name that HDF5 takes for another path."""
     names = {node.name for node in shapes.graph.nodes}
-    for node in shapes.graph.nodes:
+    for each in shapes.nodes:
+        node = each.node
         layer, _, index = node.name.rpartition("/")
         with blame(node.place, node.who):
             require(
@@ -85,5 +86,10 @@ def require_hdf5_names(shapes: Shapes) -> None:
                 and "\0" not in node.name
                 and not (layer in names and index.isdecimal()),
                 "HDF5 cannot keep a layer of this name; write a .caffemodel",
+                WeightsError,
+            )
+            require(
+                each.layer == node.name or not each.blobs,
+                "HDF5 cannot keep two layers of one name; write a .caffemodel",
                 WeightsError,
             )

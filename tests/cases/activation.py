@@ -16,6 +16,7 @@ ACTIVATION = (
     row("Power of scale 0", "power: 3 scale: 0 shift: 2", normal(2, 3, 7, 5)),
     row("Dropout", "", normal(2, 3, 7, 5)),
     row("Dropout ratio", "dropout_ratio: 0.25", normal(2, 3)),
+    row("Dropout ratio above 1, in TEST", "dropout_ratio: 1.5", normal(2, 3)),
     row("PReLU", "", normal(2, 3, 7, 5)),
     row("PReLU shared", "channel_shared: true", normal(2, 3, 7, 5)),
     row("PReLU of rank 2", "filler { value: 0.1 }", normal(2, 7)),
@@ -40,6 +41,7 @@ ACTIVATION = (
     row("Log of base 0.5", "base: 0.5 scale: -1 shift: 3", positive(2, 7)),
     row("Clip", "min: -0.5 max: 0.25", normal(2, 3, 7, 5)),
     row("Clip to one number", "min: 2 max: 2", normal(2, 7)),
+    row("Clip with min above max", "min: 2 max: -0.5", normal(2, 7)),
     row("Threshold", "", normal(2, 3, 7, 5)),
     row("Threshold 0.25", "threshold: 0.25", normal(2, 7)),
 )

@@ -26,7 +26,6 @@ NORMALIZATION = (
     row(
         "BatchNorm in TRAIN, of rank 2", "", normal(5, 3), more="phase: TRAIN param { lr_mult: 0 }"
     ),
-    row("BatchNorm in TRAIN, of rank 1", "", normal(7), more="phase: TRAIN"),
     row("BatchNorm in TRAIN, of one item", "eps: 2", normal(1, 3), more="phase: TRAIN"),
     row(
         "BatchNorm in TRAIN, of running statistics",

@@ -100,6 +100,13 @@ PARAMETER = (
         {"x": normal(2, 3)},
     ),
     Case(
+        "Parameter without a shape, a scalar",
+        """
+        layer { name: "p" type: "Parameter" top: "p" }
+        layer { name: "y" type: "Power" bottom: "p" top: "y" power_param { scale: 3 } }
+        """,
+    ),
+    Case(
         "Parameter of rank 4, pooled",
         """
         layer { name: "p" type: "Parameter" top: "p" parameter_param { shape {

@@ -15,6 +15,29 @@ CONVOLUTION = (
         normal(2, 3, 5, 7),
     ),
     row("Convolution 0-D", "num_output: 4 kernel_size: 1", normal(2, 3)),
+    row("Convolution 0-D without kernel_size", "num_output: 4 group: 2", normal(5, 6)),
+    row("Convolution 0-D, axis 2", "num_output: 4 axis: 2", normal(2, 3, 5)),
+    row(
+        "Convolution of a lone window",
+        "num_output: 4 kernel_h: 5 kernel_w: 4 stride_h: 3 stride_w: 2",
+        normal(2, 3, 3, 7),
+    ),
+    row(
+        "Convolution of a lone window, dilated and padded",
+        "num_output: 4 kernel_size: 3 dilation: 3 stride: 2 pad: 1",
+        normal(2, 3, 4, 9),
+    ),
+    row(
+        "Convolution of a lone window, wide",
+        "num_output: 3 group: 3 kernel_size: 6 stride: 4",
+        normal(2, 6, 3, 9),
+    ),
+    row("Convolution dilation 0", "num_output: 4 kernel_size: 2 dilation: 0", normal(2, 3, 3, 5)),
+    row(
+        "Convolution dilation 0 on one axis",
+        "num_output: 4 group: 2 kernel_size: 3 dilation: 2 dilation: 0 stride: 2 pad: 1",
+        normal(2, 4, 7, 5),
+    ),
     row("Convolution 1-D", "num_output: 4 kernel_size: 3 stride: 2 pad: 1", normal(2, 3, 11)),
     row(
         "Convolution 3-D",
@@ -23,6 +46,7 @@ CONVOLUTION = (
         normal(2, 3, 5, 7, 4),
     ),
     row("Convolution 4-D", "num_output: 2 kernel_size: 2", normal(1, 2, 3, 4, 2, 5)),
+    row("Convolution 7-D", "num_output: 2 kernel_size: 1", normal(1, 3, 1, 2, 1, 1, 2, 1, 1)),
     row(
         "Convolution group, dilation, stride",
         "num_output: 4 group: 2 kernel_size: 3 dilation: 2 stride: 2 pad: 1",
@@ -103,6 +127,12 @@ DECONVOLUTION = (
         "num_output: 4 kernel_size: 2 pad: 3 stride: 3",
         normal(2, 3, 5, 4),
     ),
+    row("Deconvolution 0-D", "num_output: 4", normal(2, 3)),
+    row(
+        "Deconvolution dilation 0",
+        "num_output: 4 kernel_size: 3 dilation: 0 dilation: 1 stride: 2",
+        normal(2, 3, 5, 4),
+    ),
     row("Deconvolution 1-D", "num_output: 4 kernel_size: 3 stride: 2 pad: 1", normal(2, 3, 7)),
     row(
         "Deconvolution 3-D",
@@ -149,6 +179,8 @@ IM2COL = (
         normal(2, 3, 7, 5),
     ),
     row("Im2col dilation", "kernel_size: 2 dilation: 3 stride: 2 pad: 1", normal(2, 3, 7, 5)),
+    row("Im2col dilation 0", "kernel_size: 2 kernel_size: 3 dilation: 0", normal(2, 3, 3, 5)),
+    row("Im2col of a lone window", "kernel_size: 4 stride: 2", normal(2, 3, 3, 7)),
     row("Im2col 1-D", "kernel_size: 3 stride: 2 pad: 1", normal(2, 3, 7)),
     row(
         "Im2col 3-D",

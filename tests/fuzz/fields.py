@@ -20,7 +20,7 @@ BY_NAME: dict[str, Value] = {
     "slice_point": lambda rng, rank: rng.randint(1, 3),
     "num_axes": lambda rng, rank: rng.randint(-1, 2),
     "num_output": lambda rng, rank: rng.choice([1, 2, 3, 4, 6]),
-    "dilation": lambda rng, rank: rng.choice([1, 1, 2]),
+    "dilation": lambda rng, rank: rng.choice([0, 1, 1, 2]),
     "dropout_ratio": lambda rng, rank: rng.choice([0, 0.25, 0.5]),
     "local_size": lambda rng, rank: rng.choice([1, 3, 5]),
     "moving_average_fraction": lambda rng, rank: rng.choice([0.5, 0.9, 1]),

@@ -84,7 +84,7 @@ def log(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
 @rule("Clip")
 def clip(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
     p = layer.clip_param
-    return [elementwise(x, lambda v: sorted((p.min, v, p.max))[1])]
+    return [elementwise(x, lambda v: max(p.min, min(v, p.max)))]
 
 
 @rule("Threshold")

@@ -32,8 +32,8 @@ def batch_norm(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Arra
     p = layer.batch_norm_param
     means, variances, (factor,) = blobs
     top = np.zeros_like(x)
-    for c in range(x.shape[1] if x.ndim > 1 else 1):
-        mine = (slice(None), c) if x.ndim > 1 else ()
+    for c in range(x.shape[1]):
+        mine = (slice(None), c)
         if uses_running_statistics(layer):
             mean, variance = (means[c] / factor, variances[c] / factor) if factor else (0, 0)
         else:
@@ -60,7 +60,7 @@ def batch_statistics(layer: LayerParameter, blobs: list[Array], x: Array) -> lis
     share = layer.batch_norm_param.moving_average_fraction
     kept = [share * blob for blob in blobs]
     for c in range(len(kept[0])):
-        mine = x[:, c] if x.ndim > 1 else x
+        mine = x[:, c]
         mean, variance = moments(mine)
         kept[0][c] += mean
         kept[1][c] += variance * mine.size / max(mine.size - 1, 1)

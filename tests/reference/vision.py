@@ -57,7 +57,7 @@ def convolution(layer: LayerParameter, blobs: list[Array], *bottoms: Array) -> l
         size = x.shape[axis + 1 :]
         windows = geometry(layer, len(size))
         out = [
-            (n + 2 * pad - (d * (k - 1) + 1)) // s + 1
+            int((n + 2 * pad - (d * (k - 1) + 1)) / s) + 1
             for n, (k, s, pad, d) in zip(size, windows, strict=True)
         ]
         top = np.zeros((*x.shape[:axis], p.num_output, *out))
@@ -125,7 +125,7 @@ def im2col(layer: LayerParameter, blobs: list[Array], x: Array) -> list[Array]:
     windows = geometry(layer, len(size))
     kernel = [k for k, _, _, _ in windows]
     out = [
-        (n + 2 * pad - d * (k - 1) - 1) // s + 1
+        int((n + 2 * pad - d * (k - 1) - 1) / s) + 1
         for n, (k, s, pad, d) in zip(size, windows, strict=True)
     ]
     top = np.zeros((*x.shape[:axis], x.shape[axis] * math.prod(kernel), *out))

@@ -8,6 +8,7 @@ Every function takes arrays in a run's layout: (N, C, ...) or, with ``channels_l
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -18,7 +19,7 @@ from netspec.layers.lowering import im2col
 from netspec.layers.shape import Array, Shape, count
 from netspec.layers.window import SlidingWindow
 
-_SPATIAL = "XYZUVW"
+_SPATIAL = "XYZUVWABDEFGHJKLMPQRST"
 # Above this many elements the zeros off the diagonal cost more than grouping does.
 _DENSE_LIMIT = 1 << 22
 # Up to this many taps a pooling window is unrolled into shifted slices.
@@ -26,6 +27,17 @@ _UNROLL = 16
 
 # Maxima, and where they lie.
 Pair = tuple[Array, Array]
+
+
+def without_zero_dilation(window: SlidingWindow, weight: Array) -> tuple[SlidingWindow, Array]:
+    """A window and weight in which elements that all touch one pixel are summed to one."""
+    axes = [i for i, d in enumerate(window.dilation) if d == 0]
+    if not axes:
+        return window, weight
+    kernel = tuple(1 if i in axes else k for i, k in enumerate(window.kernel))
+    dilation = tuple(d or 1 for d in window.dilation)
+    summed = weight.sum([2 + i for i in axes], keepdims=True)
+    return replace(window, kernel=kernel, dilation=dilation), summed
 
 
 def convolution(
@@ -59,11 +71,12 @@ def choose_convolution(x: Shape, w: Shape, window: SlidingWindow, groups: int) -
 
 def direct(x: Array, w: Array, window: SlidingWindow, groups: int, channels_last: bool) -> Array:
     """`convolution` by XLA's own algorithm."""
+    spatial = x.shape[1:-1] if channels_last else x.shape[2:]
     return lax.conv_general_dilated(
         x,
         w,
         window_strides=window.stride,
-        padding=[(p, p) for p in window.pad],
+        padding=window.padding(spatial),
         rhs_dilation=window.dilation,
         feature_group_count=groups,
         dimension_numbers=_dimensions(x.ndim, channels_last, "OI"),

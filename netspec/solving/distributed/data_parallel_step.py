@@ -45,10 +45,10 @@ class DataParallelStep(Program):
         return result
 
     def update(
-        self, learner: Learner, healthy: Array, loss: Array, gradients: Tree
+        self, learner: Learner, healthy: Array, loss: Array, gradients: Tree, frozen: Tree
     ) -> tuple[Learner, Tree, Array]:
         """Update as one device does; of an array in parts, each device updates its own part."""
-        learner, steps, healthy = super().update(learner, healthy, loss, gradients)
+        learner, steps, healthy = super().update(learner, healthy, loss, gradients, frozen)
         return self.sharding.constrained(learner), self.sharding.constrained(steps), healthy
 
     def _on_one_device(
