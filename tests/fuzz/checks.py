@@ -100,8 +100,8 @@ def gradients(trial: Trial) -> None:
     """Every gradient is the reference's slope along a random direction."""
     if own := [n.type for n in trial.graph.nodes if n.type in truth.OWN_GRADIENT]:
         raise Skip(f"{own[0]}: its gradient is not its slope, in Caffe neither")
-    trial.whole()
     params, fed, *_ = trial.compiled
+    trial.whole()
     rough: Skip | None = None
     for key, gradient in [*params.items(), *((i, fed[i]) for i in sorted(trial.smooth))]:
         if not trial.face.learned.get(key, True):
