@@ -154,6 +154,9 @@ def _slope(trial: Trial, at: Point, base: Any, key: Any, direction: Any) -> tupl
     right, left = sides[1e-5]
     near_right, near_left = sides[1e-6]
     jump = abs(near_right - near_left)
+    if jump < 0.1 * abs(right - left):
+        # A kink lies between the steps: the nearer slopes agree.
+        return (near_right + near_left) / 2, 0.0
     return (right + left) / 2, jump if jump > 0.5 * abs(right - left) else 0.0
 
 
