@@ -157,7 +157,8 @@ def _slope(trial: Trial, at: Point, base: Any, key: Any, direction: Any) -> tupl
     if jump < 0.1 * abs(right - left):
         # A kink lies between the steps: the nearer slopes agree.
         return (near_right + near_left) / 2, 0.0
-    return (right + left) / 2, jump if jump > 0.5 * abs(right - left) else 0.0
+    # Of a smooth curve a tenth remains at a tenth of the step.
+    return (right + left) / 2, jump if jump > 0.2 * abs(right - left) else 0.0
 
 
 @check(every=3)
