@@ -129,6 +129,33 @@ def test_vectors_are_told_of_as_images_are(tmp_path: Path) -> None:
     assert lines[4:6] == ["x 1 1 0", "y 1 1 0"]
 
 
+def test_a_blob_that_gained_an_axis_is_of_its_own_rank(tmp_path: Path) -> None:
+    net = """
+        layer { name: "in" type: "Input" top: "x" top: "b"
+          input_param { shape { dim: 4 dim: 6 } shape { dim: 1 } } }
+        layer { name: "r" type: "Reshape" bottom: "x" top: "r"
+          reshape_param { shape { dim: 4 dim: 1 dim: 6 } } }
+        layer { name: "s" type: "Bias" bottom: "r" bottom: "b" top: "s" }
+        layer { name: "c" type: "Im2col" bottom: "s" top: "c"
+          convolution_param { kernel_size: 3 } }"""
+    text = command(tmp_path, net, "rf")
+    assert ["c", "1", "3", "1"] in [line.split() for line in text.splitlines()]
+
+
+def test_volumes_made_of_images_have_no_place_on_them(tmp_path: Path) -> None:
+    net = (
+        one((1, 4, 6, 7), "kernel_size: [1, 3]").replace('"y"', '"y0"')
+        + """
+        layer { name: "r" type: "Reshape" bottom: "y0" top: "r"
+          reshape_param { shape { dim: 1 dim: 1 dim: 2 dim: 6 dim: 5 } } }
+        layer { name: "c3" type: "Convolution" bottom: "r" top: "y"
+          convolution_param { num_output: 1 kernel_size: [1, 3, 3] } }"""
+    )
+    text = command(tmp_path, net, "rf")
+    assert 'y has no coordinates on "x": layer "r" (Reshape) keeps none' in text
+    assert ["y0", "1", "1x3", "0x1"] in [line.split() for line in text.splitlines()]
+
+
 def upsampled(shape: Shape, axis: int = 1, pad: int = 10) -> NetSpec:
     """A net that pads widely, halves, doubles again and is cut to its input."""
     where: dict[str, Any] = {"axis": axis, "num_output": 1}

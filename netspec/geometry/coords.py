@@ -12,16 +12,16 @@ whichever it walks last.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple, NoReturn
 
-from netspec.errors import GraphError, LayerError, Place, blame
+from netspec.errors import GraphError, LayerError, NetSpecError, Place, blame
 from netspec.frontend.graph import Graph, Node
+from netspec.frontend.shapes import KnownShapes, infer
 from netspec.layers.coord_map import CoordMap
-from netspec.layers.shape import Shape
 
 Axes = tuple[Fraction, ...]  # one number for each spatial axis
 FIRST = 2  # the first spatial axis where channels lie on axis 1
@@ -190,20 +190,21 @@ def first_axis(nodes: Iterable[Node], rank: int) -> int:
     return max((axis + 1 for axis in channels if axis is not None), default=FIRST)
 
 
-def ranks(graph: Graph, fed: Mapping[str, Shape]) -> list[int]:
+def ranks(shapes: KnownShapes) -> list[int]:
     """For each value of a graph, how many axes it has from axis 2 on.
 
-    fed: the shapes of blobs that the host feeds, as far as known; of others `fitting_rank` is
-    assumed. Layers are taken to keep the rank of their first bottom, as all do that have a
-    coordinate map.
+    Where it is not known, layers are taken to keep the rank of their first bottom, as all do that
+    have a coordinate map; and what is fed to have `fitting_rank`.
     """
-    found: list[int] = []
-    assumed = 2 if len(fed) == len(graph.fed) else fitting_rank(graph)
-    for node in graph.nodes:
-        for top in node.tops:
-            shape = fed.get(graph.values[top].name) if node.layer.traits.is_source else None
-            own = assumed if shape is None else len(shape) - FIRST
-            found.append(found[node.bottoms[0]] if node.bottoms else own)
+    graph, found = shapes.graph, list[int]()
+    assumed = 2 if len(shapes.fed) == len(graph.fed) else fitting_rank(graph)
+    with suppress(NetSpecError):
+        # A net may be measured, and its pads sought, though blobs do not fit together yet.
+        shapes = infer(graph, shapes.fed, "known")
+    for each in shapes.nodes:
+        for shape in each.tops:
+            kept = found[each.node.bottoms[0]] if each.node.bottoms else assumed
+            found.append(kept if shape is None else len(shape) - FIRST)
     return found
 
 

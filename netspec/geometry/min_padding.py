@@ -92,7 +92,7 @@ class _Growing(NamedTuple):
 
 
 def _growing(shapes: KnownShapes) -> _Growing:
-    graph, each = shapes.graph, ranks(shapes.graph, shapes.fed)
+    graph, each = shapes.graph, ranks(shapes)
     cut = (node.bottoms[0] for node in graph.nodes if node.layer.geometry(2).recut)
     rank = each[next(cut, 0)] if each else 2
     alike = _Growing(rank, FIRST, each)

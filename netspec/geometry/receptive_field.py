@@ -29,6 +29,9 @@ from netspec.geometry.coords import (
 )
 from netspec.layers.base import Shape
 
+# How many axes all values of a graph have from axis 2 on, or each of them (`coords.ranks`).
+Ranks = int | Sequence[int]
+
 
 class ReceptiveField(NamedTuple):
     """The input pixels that the pixels of a blob see, axis by axis.
@@ -52,12 +55,12 @@ class Span(NamedTuple):
 
 
 def receptive_field(
-    graph: Graph, blob: str | int, source: str | int | None = None, rank: int = 2
+    graph: Graph, blob: str | int, source: str | int | None = None, rank: Ranks = 2
 ) -> ReceptiveField:
     """What the pixels of ``blob`` see of a blob that the host feeds.
 
     blob: a name (its last value) or the index of a value of the graph. source: the fed blob;
-    without it, the first that ``blob`` comes from. rank: how many axes they have from axis 2 on.
+    without it, the first that ``blob`` comes from. rank: how many axes values have from axis 2 on.
     Where several paths lead there, their fields are united. Raises GraphError, with the reason, if
     there is no such field.
     """
@@ -69,16 +72,15 @@ def receptive_field(
 
 
 def receptive_fields(
-    graph: Graph, source: str | int, ranks: Sequence[int] | None = None
+    graph: Graph, source: str | int, rank: Ranks = 2
 ) -> dict[str, ReceptiveField | str]:
     """What `receptive_field` says of each blob that comes from ``source``, or why it says nothing.
 
-    ranks: of each value of the graph (`coords.ranks`); by default 2. The reason is worded to follow
-    the blob's name.
+    rank: as in `receptive_field`. The reason is worded to follow the blob's name.
     """
     start = _value(graph, source)
     return {
-        name: _found(graph, value, start, ranks[value] if ranks else 2)
+        name: _found(graph, value, start, rank)
         for name, value in graph.blobs.items()
         if value == start or _between(graph, value, start)
     }
@@ -106,20 +108,21 @@ def seen(
     return known if len(known) == len(spans) else None
 
 
-def _found(graph: Graph, value: int, start: int, rank: int) -> ReceptiveField | str:
+def _found(graph: Graph, value: int, start: int, ranks: Ranks) -> ReceptiveField | str:
     """The field, or why there is none, in words that follow the blob's name."""
     between = _between(graph, value, start)
     name = f'"{graph.values[start].name}"'
     if value != start and not between:
         return f"does not come from {name}"
+    rank = _of(ranks, value)
     if rank < 1 and not any(_has_window(node) for node in between):
         # What keeps an image's pixels in their places keeps a vector's numbers so.
-        rank = 2
+        rank = ranks = 2
     for node in between:
         if node.layer.geometry(rank).sees_all:
             return f"sees all of {name}: {node.who}"
     for node in between:
-        if step(node, rank) is None:
+        if step(node, _of(ranks, node.bottoms[0])) is None:
             return f"has no coordinates on {name}: {node.who} keeps none"
     first = first_axis(between, rank)
     if first >= rank + FIRST:
@@ -138,6 +141,10 @@ def _found(graph: Graph, value: int, start: int, rank: int) -> ReceptiveField | 
         axes.append(_measured(spans, stride))
     sizes, offsets = zip(*axes, strict=True)
     return ReceptiveField(strides[0], sizes, offsets)
+
+
+def _of(ranks: Ranks, value: int) -> int:
+    return ranks if isinstance(ranks, int) else ranks[value]
 
 
 def _has_window(node: Node) -> bool:

@@ -22,10 +22,10 @@ def table(shapes: KnownShapes, blob: str | None = None) -> str:
     such blob, or if it sees no fed one.
     """
     graph = shapes.graph
-    each = ranks(graph, shapes.fed)
+    each = ranks(shapes)
     if blob is not None:
         # Says why, if there is nothing to say.
-        receptive_field(graph, blob, rank=each[graph.blob(blob)])
+        receptive_field(graph, blob, rank=each)
     tables = []
     for name in graph.fed:
         found = receptive_fields(graph, name, each)
