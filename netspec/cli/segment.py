@@ -53,7 +53,7 @@ def segment(
     the size that the first image is run at, then the whole net.
     """
     keep_programs()
-    compiled = load(net, weights, dtype=dtype or "f32")
+    compiled = load(net, weights, dtype=dtype or "f32", run_python=True)
     buckets = SizeBuckets(compiled)
     mean, tile = _mean(options["mean"]), _tile(options["tile"])
     memory = int(options["memory"] * 2**30)
