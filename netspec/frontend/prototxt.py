@@ -267,9 +267,9 @@ def _parse(text: str, message: AnyMessage, file: str) -> AnyMessage:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
         line = error.GetLine() or 0
-        what = re.sub(r"^\d+:\d+ : ", "", str(error))
+        what, quoted = re.sub(r"^\d+:\d+ : ", "", str(error)), ""
         if line:
             quoted = text.split("\n")[line - 1]
             what = what.removeprefix(f"'{quoted}': ")
-        raise ParseError(explain(what), Place(file, line)) from None
+        raise ParseError(explain(what, quoted), Place(file, line)) from None
     return message
