@@ -71,7 +71,7 @@ def _current_form(v1: str) -> str:
 
 
 # ``device_id: 0,1``
-_LIST = re.compile(r"(\w+)\s*:\s*(-?[\w.+-]+(?:\s*,\s*-?[\w.+-]+)+)")
+_LIST = re.compile(r"\b(\w++)\s*+:\s*+([\w.+-]++(?:\s*+,\s*+[\w.+-]++)++)")
 
 
 def _not_a_name(owner: str, name: str, line: str) -> str:

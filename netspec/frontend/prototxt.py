@@ -147,7 +147,7 @@ def is_solver(path: str | Path) -> bool:
     text = TOKEN.sub(lambda token: " " if token["skip"] else token.group(), _read(path))
     outermost = re.split(r"[{<]", text, maxsplit=1)[0]
     known = SolverParameter.DESCRIPTOR.fields_by_name
-    names = re.findall(r"[A-Za-z_]\w*(?=\s*:)", outermost)
+    names = re.findall(r"\b[A-Za-z_]\w*+(?=\s*:)", outermost)
     return any(
         name in known for name in names if name not in NetParameter.DESCRIPTOR.fields_by_name
     )
