@@ -125,5 +125,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def unreadable(path: object, error: OSError) -> str:
     """The message for a file that the system would not open, e.g. ``a.txt: no such file``."""
+    if not str(path):
+        return "the name of a file is empty"
     reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or error)
     return f"{path}: {str(reason).lower()}"

@@ -61,6 +61,11 @@ def atomic_write_all(paths: Sequence[str | Path]) -> Iterator[list[Path]]:
             _sync_folder(folder)
         os.replace(parts[-1], targets[-1])
         _sync_folder(folder)
+    except FileNotFoundError as error:
+        # As /proc does: the folder is there, and the system's word is that the new file is not.
+        if error.filename in map(str, parts) and folder.is_dir():
+            raise PermissionError(errno.EPERM, "no file can be made there", folder) from None
+        raise
     finally:
         for part in parts:
             # What keeps it from going has kept it from being made, or has been raised above.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
@@ -60,7 +61,7 @@ def samples(
     with ExitStack() as opened:
         read = partial(_read, seed=seed, labels=labels, run_python=run_python)
         columns = [opened.enter_context(closing(read(node))) for node in nodes]
-        yield from islice(zip(*columns, strict=True), count)
+        yield from islice(zip(*columns, strict=True), min(count, sys.maxsize))
 
 
 def _labels(known: KnownShapes) -> dict[str, int | None]:
