@@ -136,6 +136,7 @@ def test_states_add_up() -> None:
 NETS = "net, net_param, train_net, train_net_param"
 
 
+@pytest.mark.differs("iter-size-0")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -209,6 +210,7 @@ def test_without_base_lr_nothing_is_learned() -> None:
     ]
 
 
+@pytest.mark.differs("tests-of-nothing")
 @pytest.mark.parametrize("count", [0, -1])
 def test_a_test_of_no_batches_is_none(count: int) -> None:
     """As in Caffe; published solvers switch tests off so, and their test data may be absent."""
