@@ -20,7 +20,7 @@ from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net as Module
-from netspec.runtime.module import use_programs
+from netspec.runtime.sizes import use_programs
 from netspec.runtime.values import Params
 from netspec.solving.weight_sharing import shared_arrays
 from netspec.sources.feed import Feed

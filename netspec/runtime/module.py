@@ -26,10 +26,11 @@ from netspec.runtime import memory
 from netspec.runtime.compute_policy import PLAIN, ComputePolicy
 from netspec.runtime.host_calls import runnable
 from netspec.runtime.masked_shapes import Bucketed
-from netspec.runtime.owned import RecentSizes, owned_cache, owned_jit
+from netspec.runtime.owned import owned_cache, owned_jit
 from netspec.runtime.phase_switch import switched
 from netspec.runtime.remat import FLOAT_BYTES
 from netspec.runtime.run import run
+from netspec.runtime.sizes import use_programs
 from netspec.runtime.values import Params
 
 # (what earlier runs came to, blob by name) -> what this run makes of both.
@@ -257,20 +258,6 @@ class Net(nnx.Module):
             f"{self.graph.file}: the net is fed {', '.join(fed)}; missing: {', '.join(missing)}",
             GraphError,
         )
-
-
-def use_programs(home: Shapes, shapes: Shapes) -> None:
-    """Say that a net runs at other sizes than its own, so that programs of old ones may go.
-
-    home: the net's own shapes, whose programs stay.
-    """
-    if shapes is not home:
-        _recent(home).use(shapes)
-
-
-@owned_cache
-def _recent(home: Shapes) -> RecentSizes:
-    return RecentSizes()
 
 
 @owned_cache

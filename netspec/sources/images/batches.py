@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import Place, SourceError, counted, fail, require
-from netspec.frontend.graph import who
 from netspec.frontend.ignored_fields import warn_once
+from netspec.frontend.prototxt import who
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Batch, Job, ParallelSource, require_keys
