@@ -207,9 +207,8 @@ class Trainer:
         program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
         # What is compiled already is not compiled again.
         if self.param.iter_size > self.mesh.size:
-            lowered = accumulate.program(program).lower(
-                fixed, learner, learner.arrays, batch.inputs
-            )
+            step = accumulate.program(program)
+            lowered = step.lower(fixed, learner, learner.arrays, batch.inputs)
         else:
             lowered = whole_step.program(program).lower(fixed, learner, self.healthy, batch.inputs)
         return of_program(lowered.compile())
