@@ -10,7 +10,9 @@ from netspec.frontend.phase import phase_of, select, state_of
 from netspec.frontend.prototxt import read_net
 from netspec.frontend.shape_cache import shared_shapes
 from netspec.frontend.upgrade import upgrade
+from netspec.layers import create
 from netspec.layers.base import Shape
+from netspec.layers.placeholder import create_unimported
 from netspec.runtime.compute_policy import ComputePolicy
 from netspec.runtime.module import Net
 from netspec.sources.feed import shapes_of_sources
@@ -26,20 +28,23 @@ def load(
     stages: Sequence[str] = (),
     seed: int = 0,
     dtype: str = "f32",
+    run_python: bool = False,
 ) -> Net:
     """A net from its prototxt, with weights if a .caffemodel (or .h5) is named.
 
     phase: "train" or "test". shapes: blob name -> (N, C, H, W) of inputs, where the prototxt does
     not state them or states others; a data layer without one is opened to see. seed: for the
-    fillers. dtype: "f32", "tf32" or "bf16", what it computes in (see `ComputePolicy`). Raises a
-    NetSpecError that says where and what.
+    fillers. dtype: "f32", "tf32" or "bf16", what it computes in (see `ComputePolicy`).
+    run_python: whether Python layers' modules, which the prototxt names, are imported and run;
+    without it a net that needs one raises LayerError or SourceError. Raises a NetSpecError that
+    says where and what.
     """
     number = phase_of(phase)
     text = read_net(prototxt)
     current = upgrade(text)
     selected = select(current, state_of(text, number, level, stages))
-    graph = connect(selected)
-    given = shapes_of_sources(graph, shapes or {})
+    graph = connect(selected, create if run_python else create_unimported)
+    given = shapes_of_sources(graph, shapes or {}, run_python=run_python)
     net = Net(shared_shapes(graph, given), seed, ComputePolicy(dtype))
     if caffemodel is not None:
         copy_into(net, read_weights(caffemodel))

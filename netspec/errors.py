@@ -24,6 +24,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
+# Longer names are nobody's typing mistakes.
+_LONGEST_COMPARED = 200
+
 
 class Place(NamedTuple):
     """A line of a file, printed ``file:line``; line 0 means the file as a whole."""
@@ -111,7 +114,10 @@ def counted(count: int, noun: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``'; did you mean "conv1"?'`` for the known name nearest to a mistyped one, or nothing."""
-    known = list(known)
+    # The comparison takes the square of their lengths.
+    known = [candidate for candidate in known if len(candidate) <= _LONGEST_COMPARED]
+    if len(name) > _LONGEST_COMPARED:
+        return ""
     folded = {candidate.lower(): candidate for candidate in known}
     found = difflib.get_close_matches(name.lower(), folded, n=1)
     return f'; did you mean "{folded[found[0]]}"?' if found else ""
@@ -119,5 +125,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def unreadable(path: object, error: OSError) -> str:
     """The message for a file that the system would not open, e.g. ``a.txt: no such file``."""
+    if not str(path):
+        return "the name of a file is empty"
     reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or error)
     return f"{path}: {str(reason).lower()}"

@@ -41,7 +41,7 @@ ALLOWED = {
     "build": "errors frontend layers proto runtime sources weights",
     "segmentation": "errors formats frontend geometry layers proto runtime sources",
     "solving": "errors formats frontend layers proto runtime segmentation sources weights",
-    "reporting": "errors inspect layers proto runtime segmentation solving version weights",
+    "reporting": "errors formats inspect layers proto runtime segmentation solving version weights",
     "caffe": (
         "errors formats frontend geometry inspect layers proto reporting runtime "
         "solving sources spec version weights"

@@ -71,8 +71,9 @@ def test_look_at_a_net_whose_python_is_elsewhere(here: Path) -> None:
         'own.prototxt:11: layer "own" (Python): no module "elsewhere" in the current folder or on '
         "PYTHONPATH; it should define the class Own\n"
     )
-    assert output("draw", "own.prototxt", "-o", "own.svg") == f"{said}own.svg\n"
-    table = output("summary", "own.prototxt")
+    run = ("own.prototxt", "--run-python")
+    assert output("draw", *run, "-o", "own.svg") == f"{said}own.svg\n"
+    table = output("summary", *run)
     assert table.startswith(said)
     assert re.search(r"^own +Python( +\?){4}$", table, re.M)
 

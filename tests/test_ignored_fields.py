@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from netspec.errors import LayerError, SolverError
+from netspec.errors import Place
 from netspec.frontend import ignored_fields
 from netspec.layers import REGISTRY, Layer
 from netspec.proto import layers_pb2, legacy_pb2, net_pb2, solver_pb2
@@ -201,7 +201,7 @@ def unread(message: Descriptor) -> list[str]:
 
 def excused(message: Descriptor) -> list[str]:
     """The fields of a message that have a reason not to be read."""
-    tables = (ignored_fields.REFUSED, ignored_fields.MEANINGLESS)
+    tables = (ignored_fields.WARNED, ignored_fields.MEANINGLESS)
     return sorted(name for table in tables for owner, name in table if owner == message.name)
 
 
@@ -227,9 +227,9 @@ def test_every_field_is_read_or_has_a_reason(name: str) -> None:
 
 
 def test_the_tables_name_fields() -> None:
-    for owner, name in (*ignored_fields.REFUSED, *ignored_fields.MEANINGLESS):
+    for owner, name in (*ignored_fields.WARNED, *ignored_fields.MEANINGLESS):
         assert name in MESSAGES[owner].fields_by_name, f"{owner}.{name}"
-    assert ignored_fields.REFUSED.keys() & ignored_fields.MEANINGLESS.keys() == set()
+    assert ignored_fields.WARNED.keys() & ignored_fields.MEANINGLESS.keys() == set()
 
 
 def test_data_layers_have_sources() -> None:
@@ -256,14 +256,16 @@ def message_with(owner: str, name: str, value: Any) -> Any:
     raise AssertionError(owner)
 
 
-@pytest.mark.parametrize(("owner", "name"), ignored_fields.REFUSED)
-def test_refused_fields(owner: str, name: str) -> None:
+@pytest.mark.parametrize(("owner", "name"), ignored_fields.WARNED)
+def test_fields_that_are_warned_of(owner: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
     each = MESSAGES[owner].fields_by_name[name]
-    error = SolverError if owner == "SolverParameter" else LayerError
-    ignored_fields.check(message_with(owner, name, each.default_value), error)
-    with pytest.raises(error) as raised:
-        ignored_fields.check(message_with(owner, name, other_than_default(each)), error)
-    assert str(raised.value) == f"{name}: {ignored_fields.REFUSED[owner, name]}"
+    ignored_fields.warn_once.cache_clear()
+    warning = f"here:3: {name}: {ignored_fields.WARNED[owner, name]}"
+    ignored_fields.warn(message_with(owner, name, each.default_value), Place("here", 3))
+    assert caplog.messages == []
+    for _ in range(2):
+        ignored_fields.warn(message_with(owner, name, other_than_default(each)), Place("here", 3))
+    assert caplog.messages == [warning]
 
 
 @pytest.mark.parametrize(
@@ -274,9 +276,10 @@ def test_refused_fields(owner: str, name: str) -> None:
         if key[0].endswith("Parameter") and key[0][:2] != "V0"
     ],
 )
-def test_meaningless_fields(owner: str, name: str) -> None:
+def test_meaningless_fields(owner: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
     each = MESSAGES[owner].fields_by_name[name]
-    ignored_fields.check(message_with(owner, name, other_than_default(each)), LayerError)
+    ignored_fields.warn(message_with(owner, name, other_than_default(each)), Place("here"))
+    assert caplog.messages == []
 
 
 def test_a_read_is_told_from_a_mention() -> None:

@@ -28,9 +28,6 @@ SETTINGS = {
     'source: "db_lmdb" backend: LMDB': "batch_size must be given and positive",
     "batch_size: 1": "source must be given: the database",
     f"{LMDB_} prefetch: 0": "prefetch is 0; must be positive",
-    f"{LMDB_} mirror: true": "mirror has no effect here; write transform_param { mirror: ... }",
-    f"{LMDB_} force_encoded_color: true": "force_encoded_color has no effect here; write "
-    "transform_param { force_color: ... }",
     'source: "nil" batch_size: 1': "source: nil: no such folder",
     'source: "list.txt" batch_size: 1': "source: list.txt: not a directory",
     'source: "imgs" batch_size: 1': "source: imgs: no LEVELDB database; it lacks the file CURRENT",
@@ -218,7 +215,6 @@ LISTS: dict[str, tuple[str, str, str]] = {
         "",
         "rand_skip 8 may leave out more than the 7 images of list_full.txt",
     ),
-    "moved": ('source: "list_full.txt" scale: 2', "", "scale has no effect here; write transform_"),
 }
 
 

@@ -13,7 +13,7 @@ MISTAKES = sorted((HERE / "mistakes").glob("*.prototxt"))
 def built(path: Path, phase: str) -> str | None:
     """The message of a net that cannot be built in a phase."""
     try:
-        netspec.load(path, phase=phase)
+        netspec.load(path, phase=phase, run_python=True)
     except netspec.NetSpecError as error:
         return str(error)
     return None

@@ -158,8 +158,10 @@ def test_new_weights_need_no_new_program(load: Load, traces: list[tuple[int, ...
 
 def test_nets_that_are_alike_need_no_new_program(load: Load, traces: list[tuple[int, ...]]) -> None:
     text = f'name: "alike"\n{TWO}'
-    for _ in range(2):
-        load(text)(x=X)
+    # Programs live as long as one of the nets does.
+    nets = [load(text) for _ in range(2)]
+    for net in nets:
+        net(x=X)
     assert len(traces) == 1
     load(text.replace("alike", "other"))(x=X)
     assert len(traces) == 2

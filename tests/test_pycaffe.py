@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from netspec import caffe
-from netspec.caffe import passes
 from netspec.errors import LayerError
+from netspec.runtime.compile_cache import Compiles
 
 NET = """
 force_backward: true
@@ -172,10 +172,10 @@ def test_middle_blobs_may_be_edited(net: caffe.Net) -> None:
     # Reading is no editing: the same program serves.
     net.forward()
     net.backward()
-    programs = passes.backward._cache_size()  # type: ignore[attr-defined]
-    _ = net.blobs["h"].data, net.blobs["s"].data
-    net.backward()
-    assert passes.backward._cache_size() == programs  # type: ignore[attr-defined]
+    with Compiles() as compiles:
+        _ = net.blobs["h"].data, net.blobs["s"].data
+        net.backward()
+    assert compiles.count == 0
 
 
 def test_shapes_that_were_seen_are_not_compiled_again(net: caffe.Net) -> None:
@@ -185,11 +185,11 @@ def test_shapes_that_were_seen_are_not_compiled_again(net: caffe.Net) -> None:
 
     for rows in (1, 4, 2):
         run(rows)
-    programs = passes.forward._cache_size()  # type: ignore[attr-defined]
-    for rows in (4, 2, 1, 4):
-        run(rows)
-        assert net.blobs["y"].shape == net.blobs["y"].data.shape == (rows, 5)
-    assert passes.forward._cache_size() == programs  # type: ignore[attr-defined]
+    with Compiles() as compiles:
+        for rows in (4, 2, 1, 4):
+            run(rows)
+            assert net.blobs["y"].shape == net.blobs["y"].data.shape == (rows, 5)
+    assert compiles.count == 0
 
 
 def test_nets_that_are_alike_have_one_program() -> None:
@@ -199,19 +199,17 @@ def test_nets_that_are_alike_have_one_program() -> None:
         made.backward()
         return made
 
-    def programs() -> tuple[int, int]:
-        return passes.forward._cache_size(), passes.backward._cache_size()  # type: ignore[attr-defined]
-
     first = run()
-    before = programs()
-    second = run()
-    assert programs() == before
+    with Compiles() as compiles:
+        second = run()
+    assert compiles.count == 0
     # Alike is not the same: each has arrays of its own.
     first.params["first"][0].data[...] = 2
     assert (second.params["first"][0].data != 2).all()
     Path("net.prototxt").write_text(NET.replace("scale: 3", "scale: 4"))
-    np.testing.assert_allclose(run().blobs["f"].data, 0)
-    assert programs() != before
+    with Compiles() as compiles:
+        np.testing.assert_allclose(run().blobs["f"].data, 0)
+    assert compiles.count > 0
 
 
 def test_a_file_that_a_layer_reads_is_read_for_each_net() -> None:

@@ -32,7 +32,10 @@ def test_blobs_that_setup_adds_are_learned_arrays() -> None:
         assert gradients["blob0"][...].tolist() == (X * T).sum(0, keepdims=True).tolist()
         assert gradients["blob1"][...].tolist() == [T.sum()]
     # Another net of the same file starts where setup did.
-    assert netspec.load("net.prototxt")(x=X, t=T)["y"].tolist() == (WEIGHT * X).tolist()
+    assert (
+        netspec.load("net.prototxt", run_python=True)(x=X, t=T)["y"].tolist()
+        == (WEIGHT * X).tolist()
+    )
 
 
 def test_blobs_in_pycaffes_face() -> None:

@@ -64,7 +64,6 @@ def test_a_rate_is_a_float32_scalar() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ('lr_policy: "fixed"', "needs base_lr"),
         (
             "base_lr: 1",
             "needs lr_policy: one of fixed, step, exp, inv, multistep, poly, sigmoid",

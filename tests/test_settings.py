@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from solver_nets import BASE, ROWS, WEIGHT, net, solver, weight_of, weights_file
+from solver_nets import BASE, ROWS, WEIGHT, Log, net, solver, weight_of, weights_file
 from solver_nets import folder as folder
 
 from netspec.errors import NetSpecError, SolverError, WeightsError
@@ -136,6 +136,7 @@ def test_states_add_up() -> None:
 NETS = "net, net_param, train_net, train_net_param"
 
 
+@pytest.mark.differs("iter-size-0")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -170,14 +171,11 @@ NETS = "net, net_param, train_net, train_net_param"
         ("display: -20", ":2: display -20 must not be negative"),
         ("snapshot: -1", ":2: snapshot -1 must not be negative"),
         ("test_interval: -1", ":2: test_interval -1 must not be negative"),
-        ("test_iter: 3 test_iter: 0", ":2: test_iter 0 must be at least 1"),
-        ("", ": needs base_lr"),
     ],
 )
 def test_messages(settings: str, message: str) -> None:
-    rate = "\n" if "base_lr" in message else 'base_lr: 1 lr_policy: "fixed"\n'
     with pytest.raises(SolverError) as raised:
-        solver(settings, base=rate)
+        solver(settings, base='base_lr: 1 lr_policy: "fixed"\n')
     assert str(raised.value) == f"solver.prototxt{message}"
 
 
@@ -199,6 +197,37 @@ def test_messages_of_what_a_solver_names(settings: str, message: str) -> None:
     with pytest.raises(NetSpecError) as raised:
         solver(settings, base='base_lr: 1 lr_policy: "fixed" ')
     assert str(raised.value) == message
+
+
+def test_without_base_lr_nothing_is_learned() -> None:
+    """As in Caffe, where it is 0; a warning says so."""
+    loop = solver(base='net: "net.prototxt" lr_policy: "fixed" ')
+    before = weight_of(loop)
+    loop.step(2)
+    assert np.array_equal(weight_of(loop), before)
+    assert solver_settings.doubts(loop.text) == [
+        "solver.prototxt: base_lr is not set, so that it is 0: nothing will be learned"
+    ]
+
+
+@pytest.mark.differs("tests-of-nothing")
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_test_of_no_batches_is_none(count: int) -> None:
+    """As in Caffe; published solvers switch tests off so, and their test data may be absent."""
+    absent = f"test_net_param {{ {net().replace('rows.txt', 'absent.txt')} }}"
+    log = Log()
+    loop = solver(f"{absent} test_iter: {count} test_interval: 1 max_iter: 2", log)
+    loop.solve()
+    assert [event for event in log.events if event.startswith("test ")] == []
+    assert loop.iteration == 2
+
+
+def test_one_test_of_no_batches_beside_another() -> None:
+    log = Log()
+    loop = solver("test_iter: 0 test_iter: 2 test_interval: 1", log)
+    loop.test_all()
+    assert [event for event in log.events if event.startswith("test ")] == ["test 1 at 0"]
+    assert loop.test(0).batches == 0
 
 
 def test_statistics_are_kept_by_training_and_not_learned() -> None:

@@ -255,7 +255,8 @@ def test_max_iter_counts_all_updates() -> None:
 )  # fmt: skip
 def test_what_hardly_anybody_means(folder: Path, settings: str, doubts: list[str]) -> None:
     path = folder / "odd.prototxt"
-    path.write_text(f"# Mine.\n{settings}")
+    rate = "" if "base_lr" in settings else "\nbase_lr: 1"
+    path.write_text(f"# Mine.\n{settings}{rate}")
     assert solver_settings.doubts(read_solver(path)) == [f"{path}:{doubt}" for doubt in doubts]
 
 

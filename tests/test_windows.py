@@ -10,6 +10,7 @@ from open_sources import folder as folder
 from PIL import Image
 
 from netspec.formats import protobuf_wire
+from netspec.frontend import ignored_fields
 from netspec.proto.layers_pb2 import BlobProto
 from netspec.sources import Source
 from netspec.sources.images.resize import resize
@@ -218,11 +219,6 @@ WINDOW_SETTINGS = {
         'unknown crop_mode "squares" (warp, square)'
     ),
     ("batch_size: 1 fg_fraction: 1.5", "crop_size: 4"): "fg_fraction 1.5 must lie in 0..1",
-    ("batch_size: 1 crop_size: 4", "crop_size: 4"): (
-        "crop_size has no effect here; write transform_param { crop_size: ... }"
-    ),
-    ("batch_size: 1 mirror: true", "crop_size: 4"): "mirror has no effect here",
-    ('batch_size: 1 mean_file: "m"', "crop_size: 4"): "mean_file has no effect here",
     ("batch_size: 1", 'crop_size: 4 mean_file: "m" mean_value: 1'): (
         "mean_file and mean_value exclude each other"
     ),
@@ -292,3 +288,15 @@ def test_windows_of_a_file_that_caffe_reads(monkeypatch: pytest.MonkeyPatch) -> 
         "WindowData: 3 background and 3 object windows of 3 images that windows.txt lists"
     )
     assert source.next()["y"].tolist()[:6] == [0] * 6
+
+
+def test_settings_of_old_files_are_ignored(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As in Caffe: of the layer's own message only ``scale`` is read besides its windows."""
+    ignored_fields.warn_once.cache_clear()
+    old = 'batch_size: 4 crop_size: 9 mirror: true mean_file: "m"'
+    with windows() as source, windows(old) as other:
+        assert np.array_equal(source.next()["x"], other.next()["x"])
+    said = 'net.prototxt:1: layer "w" (WindowData): {0} has no effect here, nor in Caffe; '
+    assert [line.partition("to have it")[0] for line in caplog.messages] == [
+        said.format(name) for name in ("mean_file", "crop_size", "mirror")
+    ]

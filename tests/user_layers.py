@@ -210,7 +210,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def load(text: str, phase: str = "test") -> netspec.Net:
     Path("net.prototxt").write_text(INPUTS + text)
-    return netspec.load("net.prototxt", phase=phase)
+    return netspec.load("net.prototxt", phase=phase, run_python=True)
 
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)

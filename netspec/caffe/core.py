@@ -20,6 +20,7 @@ from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net as Module
+from netspec.runtime.sizes import use_programs
 from netspec.runtime.values import Params
 from netspec.solving.weight_sharing import shared_arrays
 from netspec.sources.feed import Feed
@@ -70,6 +71,7 @@ class Core:
         Raises LayerError where the net cannot have these.
         """
         self._shapes = self._fitting()
+        use_programs(self.module.shapes, self._shapes)
         for name, shape in self._shapes.by_name.items():
             self.blobs[name].reshape(*shape)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from netspec.frontend.graph import AUTOMATIC, Graph
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
+from netspec.runtime.owned import owned_jit
 from netspec.runtime.run import run_layers, value_gradients
 from netspec.runtime.values import Params, Run
 
@@ -27,7 +26,7 @@ class Made(NamedTuple):
     loss: Array
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@owned_jit(static=2)
 def forward(
     shapes: Shapes, nodes: Nodes, params: Params, given: Mapping[int, Array], key: Array | None
 ) -> Made:
@@ -41,7 +40,7 @@ def forward(
     return Made({name: made.value(i) for name, i in last.items()}, made.updates, made.loss())
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@owned_jit(static=2)
 def backward(
     shapes: Shapes,
     nodes: Nodes,

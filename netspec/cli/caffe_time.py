@@ -21,6 +21,7 @@ from netspec.layers.base import Array
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net
+from netspec.runtime.owned import owned_jit
 from netspec.runtime.run import run_layers
 from netspec.runtime.timing import timed
 from netspec.runtime.values import Held, Params
@@ -176,7 +177,7 @@ def _on_device(read: Callable[[], Mapping[str, Any]]) -> dict[str, Array]:
     return {name: jnp.asarray(array, jnp.float32) for name, array in read().items()}
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@owned_jit(static=2)
 def _layer(
     shapes: Shapes,
     n: int,

@@ -96,13 +96,20 @@ def mean(images: str, out: str | None, root: str) -> None:
         click.echo(f"mean_value: {value:.7g}")
 
 
+# With three channels no more fit a blob.
+_MOST_PIXELS = (2**31 - 1) // 3
+
+
 def _size(option: str | None) -> tuple[int, int]:
     """Height and width of ``--resize``; 0 and 0 leave images as they are."""
     if option is None:
         return 0, 0
     height, _, width = option.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+    if not (height.isdecimal() and width.isdecimal() and height.strip("0") and width.strip("0")):
         fail(f"--resize {option}: write height x width as 256x256", NetSpecError)
+    # Of longer ones Python would make no number.
+    if len(option) > 20 or int(height) * int(width) > _MOST_PIXELS:
+        fail(f"--resize {option}: an image of at most {_MOST_PIXELS:,} pixels", NetSpecError)
     return int(height), int(width)
 
 

@@ -17,6 +17,12 @@ shape_option = click.option(
     "--shape", "shapes", multiple=True, help="An input's shape: data=1,3,500,500."
 )
 
+run_python_option = click.option(
+    "--run-python",
+    is_flag=True,
+    help="Import and run the modules of NET's Python layers; without it they are left unknown.",
+)
+
 
 def parse_shapes(options: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """Input blob -> its shape, of each ``--shape``; raises NetSpecError."""

@@ -29,7 +29,8 @@ def run(script: str, args: tuple[str, ...], as_module: bool) -> None:
 
     All that follows SCRIPT is its own. What it raises is shown as python shows it.
     """
-    require(as_module or Path(script).exists(), f"{script}: no such file", NetSpecError)
+    if not as_module:
+        _check(Path(script), script)
     install()
     sys.argv = [script, *args]
     with _uncaught():
@@ -39,6 +40,17 @@ def run(script: str, args: tuple[str, ...], as_module: bool) -> None:
         else:
             sys.path.insert(0, str(Path(script).resolve().parent))
             runpy.run_path(script, run_name="__main__")
+
+
+def _check(path: Path, script: str) -> None:
+    """Raise NetSpecError unless there is something to run."""
+    require(script, "the name of the script is empty", NetSpecError)
+    require(path.exists(), f"{script}: no such file", NetSpecError)
+    require(
+        not path.is_dir() or (path / "__main__.py").exists(),
+        f"{script}: a folder without __main__.py; name the script in it",
+        NetSpecError,
+    )
 
 
 @contextmanager

@@ -53,10 +53,10 @@ def segment(
     the size that the first image is run at, then the whole net.
     """
     keep_programs()
-    compiled = load(net, weights, dtype=dtype or "f32")
+    compiled = load(net, weights, dtype=dtype or "f32", run_python=True)
     buckets = SizeBuckets(compiled)
     mean, tile = _mean(options["mean"]), _tile(options["tile"])
-    memory = int(options["memory"] * 2**30)
+    memory = _memory(options["memory"])
     segmenter = Segmenter(compiled, mean, options["blob"], tile, memory, buckets)
     pictures = gather(images, out)
     wanted = Wanted(options["overlay"], options["probabilities"])
@@ -94,6 +94,13 @@ def _mean(option: str | None) -> tuple[float, ...]:
         mean = ()
     require(len(mean) in (1, 3), f"--mean {option}: write it as 104,117,123", NetSpecError)
     return mean
+
+
+def _memory(option: float) -> int:
+    """The bytes of ``--memory``."""
+    fits = 0 < option < 2**30
+    require(fits, f"--memory {option:g}: a number of GiB, more than 0", NetSpecError)
+    return int(option * 2**30)
 
 
 def _tile(option: str | None) -> tuple[int, int] | None:

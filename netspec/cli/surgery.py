@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from netspec.build import load
-from netspec.cli.options import parse_shapes, shape_option
+from netspec.cli.options import parse_shapes, run_python_option, shape_option
 from netspec.errors import NetSpecError, require
 from netspec.weights.surgery import SurgeryPlan, transplant
 
@@ -25,6 +25,7 @@ from netspec.weights.surgery import SurgeryPlan, transplant
 @click.option("--more-channels", multiple=True, metavar="LAYER", help="Has more inputs.")
 @click.option("--phase", type=click.Choice(["train", "test"]), default="train", show_default=True)
 @shape_option
+@run_python_option
 def surgery(
     net: str,
     weights: tuple[str, ...],
@@ -32,6 +33,7 @@ def surgery(
     rename: tuple[str, ...],
     phase: str,
     shapes: tuple[str, ...],
+    run_python: bool,
     **options: Any,
 ) -> None:
     """Make weights for NET out of other nets' WEIGHTS, layer by layer of the same name.
@@ -41,7 +43,7 @@ def surgery(
     make trunks of one net.
     """
     plan = SurgeryPlan(rename=dict(map(_rename, rename)), **options)
-    compiled = load(net, phase=phase, shapes=parse_shapes(shapes))
+    compiled = load(net, phase=phase, shapes=parse_shapes(shapes), run_python=run_python)
     click.echo(transplant(compiled, weights, plan, out))
     click.echo(out)
 

@@ -6,6 +6,7 @@ is repeated here, so that ``--help`` imports none of them.
 
 from __future__ import annotations
 
+import errno
 import warnings
 from typing import Any
 
@@ -14,7 +15,7 @@ import click
 from netspec.cli.caffe import caffe
 from netspec.cli.data import data
 from netspec.cli.lazy import add_lazily
-from netspec.errors import NetSpecError
+from netspec.errors import NetSpecError, unreadable
 from netspec.version import __version__
 
 _VERBS = {
@@ -56,10 +57,13 @@ _VERBS = {
 
 
 class Verbs(click.Group):
-    """Commands that print a NetSpecError as one message and exit with status 1."""
+    """Commands that print a NetSpecError as one message and exit with status 1.
+
+    So they do where the system refuses a file, or memory.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb; exit with 1 if it raises a NetSpecError or runs out of memory."""
+        """Run the verb; exit with 1 if it raises a NetSpecError, or the system refuses."""
         # Our own limit says so in a message, see `netspec.sources.images.decode`.
         warnings.filterwarnings("ignore", message="Image size .* decompression bomb")
         try:
@@ -69,6 +73,12 @@ class Verbs(click.Group):
             ctx.exit(1)
         except MemoryError as error:
             click.echo(f"netspec: there is not enough memory ({error})", err=True)
+            ctx.exit(1)
+        except OSError as error:
+            # A pipe that closes early is no mistake: click ends quietly.
+            if error.errno == errno.EPIPE or error.filename is None:
+                raise
+            click.echo(f"netspec: {unreadable(error.filename, error)}", err=True)
             ctx.exit(1)
 
 

@@ -11,7 +11,7 @@ import glob
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -61,9 +61,16 @@ def atomic_write_all(paths: Sequence[str | Path]) -> Iterator[list[Path]]:
             _sync_folder(folder)
         os.replace(parts[-1], targets[-1])
         _sync_folder(folder)
+    except FileNotFoundError as error:
+        # As /proc does: the folder is there, and the system's word is that the new file is not.
+        if error.filename in map(str, parts) and folder.is_dir():
+            raise PermissionError(errno.EPERM, "no file can be made there", folder) from None
+        raise
     finally:
         for part in parts:
-            part.unlink(missing_ok=True)
+            # What keeps it from going has kept it from being made, or has been raised above.
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -71,7 +78,7 @@ def exclusive_lock(path: str | Path) -> Iterator[str | None]:
     """Hold a lock file; gives None, or who holds it if another process does.
 
     The system releases the lock however this process ends. On a system or a file system without
-    locks, nobody is kept out.
+    locks, nobody is kept out. A symbolic link of that name is not followed.
     """
     try:
         file = _locked(Path(path))
@@ -86,14 +93,16 @@ def exclusive_lock(path: str | Path) -> Iterator[str | None]:
         file.flush()
         yield None
     finally:
-        Path(path).unlink(missing_ok=True)
+        # A folder that can no longer be written keeps the file; the lock is free all the same.
+        with suppress(OSError):
+            Path(path).unlink(missing_ok=True)
         file.close()
 
 
 def _locked(path: Path) -> IO[str]:
     """Open and lock the file, and empty it; raises BlockingIOError where another holds it."""
     while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed by the caller)
+        file = open(open_no_link(path), "a+", encoding="utf-8")  # noqa: SIM115 (the caller's)
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,12 +116,23 @@ def _locked(path: Path) -> IO[str]:
         file.close()
 
 
+def open_no_link(path: str | Path) -> int:
+    """Open a file to append to, made if it is not there; raises OSError for a symbolic link.
+
+    Whoever may write in a folder could let a link stand for any file of the user's.
+    """
+    # Windows has no such flag.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    return os.open(path, flags, 0o666)
+
+
 def remove_leftovers(folder: str | Path, prefix: str) -> None:
     """Remove the temporary files of ended processes whose targets' names begin with ``prefix``."""
     for part in Path(folder).glob(f".{glob.escape(prefix)}*.part"):
         pid = part.name.split(".")[-2]
         if pid.isdecimal() and not _alive(int(pid)):
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from netspec.errors import GraphError, LayerError, Place, blame, counted, fail, nearest, require
+from netspec.errors import GraphError, Place, blame, counted, fail, nearest, require
 from netspec.frontend import ignored_fields
 from netspec.frontend.prototxt import NetText, who
 from netspec.layers import Layer, create
@@ -188,11 +188,10 @@ def connect(net: NetText, create: Create = create) -> Graph:
     values: list[Value] = []
     bound: dict[str, int] = {}
     nodes: list[Node] = []
-    with blame(Place(net.file)):
-        ignored_fields.check(net.message, GraphError)
+    ignored_fields.warn(net.message, Place(net.file))
     for n, (spec, place) in enumerate(zip(net.message.layer, net.places, strict=True)):
         with blame(place, who(spec)):
-            ignored_fields.check(spec, LayerError)
+            ignored_fields.warn(spec, place, who(spec))
             layer = create(spec, phase)
             layer.loss_weights()
             bottoms = tuple(_bottom(name, bound, net, n) for name in spec.bottom)

@@ -5,18 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
-from netspec.errors import NetSpecError, require
+from netspec.errors import Place
+
+_LOG = logging.getLogger(__name__)
 
 Reasons = Mapping[tuple[str, str], str]
 
-_PRINTED = "statistics of blobs are not printed here; leave it out"
+_PRINTED = (
+    "prints nothing here; debug_info in the solver prints the statistics of blobs, and results are "
+    "the same without"
+)
 _ONE_ENGINE = "XLA chooses how to compute"
 
-# (message, field) -> why a net or solver that sets it to anything but its default cannot run.
-REFUSED: Reasons = {
+# (message, field) -> what is warned of where it is set to anything but its default.
+WARNED: Reasons = {
     ("NetParameter", "debug_info"): _PRINTED,
     ("RecurrentParameter", "debug_info"): _PRINTED,
 }
@@ -48,11 +55,27 @@ MEANINGLESS: Reasons = {
 _PLACED = ("NetParameter", "LayerParameter", "V1LayerParameter")
 
 
-def check(message: Any, error: type[NetSpecError]) -> None:
-    """Raise ``error`` for the first refused field that a message, or one inside it, sets."""
+def warn(message: Any, place: Place, who: str = "") -> None:
+    """Log a warning, once a process, for each field of a message that does nothing here.
+
+    place, who: where the message is written, and the layer it belongs to.
+    """
+    for warning in _warnings(message):
+        warn_once(": ".join(part for part in (str(place), who, warning) if part))
+
+
+def _warnings(message: Any) -> Iterator[str]:
     for field, value in message.ListFields():
-        reason = REFUSED.get((message.DESCRIPTOR.name, field.name))
-        require(not reason or value == field.default_value, f"{field.name}: {reason}", error)
+        reason = WARNED.get((message.DESCRIPTOR.name, field.name))
+        if reason and value != field.default_value:
+            yield f"{field.name}: {reason}"
         if field.message_type and field.message_type.name not in _PLACED:
             for inner in [value] if hasattr(value, "ListFields") else value:
-                check(inner, error)
+                yield from _warnings(inner)
+
+
+# The same net is read for several phases, and again at every look.
+@lru_cache(maxsize=256)
+def warn_once(warning: str) -> None:
+    """Log a warning, unless this process has logged it already."""
+    _LOG.warning("%s", warning)

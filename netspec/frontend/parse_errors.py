@@ -26,13 +26,18 @@ _REWORDED = (
 )
 
 
-def explain(what: str) -> str:
-    """Protobuf's complaint in our users' words, with the nearest name that exists."""
+def explain(what: str, line: str = "") -> str:
+    """Protobuf's complaint in our users' words, with the nearest name that exists.
+
+    line: the line of the prototxt that it complains of.
+    """
     if found := _NO_FIELD.search(what):
         # Imported here, and below: the layers load JAX.
         from netspec.layers.fork_names import fork_of_field
 
         owner, name = found.groups()
+        if not re.match(r"[A-Za-z_]", name):
+            return _not_a_name(owner, name, line)
         hint = fork_of_field(owner, name) or _where_field_belongs(owner, name)
         return f'unknown field "{name}" in {owner}{hint}'
     if found := _NO_VALUE.search(what):
@@ -63,6 +68,27 @@ def _current_form(v1: str) -> str:
     types = {name.lower(): name for name in REGISTRY}
     name = types.get(v1.replace("_", "").lower())
     return f'; only layer has it: write layer {{ type: "{name}" }}, all layers so' if name else ""
+
+
+# ``device_id: 0,1``
+_LIST = re.compile(r"\b(\w++)\s*+:\s*+([\w.+-]++(?:\s*+,\s*+[\w.+-]++)++)")
+
+
+def _not_a_name(owner: str, name: str, line: str) -> str:
+    """What to say of a value where a field should begin: mostly the second one of a list."""
+    fields = _POOL.FindMessageTypeByName(f"netspec.{owner}").fields_by_name
+    for field, values in _LIST.findall(line):
+        if name not in re.split(r"[\s,]+", values)[1:] or field not in fields:
+            continue
+        known = fields[field]
+        if known.default_value == []:
+            return f"{field}: {values} is no list; write {field}: [{values}]"
+        decimal = known.cpp_type in (known.CPPTYPE_FLOAT, known.CPPTYPE_DOUBLE)
+        hint = "; decimals have a point" if decimal else ""
+        if field == "device_id":
+            hint = "; netspec solve --devices trains on several"
+        return f"{field}: {values} is a list, but {field} takes one value{hint}"
+    return f"the name of a field is needed, not {name}"
 
 
 _POOL = NetParameter.DESCRIPTOR.file.pool

@@ -147,7 +147,7 @@ def is_solver(path: str | Path) -> bool:
     text = TOKEN.sub(lambda token: " " if token["skip"] else token.group(), _read(path))
     outermost = re.split(r"[{<]", text, maxsplit=1)[0]
     known = SolverParameter.DESCRIPTOR.fields_by_name
-    names = re.findall(r"[A-Za-z_]\w*(?=\s*:)", outermost)
+    names = re.findall(r"\b[A-Za-z_]\w*+(?=\s*:)", outermost)
     return any(
         name in known for name in names if name not in NetParameter.DESCRIPTOR.fields_by_name
     )
@@ -267,9 +267,9 @@ def _parse(text: str, message: AnyMessage, file: str) -> AnyMessage:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
         line = error.GetLine() or 0
-        what = re.sub(r"^\d+:\d+ : ", "", str(error))
+        what, quoted = re.sub(r"^\d+:\d+ : ", "", str(error)), ""
         if line:
             quoted = text.split("\n")[line - 1]
             what = what.removeprefix(f"'{quoted}': ")
-        raise ParseError(explain(what), Place(file, line)) from None
+        raise ParseError(explain(what, quoted), Place(file, line)) from None
     return message

@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,10 @@ class _Block:
         return goes_on
 
 
+# Caffe counts updates in an int.
+_MOST_UPDATES = 2**31 - 1
+
+
 class _LogReader:
     """Takes the lines of a log, one after the other."""
 
@@ -139,12 +144,13 @@ class _LogReader:
         self.block: _Block | None = None
 
     def take(self, line: str) -> None:
+        """Take a line; one that a crash cut off, or with an iteration beyond Caffe's, is none."""
+        with suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            self._take(line)
+
+    def _take(self, line: str) -> None:
         if line.startswith("{"):
-            # A line that a crash cut off is none.
-            try:
-                self._record(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                return
+            self._record(json.loads(line))
         elif match := _SCORE.match(line):
             self.block = None
             self._at(int(match[1]))
@@ -221,6 +227,8 @@ class _LogReader:
             curve[self.iteration] = self.block.loss
 
     def _at(self, iteration: int) -> None:
+        if not 0 <= iteration <= _MOST_UPDATES:
+            raise ValueError(f"iteration {iteration}")
         if iteration < self.iteration:
             self.curves.rewind(iteration)
         self.iteration = iteration

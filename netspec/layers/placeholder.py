@@ -1,9 +1,10 @@
-"""Placeholders for layers that cannot run here, in nets that are only drawn or listed."""
+"""Placeholders for layers that cannot run here, or must not, in nets that are only looked at."""
 
 from __future__ import annotations
 
 from netspec.errors import fail
 from netspec.layers.base import Layer
+from netspec.layers.python_class import not_imported
 from netspec.layers.records import Traits
 from netspec.layers.registry import REGISTRY, create, unknown_type
 from netspec.layers.shape import Shape
@@ -41,10 +42,23 @@ class UnknownSource(Unknown):
     traits = Traits(known=False, is_source=True)
 
 
-def create_or_stand_in(spec: LayerParameter, phase: int) -> Layer:
-    """The layer that a LayerParameter asks for, or a placeholder if it cannot run here."""
+def create_unimported(spec: LayerParameter, phase: int) -> Layer:
+    """The layer that a LayerParameter asks for, or a placeholder if it would run users' code.
+
+    That is a Python layer with bottoms; one without is read by a source, see `open_source`. Raises
+    LayerError.
+    """
+    layer = create(spec, phase)
+    return Unknown(spec, phase, not_imported(layer.param)) if layer.traits.runs_module else layer
+
+
+def create_or_stand_in(spec: LayerParameter, phase: int, run_python: bool = False) -> Layer:
+    """The layer that a LayerParameter asks for, or a placeholder if it cannot run here.
+
+    run_python: whether modules that the prototxt names are imported. Raises LayerError.
+    """
     if not spec.type or spec.type in REGISTRY:
-        layer = create(spec, phase)
+        layer = (create if run_python else create_unimported)(spec, phase)
         why = layer.missing()
         if not why:
             return layer

@@ -62,7 +62,7 @@ class Python(Fed):
     def configure(self) -> None:
         """With bottoms it is no data layer but runs on the host, from inside the program."""
         if self.spec.bottom:
-            self.traits = Traits(on_host=True)
+            self.traits = Traits(on_host=True, runs_module=True)
 
     @property
     def learns(self) -> bool:

@@ -24,6 +24,14 @@ from netspec.layers.shape import Shape
 from netspec.proto.layers_pb2 import PythonParameter
 
 
+def not_imported(param: PythonParameter) -> str:
+    """The message for a module that a prototxt names where nobody asked to run it."""
+    return (
+        f"runs {param.module}.{param.layer}, and a module that a prototxt names is not imported "
+        "unless asked for; if you trust it, give --run-python, or run_python=True in Python"
+    )
+
+
 class HostBlob:
     """A blob as a user's layer sees it: ``data`` and ``diff``, float32 arrays of one shape.
 

@@ -41,7 +41,8 @@ class Traits:
     read from the host's files. states_shapes: a source whose shapes are known before its data is
     open. is_loss: training minimises its first top. known: False for a placeholder that has neither
     shapes nor arithmetic. on_host: it is a callback from inside the compiled program, and reports
-    to `netspec.layers.host_errors`. is_plain: it depends on nothing but its message and phase, and
+    to `netspec.layers.host_errors`. runs_module: it imports and runs a module that its prototxt
+    names. is_plain: it depends on nothing but its message and phase, and
     reads no file. data_dependent: a top's shape depends on values, so that a net with this layer
     cannot be compiled. phase_choice: what its phase chooses, if it is one of these.
     """
@@ -52,6 +53,7 @@ class Traits:
     is_loss: bool = False
     known: bool = True
     on_host: bool = False
+    runs_module: bool = False
     is_plain: bool = True
     data_dependent: bool = False
     phase_choice: PhaseChoice | None = None

@@ -14,6 +14,7 @@ number, one of more a list; a number that is not finite is null.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -29,6 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from netspec.errors import SolverError, unreadable
+from netspec.formats.atomic import open_no_link
 from netspec.segmentation.score import Metrics
 from netspec.solving.callback import Callback, TrainingRun, TrainingStep
 from netspec.solving.evaluation import Evaluation
@@ -155,13 +157,19 @@ class JsonLog(Callback):
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Add a line in one write, after the end of what a crash may have left; raises OSError."""
-    with open(path, "a+b", buffering=0) as file:
-        if file.seek(0, os.SEEK_END):
+    """Add a line in one write, after the end of what a crash may have left; raises OSError.
+
+    A line for which the disk has no room is taken back whole.
+    """
+    with open(open_no_link(path), "a+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 line = b"\n" + line
-        file.write(line)
+        if file.write(line) != len(line):
+            file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 class TensorBoardLog(Callback):

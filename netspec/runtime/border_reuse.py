@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from netspec.frontend.shapes import Shapes
 from netspec.layers.base import Array, Layer, Shape
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.records import multiply_adds
+from netspec.runtime.owned import owned_cache
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def put_back(array: Array, axes: Sequence[int], held: Borders, wanted: Borders) 
     return array
 
 
-@lru_cache(maxsize=256)
+@owned_cache
 def reduced_layers(shapes: Shapes) -> Mapping[int, ReducedLayer]:
     """The layers, by number, that compute fewer rows; none where that saves nothing."""
     reduced: dict[int, ReducedLayer] = {}

@@ -8,8 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import stat
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
@@ -92,12 +95,53 @@ def keep_programs(warn: Callable[[str], None]) -> None:
         warn(f"compiled programs are not kept: {unfit}; JAX_COMPILATION_CACHE_DIR names another")
         return
     config.update("jax_compilation_cache_dir", str(folder))
+    _replace_unreadable(folder, warn)
     for name, value in (
         ("jax_compilation_cache_max_size", _MOST_BYTES),
         ("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS),
     ):
         if name.upper() not in os.environ:
             config.update(name, value)
+
+
+_UNREADABLE = re.compile(r"Error reading persistent compilation cache entry for '(.*?)'")
+_UNWRITABLE = re.compile(r"Error writing persistent compilation cache entry for '.*?': (.*)", re.S)
+
+
+def _replace_unreadable(folder: Path, warn: Callable[[str], None]) -> None:
+    """Remove an entry that JAX warns it cannot read, so that it is written anew.
+
+    JAX would keep it, and warn at every start. Of entries that cannot be written one warning tells.
+    """
+    plain, warned = warnings.showwarning, list[str]()
+
+    def show(message: Warning | str, *args: Any, **more: Any) -> None:
+        if found := _UNREADABLE.match(str(message)):
+            _remove_last_read(folder, found[1])
+        elif found := _UNWRITABLE.match(str(message)):
+            if not warned:
+                warned.append(found[1])
+                warn(f"compiled programs are not kept: {found[1]}")
+        else:
+            plain(message, *args, **more)
+
+    for said in ("reading", "writing"):
+        warnings.filterwarnings("always", f"Error {said} persistent compilation cache entry")
+    warnings.showwarning = show
+
+
+def _remove_last_read(folder: Path, module: str) -> None:
+    """Remove the entry, of those of one module, that was read last; JAX notes when that was."""
+    with suppress(OSError):
+        read = [
+            (path.stat().st_mtime_ns, path)
+            for path in folder.iterdir()
+            if path.name.startswith(f"{module}-") and path.name.endswith("-atime")
+        ]
+        if read:
+            _, last = max(read)
+            last.with_name(f"{last.name.removesuffix('-atime')}-cache").unlink(missing_ok=True)
+            last.unlink(missing_ok=True)
 
 
 def _folder() -> tuple[Path, str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from netspec.frontend.shapes import Shapes, infer
 from netspec.layers.base import Shape
 from netspec.layers.context import Context
 from netspec.layers.valid_region import PaddingValue, PartialShape, ValidRegion, places, surround
+from netspec.runtime.owned import owned_cache
 
 # Sizes up to this are rounded to multiples of an eighth of it.
 _LEAST = 128
@@ -85,7 +86,7 @@ class MaskedShapes:
         return np.array([exact.values[value][axis] for value, axis in self.slots], np.int32)
 
 
-@lru_cache(maxsize=1024)
+@owned_cache
 def masked_shapes(shapes: Shapes) -> MaskedShapes:
     """What a program whose arrays have these shapes needs to mask them.
 

@@ -7,7 +7,6 @@ a run computes in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -27,9 +26,11 @@ from netspec.runtime import memory
 from netspec.runtime.compute_policy import PLAIN, ComputePolicy
 from netspec.runtime.host_calls import runnable
 from netspec.runtime.masked_shapes import Bucketed
+from netspec.runtime.owned import owned_cache, owned_jit
 from netspec.runtime.phase_switch import switched
 from netspec.runtime.remat import FLOAT_BYTES
 from netspec.runtime.run import run
+from netspec.runtime.sizes import use_programs
 from netspec.runtime.values import Params
 
 # (what earlier runs came to, blob by name) -> what this run makes of both.
@@ -202,6 +203,7 @@ class Net(nnx.Module):
 
         Outside the valid regions blobs hold -1, which is no class. Raises GraphError or LayerError.
         """
+        use_programs(self.shapes, batch.shapes)
         shapes = switched(batch.shapes, self.deterministic, self.use_running_average)
         key = self.rngs() if self.rngs is not None and not self.deterministic else None
         forward = runnable(self.graph, _forward)
@@ -258,7 +260,7 @@ class Net(nnx.Module):
         )
 
 
-@lru_cache(maxsize=1024)
+@owned_cache
 def _shapes_like(shapes: Shapes, given: tuple[tuple[str, Shape], ...]) -> Shapes:
     """Shapes for other inputs, with the same learned arrays."""
     other = infer(shapes.graph, dict(given))
@@ -273,7 +275,7 @@ def _shapes_like(shapes: Shapes, given: tuple[tuple[str, Shape], ...]) -> Shapes
     return other
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@owned_jit(static=4)
 def _forward(
     shapes: Shapes,
     wanted: tuple[str, ...],

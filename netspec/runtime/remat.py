@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -23,6 +22,7 @@ from netspec.frontend.shapes import Shapes
 from netspec.layers.base import count
 from netspec.layers.numerics import Precision
 from netspec.runtime.border_reuse import held_shapes
+from netspec.runtime.owned import owned_cache
 
 FLOAT_BYTES = 4
 # How far above the least memory a net in segments may go, to compute less of it again.
@@ -75,7 +75,7 @@ class Loads:
         return most
 
 
-@lru_cache(maxsize=256)
+@owned_cache
 def loads(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> Loads:
     """The loads of a net's layers. blob_bytes: what a number of the blobs between layers takes."""
     graph = shapes.graph
@@ -136,7 +136,7 @@ def _crossing(shapes: Shapes, blob_bytes: int) -> tuple[Bytes, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=256)
+@owned_cache
 def segments(shapes: Shapes, blob_bytes: int = FLOAT_BYTES) -> tuple[Segment, ...]:
     """The segments of a net in order, each layer in one of them. blob_bytes: see `loads`."""
     found = loads(shapes, blob_bytes)

@@ -21,7 +21,6 @@ def schedule(solver: SolverParameter) -> Schedule:
 
     Raises SolverError where the policy is unknown or lacks a setting.
     """
-    require(solver.HasField("base_lr"), "needs base_lr", SolverError)
     policy = solver.lr_policy
     require(policy, f"needs lr_policy: one of {', '.join(POLICIES)}", SolverError)
     if policy not in POLICIES:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from netspec.errors import SolverError, require
-from netspec.frontend import ignored_fields
 from netspec.frontend.graph import Graph
 from netspec.frontend.prototxt import NetText, SolverText, read_net
 from netspec.frontend.shapes import ParamKey
@@ -20,8 +19,7 @@ from netspec.proto.solver_pb2 import SolverParameter
 
 
 def check(solver: SolverParameter) -> None:
-    """Raise SolverError for counts that make no sense, and for fields that are not supported."""
-    ignored_fields.check(solver, SolverError)
+    """Raise SolverError for counts that make no sense, and for numbers that are not finite."""
     _check_finite(solver)
     for name in ("iter_size", "average_loss"):
         value = getattr(solver, name)
@@ -29,8 +27,6 @@ def check(solver: SolverParameter) -> None:
     for name in ("max_iter", "display", "snapshot", "test_interval"):
         value = getattr(solver, name)
         require(value >= 0, f"{name} {value} must not be negative", SolverError)
-    for value in solver.test_iter:
-        require(value > 0, f"test_iter {value} must be at least 1", SolverError)
 
 
 def _check_finite(solver: SolverParameter) -> None:
@@ -52,6 +48,8 @@ def seed(solver: SolverParameter) -> int:
 def doubts(text: SolverText) -> list[str]:
     """Warnings of settings that Caffe accepts and hardly anybody means, each with its place."""
     solver, found = text.message, []
+    if not solver.HasField("base_lr"):
+        found.append("base_lr is not set, so that it is 0: nothing will be learned")
     if not 0 <= solver.momentum < 1:
         found.append(f"momentum {solver.momentum:g} is outside 0 to 1: steps grow without bound")
     if solver.type == "Adam" and not 0 <= solver.momentum2 < 1:
@@ -82,7 +80,8 @@ def check_learns(graph: Graph, learned: Sequence[ParamKey]) -> None:
 def tests_before(solver: SolverParameter, start: int, limit: int) -> bool:
     """Whether a test is due between two iterations, both included."""
     every = solver.test_interval
-    if not every or not solver.test_iter:
+    # Published solvers switch tests off by `test_iter: 0`.
+    if not every or all(batches <= 0 for batches in solver.test_iter):
         return False
     first = -(-start // every) * every
     if first == 0 and not solver.test_initialization:

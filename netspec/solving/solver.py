@@ -211,7 +211,7 @@ class Solver:
                 return
             self.callback.testing(self, index)
             result = self.test(index)
-            if result.batches == batches:
+            if 0 < batches == result.batches:
                 self.callback.test(self, index, result)
 
     def test(self, index: int) -> Evaluation:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
 from netspec.runtime.compute_policy import PLAIN, ComputePolicy
 from netspec.runtime.masked_shapes import Bucketed
+from netspec.runtime.owned import owned_jit
 from netspec.runtime.run import run
 from netspec.solving.updates import Tree
 
@@ -175,7 +175,7 @@ def _where(healthy: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda after, before: jnp.where(healthy, after, before), new, old)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
+@owned_jit(donate=2)
 def whole_step(
     program: Program, fixed: Tree, learner: Learner, healthy: Array, inputs: PassInputs
 ) -> tuple[StepResult, Learner]:
@@ -189,7 +189,7 @@ def whole_step(
     return result._replace(gradients=steps, healthy=healthy), learner
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=3)
+@owned_jit(donate=3)
 def accumulate(
     program: Program, fixed: Tree, learner: Learner, total: Tree, inputs: PassInputs
 ) -> StepResult:
@@ -197,7 +197,7 @@ def accumulate(
     return program.micro(fixed, learner.arrays, total, inputs)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=1)
+@owned_jit(donate=1)
 def apply_update(
     program: Program, learner: Learner, healthy: Array, loss: Array, gradients: Tree, frozen: Tree
 ) -> tuple[Learner, Tree, Array]:
@@ -205,7 +205,7 @@ def apply_update(
     return program.update(learner, healthy, loss, gradients, frozen)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@owned_jit(static=2)
 def loss_of(
     shapes: Shapes, policy: ComputePolicy, params: Tree, inputs: PassInputs
 ) -> tuple[Array, Tree]:

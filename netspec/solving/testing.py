@@ -108,7 +108,12 @@ class TestNets:
             feed.check(net.shapes)
 
     def run(self, index: int, batches: int, stopped: Callable[[], bool]) -> Evaluation:
-        """Run a net on its next batches, or on fewer once ``stopped()``."""
+        """Run a net on its next batches, or on fewer once ``stopped()``; on none if there are none.
+
+        Caffe, too, tests on nothing where ``test_iter`` is 0.
+        """
+        if batches <= 0:
+            return Evaluation()
         net = self.nets[index]
         self._share_with(net, self._local(self.train.arrays()))
         return evaluate(net, self.feeds[index], batches, stopped, buckets=self.buckets[index])

@@ -207,9 +207,10 @@ class Trainer:
         program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
         # What is compiled already is not compiled again.
         if self.param.iter_size > self.mesh.size:
-            lowered = accumulate.lower(program, fixed, learner, learner.arrays, batch.inputs)
+            step = accumulate.program(program)
+            lowered = step.lower(fixed, learner, learner.arrays, batch.inputs)
         else:
-            lowered = whole_step.lower(program, fixed, learner, self.healthy, batch.inputs)
+            lowered = whole_step.program(program).lower(fixed, learner, self.healthy, batch.inputs)
         return of_program(lowered.compile())
 
     def history(self) -> tuple[ArrayLike, ...]:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from netspec.errors import DamagedDataError, Place, SourceError, blame, fail, require
 from netspec.frontend.prototxt import who
 from netspec.layers.base import Shape
+from netspec.layers.python_class import not_imported
 from netspec.proto.layers_pb2 import LayerParameter
 
 Batch = dict[str, NDArray[np.float32]]
@@ -180,19 +181,43 @@ def register(name: str) -> Callable[[AnyOpener], AnyOpener]:
     return enter
 
 
+def unimported(spec: LayerParameter) -> str:
+    """Why a data layer is not opened where no module that a prototxt names may be run, or nothing.
+
+    netspec's own classes, which published FCNs name, are no such modules.
+    """
+    if spec.type != "Python" or python_name(spec) in REGISTRY:
+        return ""
+    return not_imported(spec.python_param)
+
+
+def python_name(spec: LayerParameter) -> str:
+    """``module.layer`` of a Python layer."""
+    return f"{spec.python_param.module}.{spec.python_param.layer}"
+
+
 def open_source(
-    spec: LayerParameter, phase: int, seed: int | None, place: Place, read: bool = True
+    spec: LayerParameter,
+    phase: int,
+    seed: int | None,
+    place: Place,
+    read: bool = True,
+    run_python: bool = True,
 ) -> LayerSource:
     """Open the source of a data layer: find its files and read its first sample.
 
     phase: TRAIN or TEST. seed: the solver's. place: where the layer stands. read: whether to
-    read the first sample now, so that one that cannot be read is found. Raises SourceError.
+    read the first sample now, so that one that cannot be read is found. run_python: whether modules
+    that the prototxt names may be imported; else only netspec's own classes are. Raises
+    SourceError.
     """
     with blame(place, who(spec)):
         known = sorted(name for name in REGISTRY if "." not in name)
         if spec.type not in known:
             fail(f"no source feeds this type (those that are fed: {', '.join(known)})", SourceError)
-        source = REGISTRY[spec.type](spec, phase, seed, place)
+        require(run_python or not unimported(spec), unimported(spec), SourceError)
+        own = spec.type == "Python" and not run_python
+        source = REGISTRY[python_name(spec) if own else spec.type](spec, phase, seed, place)
         try:
             _ = source.tops if read else None
         except SourceError:

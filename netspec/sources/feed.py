@@ -193,20 +193,21 @@ def label_blobs(shapes: Shapes) -> list[tuple[Node, Labels, str]]:
 
 
 def shapes_of_sources(
-    graph: Graph, given: Mapping[str, Shape], missing_ok: bool = False
+    graph: Graph, given: Mapping[str, Shape], missing_ok: bool = False, run_python: bool = True
 ) -> dict[str, Shape]:
     """``given``, and the shapes that data layers have in their first batch where it lacks them.
 
     missing_ok: pass over data that is not here, instead of raising SourceError; DamagedDataError is
-    raised all the same.
+    raised all the same. run_python: see `open_source`.
     """
     shapes = dict(given)
     for node in _data_layers(graph):
         if not node.layer.traits.states_shapes and not all(
             top in shapes for top in node.layer.spec.top
         ):
+            layer, phase = node.layer.spec, node.layer.phase
             try:
-                with open_source(node.layer.spec, node.layer.phase, 0, node.place) as source:
+                with open_source(layer, phase, 0, node.place, run_python=run_python) as source:
                     shapes = {**source.tops, **shapes}
             except DamagedDataError:
                 raise

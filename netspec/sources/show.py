@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -39,10 +41,12 @@ class ShownSample(NamedTuple):
     tops: list[ShownTop]
 
 
-def samples(known: KnownShapes, count: int, seed: int) -> Iterator[tuple[ShownSample, ...]]:
+def samples(
+    known: KnownShapes, count: int, seed: int, run_python: bool = True
+) -> Iterator[tuple[ShownSample, ...]]:
     """The first samples that a net gets, each from all its data layers; raises SourceError.
 
-    seed: the solver's.
+    seed: the solver's. run_python: see `open_source`.
     """
     require(count > 0, f"{count} samples; at least 1 is needed", SourceError)
     nodes = [node for node in known.graph.sources if not node.layer.traits.is_input]
@@ -55,8 +59,9 @@ def samples(known: KnownShapes, count: int, seed: int) -> Iterator[tuple[ShownSa
     )
     labels = _labels(known)
     with ExitStack() as opened:
-        columns = [opened.enter_context(closing(_read(node, seed, labels))) for node in nodes]
-        yield from islice(zip(*columns, strict=True), count)
+        read = partial(_read, seed=seed, labels=labels, run_python=run_python)
+        columns = [opened.enter_context(closing(read(node))) for node in nodes]
+        yield from islice(zip(*columns, strict=True), min(count, sys.maxsize))
 
 
 def _labels(known: KnownShapes) -> dict[str, int | None]:
@@ -73,12 +78,13 @@ def _labels(known: KnownShapes) -> dict[str, int | None]:
 
 
 def _read(
-    node: Node, seed: int, labels: Mapping[str, int | None]
+    node: Node, seed: int, labels: Mapping[str, int | None], run_python: bool
 ) -> Generator[ShownSample, None, None]:
     """The samples of a data layer, without end."""
     with ExitStack() as opened:
         phase, place = node.layer.phase, node.place
-        source = opened.enter_context(open_source(node.layer.spec, phase, seed, place))
+        layer = node.layer.spec
+        source = opened.enter_context(open_source(layer, phase, seed, place, run_python=run_python))
         names = _Names(_one_by_one(node), phase, seed, place)
         opened.callback(names.close)
         sure = source.label_tops()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ from netspec.frontend.graph import Graph, Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, Shape, count
 from netspec.runtime.host_calls import runnable
+from netspec.runtime.owned import owned_jit
 from netspec.runtime.run import value_gradients
 from netspec.runtime.values import Params, Run
 
@@ -121,7 +121,7 @@ Parts = tuple[
 ]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@owned_jit(static=2)
 def _look(
     shapes: Shapes,
     learned: tuple[ParamKey, ...],

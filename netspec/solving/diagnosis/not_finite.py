@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from netspec.frontend.graph import Node
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
 from netspec.runtime.host_calls import runnable
+from netspec.runtime.owned import owned_jit
 from netspec.runtime.run import run_layers
 from netspec.runtime.values import Params
 from netspec.solving.diagnosis.measure import Look, Measure, open_bottoms
@@ -182,7 +182,7 @@ class _MeasuredStep:
         )
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@owned_jit(static=2)
 def _value(
     shapes: Shapes,
     index: int,

@@ -142,7 +142,13 @@ class Store:
             yield
             return
         lock = Path(f"{self.prefix}.lock")
-        with exclusive_lock(lock.with_name(f".{lock.name}")) as other:
+        lock = lock.with_name(f".{lock.name}")
+        require(
+            not lock.is_symlink(),
+            f"{lock}: a symbolic link, where the run's lock is to be; remove it",
+            SolverError,
+        )
+        with exclusive_lock(lock) as other:
             require(
                 other is None,
                 f"{self.prefix}: another run, {other}, writes its snapshots there; end it, or give "

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netspec.errors import Place, SourceError, counted, fail, require
+from netspec.frontend.ignored_fields import warn_once
+from netspec.frontend.prototxt import who
 from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Batch, Job, ParallelSource, require_keys
@@ -25,14 +27,14 @@ from netspec.sources.sampling import settle_seed
 MOVED = {"scale": "scale", "mean_file": "mean_file", "crop_size": "crop_size", "mirror": "mirror"}
 
 
-def refuse_moved(param: Any, moved: Mapping[str, str]) -> None:
-    """Raise SourceError if a layer's own message has a setting that Caffe ignores there."""
+def warn_of_moved(spec: LayerParameter, place: Place, param: Any, moved: Mapping[str, str]) -> None:
+    """Log a warning for each setting of a layer's own message that is ignored, as by Caffe."""
     for old, new in moved.items():
-        require(
-            not param.HasField(old),
-            f"{old} has no effect here; write transform_param {{ {new}: ... }}",
-            SourceError,
-        )
+        if param.HasField(old):
+            warn_once(
+                f"{place}: {who(spec)}: {old} has no effect here, nor in Caffe; to have it, write "
+                f"transform_param {{ {new}: ... }}"
+            )
 
 
 class LabelledImage(NamedTuple):

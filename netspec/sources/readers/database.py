@@ -12,7 +12,7 @@ from typing import Any
 from netspec.errors import Place, SourceError, fail, require
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import Job, register
-from netspec.sources.images.batches import MOVED, ImageSource, LazyImage, refuse_moved
+from netspec.sources.images.batches import MOVED, ImageSource, LazyImage, warn_of_moved
 from netspec.sources.images.databases import UnreadValue, open_database
 from netspec.sources.images.datum import read_datum
 
@@ -26,8 +26,8 @@ class DatabaseReader(ImageSource):
 
     read_ahead: how many batches are to be read ahead.
 
-    Caffe: ``data_layer.cpp``. Differs: settings that have moved to transform_param are refused
-    here, and so are records without the label that a second top asks for.
+    Caffe: ``data_layer.cpp``. Differs: records without the label that a second top asks for are
+    refused.
     """
 
     remedy = "crop_size or batch_size: 1"
@@ -35,7 +35,8 @@ class DatabaseReader(ImageSource):
     def __init__(self, spec: LayerParameter, phase: int, seed: int | None, place: Place) -> None:
         self._param = spec.data_param
         super().__init__(spec, phase, seed, place, self._param.batch_size)
-        refuse_moved(self._param, {**MOVED, "force_encoded_color": "force_color"})
+        moved = {**MOVED, "force_encoded_color": "force_color"}
+        warn_of_moved(spec, place, self._param, moved)
         require(self._param.prefetch > 0, "prefetch is 0; must be positive", SourceError)
         self.read_ahead = self._param.prefetch
         require(self._param.source, "source must be given: the database", SourceError)

@@ -25,7 +25,7 @@ from netspec.sources.images.batches import (
     ImageSource,
     LabelledImage,
     LazyImage,
-    refuse_moved,
+    warn_of_moved,
 )
 from netspec.sources.images.decode import read_channels
 from netspec.sources.images.resize import resize
@@ -55,7 +55,7 @@ class ImageListReader(ImageSource):
     def __init__(self, spec: LayerParameter, phase: int, seed: int | None, place: Place) -> None:
         self._param = param = spec.image_data_param
         super().__init__(spec, phase, seed, place, param.batch_size)
-        refuse_moved(param, MOVED)
+        warn_of_moved(spec, place, param, MOVED)
         require(
             self._transform.color in (None, param.is_color),
             f"is_color: {str(param.is_color).lower()} is what decides here; transform_param "

@@ -21,7 +21,7 @@ from netspec.layers.base import Shape, text
 from netspec.proto.layers_pb2 import LayerParameter, TransformationParameter
 from netspec.sources.base import Batch, Job, ParallelSource, register, require_keys
 from netspec.sources.checks import require_blob, require_files
-from netspec.sources.images.batches import MOVED, refuse_moved
+from netspec.sources.images.batches import MOVED, warn_of_moved
 from netspec.sources.images.decode import read_channels
 from netspec.sources.images.resize import resize
 from netspec.sources.images.transform import read_mean
@@ -58,7 +58,7 @@ class WindowReader(ParallelSource):
         super().__init__(spec, phase, seed, place)
         self._param = param = spec.window_data_param
         transform = spec.transform_param
-        _require_settings(spec)
+        _require_settings(spec, place)
         self._size, self._crop = param.batch_size, transform.crop_size
         require_blob((self._size, CHANNELS, self._crop, self._crop), f'blob "{spec.top[0]}"')
         self._mirror = transform.mirror
@@ -215,9 +215,10 @@ def _round(value: np.float32) -> int:
     return int(math.copysign(math.floor(abs(float(value)) + 0.5), value))
 
 
-def _require_settings(spec: LayerParameter) -> None:
+def _require_settings(spec: LayerParameter, place: Place) -> None:
     param, transform = spec.window_data_param, spec.transform_param
-    refuse_moved(param, {old: new for old, new in MOVED.items() if old != "scale"})
+    moved = {old: new for old, new in MOVED.items() if old != "scale"}
+    warn_of_moved(spec, place, param, moved)
     checks = (
         (param.source, "source must be given: the list of windows"),
         (param.batch_size > 0, "batch_size must be given and positive"),
