@@ -256,6 +256,7 @@ def message_with(owner: str, name: str, value: Any) -> Any:
     raise AssertionError(owner)
 
 
+@pytest.mark.differs("refused-fields")
 @pytest.mark.parametrize(("owner", "name"), ignored_fields.REFUSED)
 def test_refused_fields(owner: str, name: str) -> None:
     each = MESSAGES[owner].fields_by_name[name]
