@@ -167,9 +167,9 @@ def test_layers_in_place_on_an_input_keep_its_size(tmp_path: Path) -> None:
     text = """
     layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
     layer { name: "r" type: "ReLU" bottom: "x" top: "x" }
-    layer { name: "c" type: "Concat" bottom: "x" bottom: "x" top: "x" }
+    layer { name: "t" type: "Tile" bottom: "x" top: "x" tile_param { tiles: 2 } }
     """
-    with pytest.raises(netspec.NetSpecError, match=r'prototxt:4: layer "c" \(Concat\)'):
+    with pytest.raises(netspec.NetSpecError, match=r'prototxt:4: layer "t" \(Tile\)'):
         loaded(tmp_path, text)
 
 

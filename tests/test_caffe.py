@@ -119,6 +119,7 @@ def test_forward_of_some_layers() -> None:
 # Backward
 
 
+@pytest.mark.differs("all-diffs")
 def test_backward_is_the_gradient_of_the_weighted_losses() -> None:
     net = filled()
     assert (net.blobs["loss"].diff == 0.5).all()
@@ -208,6 +209,22 @@ DROP = """
 layer { name: "data" type: "Input" top: "x" input_param { shape { dim: 1 dim: 100 } } }
 layer { name: "drop" type: "Dropout" bottom: "x" top: "y" }
 """
+
+
+def test_force_backward_overrides_propagate_down() -> None:
+    text = """force_backward: %s layer { name: "d" type: "Input" top: "x" top: "t" input_param {
+        shape { dim: 2 dim: 3 } shape { dim: 2 } } }
+    layer { name: "p" type: "Power" bottom: "x" top: "y" propagate_down: false }
+    layer { name: "l" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" top: "l"
+        propagate_down: true propagate_down: false }"""
+    for forced in ("true", "false"):
+        Path("stopped.prototxt").write_text(text % forced)
+        net = caffe.Net("stopped.prototxt", caffe.TEST)
+        net.forward()
+        net.backward()
+        assert net.blobs["y"].diff.any()
+        assert np.array_equal(net.blobs["x"].diff, net.blobs["y"].diff) == (forced == "true")
+        assert not net.blobs["t"].diff.any()
 
 
 def test_backward_draws_what_forward_drew() -> None:

@@ -88,6 +88,41 @@ def test_shared_params_are_one_blob() -> None:
     close(net.params["a"][0].diff, ones.T @ X + 2 * ones.T @ z)
 
 
+def test_a_permissive_sharer_has_its_own_shape_over_the_same_numbers() -> None:
+    text = TWINS.replace("dim: 2 dim: 3 }", "dim: 2 dim: 3 } shape { dim: 2 dim: 5 }")
+    before, last = text.rsplit("num_output: 5", 1)
+    text = (
+        before.rsplit('name: "w"', 1)[0]
+        + 'name: "w" share_mode: PERMISSIVE'
+        + (before.rsplit('name: "w"', 1)[1] + "num_output: 3" + last)
+    )
+    Path("twins.prototxt").write_text("force_backward: true" + text)
+    net = caffe.Net("twins.prototxt", caffe.TEST)
+    (mine,), (theirs,) = net.params["a"], net.params["b"]
+    assert (mine.shape, theirs.shape, theirs.data.shape) == ((5, 3), (3, 5), (3, 5))
+    assert (theirs.num, theirs.channels, theirs.count) == (3, 5, 15)
+    assert list(net.layers[2].blobs) == [theirs]
+    theirs.data[...] = W1.reshape(3, 5)
+    assert np.array_equal(mine.data, W1)
+    view = theirs.data
+    mine.data[0, 0] = 7
+    assert view[0, 0] == 7
+    view[0, 0] = W1[0, 0]
+    z = np.arange(10, dtype=np.float32).reshape(2, 5)
+    net.forward(x=X, z=z)
+    close(net.blobs["a"].data, X @ W1.T)
+    close(net.blobs["b"].data, z @ W1.reshape(3, 5).T)
+    net.backward(a=np.ones((2, 5), np.float32), b=np.ones((2, 3), np.float32))
+    total = np.ones((5, 2)) @ X + (np.ones((3, 2)) @ z).reshape(5, 3)
+    close(mine.diff, total)
+    close(theirs.diff, total.reshape(3, 5))
+    theirs.diff[...] = 0
+    assert not mine.diff.any()
+    theirs.reshape(3, 5)
+    with pytest.raises(ValueError, match="this is a learned blob of 3x5"):
+        theirs.reshape(5, 3)
+
+
 def test_weights_go_in_and_out() -> None:
     net = filled()
     net.save("x.caffemodel")

@@ -43,6 +43,7 @@ def test_classify(classified: Path, source: str, flags: str, count: int, oversam
     np.testing.assert_allclose(np.load("out.npy"), expected, rtol=1e-5)
 
 
+@pytest.mark.differs("detect-hdf5")
 @pytest.mark.parametrize("ending", ["csv", "h5"])
 def test_detect(classified: Path, ending: str) -> None:
     output(

@@ -110,6 +110,7 @@ def test_devices_are_chosen(flag: str, numbers: list[int]) -> None:
     assert lines("device_query", f"--gpu={flag}") == told
 
 
+@pytest.mark.differs("gpu-number")
 @pytest.mark.usefixtures("gpus")
 def test_devices_that_are_not_there() -> None:
     with pytest.raises(NetSpecError, match=r"^--gpu 2: no device 2; there is 0 \(G\), 1 \(G\)$"):

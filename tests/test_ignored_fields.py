@@ -256,6 +256,7 @@ def message_with(owner: str, name: str, value: Any) -> Any:
     raise AssertionError(owner)
 
 
+@pytest.mark.differs("refused-fields")
 @pytest.mark.parametrize(("owner", "name"), ignored_fields.WARNED)
 def test_fields_that_are_warned_of(owner: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
     each = MESSAGES[owner].fields_by_name[name]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netspec.frontend.prototxt import parse_net, read_net
-from netspec.proto.layers_pb2 import TEST, BlobProto, Datum
+from netspec.proto.layers_pb2 import TEST, TRAIN, BlobProto, Datum
 from netspec.sources import Source, open_source
 from netspec.sources.images.databases import LMDB
 from netspec.sources.images.transform import Transform
@@ -127,6 +127,15 @@ def check_stream(source: Source, expected: NDArray[Any], batches: int = 5) -> No
 def test_settings_of_data(name: str) -> None:
     settings, transform, made = DATA[name]
     check_stream(data(settings, transform), made(stored()))
+
+
+@pytest.mark.differs("transform-random")
+def test_layers_of_the_same_settings_crop_and_mirror_alike() -> None:
+    """So that an image and its labels stay together."""
+    how = "crop_size: 9 mirror: true"
+    with data(LMDB_, how, phase=TRAIN) as first, data(LMDB_, how, phase=TRAIN) as second:
+        for _ in range(3):
+            np.testing.assert_array_equal(first.next()["data"], second.next()["data"])
 
 
 def grey() -> Bytes:

@@ -104,6 +104,8 @@ def test_messages_are_written_as_by_pycaffe() -> None:
     assert list(layer.convolution_param.kernel_size) == [3]
 
 
+@pytest.mark.differs("device")
+@pytest.mark.differs("nccl")
 def test_switches() -> None:
     assert {"Data", "Convolution", "Python"} <= set(caffe.layer_type_list())
     assert (caffe.solver_count(), caffe.solver_rank(), caffe.has_nccl()) == (1, 0, False)
@@ -241,6 +243,7 @@ def test_what_a_pass_returns_is_printed_and_pickled(folder: Path) -> None:
     assert pickle.loads(pickle.dumps(made))["y"].tolist() == [1, 1]
 
 
+@pytest.mark.differs("errors")
 def test_mistakes_are_of_the_types_that_scripts_catch(folder: Path) -> None:
     with pytest.raises(OSError, match=r"^no\.png: no such file$"):
         caffe.io.load_image("no.png")

@@ -118,6 +118,7 @@ def test_it_runs_though_nothing_reads_its_tops(silence: str) -> None:
 # Errors in a user's code
 
 
+@pytest.mark.differs("python-shapes")
 @pytest.mark.parametrize(
     ("how", "message"),
     [

@@ -207,7 +207,10 @@ def test_layers_say_which_labels_they_take(
         (layer_text("Silence", "", "a", tops=0), ()),
         (layer_text("SoftmaxWithLoss", "", "ab"), (1,)),
         (layer_text("SoftmaxWithLoss", "", "ab", tops=0), (1,)),
-        (layer_text("SoftmaxWithLoss", "", "ab", tops=2), (1, 0)),
+        (
+            layer_text("SoftmaxWithLoss", "", "ab", tops=2, more="loss_weight: 1 loss_weight: 0"),
+            (1, 0),
+        ),
         (layer_text("SoftmaxWithLoss", "", "ab", tops=0, more="loss_weight: 3"), (3,)),
         (layer_text("Accuracy", "", "ab", tops=2), (0, 0)),
     ],
@@ -219,23 +222,28 @@ def test_losses_weigh_one_and_all_else_nothing(text: str, weights: tuple[float, 
 
 
 def test_force_backward_reaches_no_labels() -> None:
+    """But indices, as Caffe says of losses alone that it does not."""
     for layer_type, reaches in (
         ("SoftmaxWithLoss", [True, False]),
-        ("Accuracy", [False, False]),
+        ("ContrastiveLoss", [True, True]),
+        ("Accuracy", [True, True]),
+        ("Embed", [True, True]),
         ("EuclideanLoss", [True, True]),
         ("HingeLoss", [True, False]),
         ("InfogainLoss", [True, False]),
-        ("BatchReindex", [True, False]),
+        ("BatchReindex", [True, True]),
         ("LSTM", [True, False]),
         ("Eltwise", [True, True]),
     ):
-        layer = made(layer_type, bottoms="ab")
-        assert [i not in layer.bottom_use.no_gradient for i in range(2)] == reaches
+        layer = made(
+            layer_type, bottoms={"Embed": "a", "ContrastiveLoss": "abc"}.get(layer_type, "ab")
+        )
+        assert [layer.bottom_use.is_forced(i) for i in range(2)] == reaches
 
 
 def test_force_backward_reaches_no_continuation() -> None:
     unit = made("LSTMUnit", bottoms="abc")
-    assert [i not in unit.bottom_use.no_gradient for i in range(3)] == [True, True, False]
+    assert [unit.bottom_use.is_forced(i) for i in range(3)] == [True, True, False]
 
 
 def test_a_static_bottom_is_told() -> None:

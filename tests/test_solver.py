@@ -260,6 +260,7 @@ def test_what_hardly_anybody_means(folder: Path, settings: str, doubts: list[str
     assert solver_settings.doubts(read_solver(path)) == [f"{path}:{doubt}" for doubt in doubts]
 
 
+@pytest.mark.differs("nothing-to-learn")
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [

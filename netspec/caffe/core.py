@@ -14,9 +14,12 @@ from netspec.caffe import passes
 from netspec.caffe.blob import Blob, Blobs
 from netspec.caffe.layer import LayerView
 from netspec.caffe.passes import Nodes
-from netspec.frontend.graph import AUTOMATIC, Node
+from netspec.caffe.shared_blob import SharedBlob
+from netspec.errors import blame, require
+from netspec.frontend.graph import Node
+from netspec.frontend.refused_gradients import check_backward
 from netspec.frontend.shapes import ParamKey, Shapes
-from netspec.layers.base import Array
+from netspec.layers.base import Array, count, text
 from netspec.proto.layers_pb2 import TRAIN
 from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net as Module
@@ -49,8 +52,8 @@ class Core:
             weakref.finalize(self, feed.close)
         graph = module.graph
         self.blobs = Blobs(
-            (name, Blob(shape, made=name not in graph.fed))
-            for name, shape in self._shapes.by_name.items()
+            (name, Blob(self._shapes.values[i], made=name not in graph.fed))
+            for name, i in graph.all_blobs.items()
         )
         self._param_blobs = {
             key: Blob(blob.shape, learned=module.params[key.layer][key.blob])
@@ -61,9 +64,9 @@ class Core:
         pairs = zip(self._layer_names, self.layers, strict=True)
         # Of several layers of one name the last, as in Caffe.
         self.params = Blobs({name: layer.blobs for name, layer in pairs if layer.blobs})
-        for i, weight in graph.losses:
-            if graph.values[i].name != AUTOMATIC:
-                self.blobs[graph.values[i].name].diff_mirror.fill(weight)
+        for term in graph.loss_terms:
+            if term.is_own:
+                self.blobs[graph.values[term.value].name].diff_mirror.fill(term.weight)
 
     def reshape(self) -> None:
         """Give every blob the shape that follows from the shapes of the fed ones.
@@ -72,8 +75,8 @@ class Core:
         """
         self._shapes = self._fitting()
         use_programs(self.module.shapes, self._shapes)
-        for name, shape in self._shapes.by_name.items():
-            self.blobs[name].reshape(*shape)
+        for name, i in self.module.graph.all_blobs.items():
+            self.blobs[name].reshape(*self._shapes.values[i])
 
     def show(self, arrays: Mapping[str, Array]) -> None:
         """Make these the data of their blobs; blobs whose shapes depend on theirs are reshaped."""
@@ -179,8 +182,10 @@ class Core:
     def _backward(self, last: int, first: int) -> None:
         """Propagate gradients from layer ``last`` down to ``first``, by index.
 
-        Every blob's diff is set; learned blobs' diffs are added to, as Caffe's are.
+        Every blob's diff is set; learned blobs' diffs are added to, as Caffe's are. Raises
+        LayerError for a layer that has no gradient.
         """
+        check_backward(self._shapes, range(last, first - 1, -1))
         # The values that layers of this pass have given a diff already.
         reached: set[int] = set()
         for nodes in self._spans("backward", range(last, first - 1, -1)):
@@ -217,10 +222,9 @@ class Core:
 
     def _seeds(self, values: set[int]) -> dict[int, Array]:
         """The diffs from which a backward pass starts."""
-        named = {i: self.module.graph.values[i].name for i in values}
-        return {
-            i: self.blobs[name].diff_mirror.device for i, name in named.items() if name != AUTOMATIC
-        }
+        # Of several automatic tops the last one alone has a blob.
+        named = self.module.graph.all_blobs.items()
+        return {i: self.blobs[name].diff_mirror.device for name, i in named if i in values}
 
     def _edited(self, values: set[int]) -> dict[int, Array]:
         """What was written into blobs that layers had made: backward starts from that."""
@@ -238,7 +242,25 @@ class Core:
         made = {i for node in span if not node.layer.traits.is_source for i in node.tops}
         fed = {i for node in span if node.layer.traits.is_source for i in node.tops}
         needed = {i for node in span for i in node.bottoms} - made | fed
-        return {i: self.blobs[graph.values[i].name].data_mirror.device for i in needed}
+        for node in span:
+            for i in needed.intersection(node.bottoms):
+                self._check_bottom(node, i)
+        arrays = {i: self.blobs[graph.values[i].name].data_mirror.device for i in needed}
+        if graph.data_dependent:
+            return arrays
+        # A layer in place may have left the same numbers in another shape.
+        return {i: array.reshape(self._shapes.values[i]) for i, array in arrays.items()}
+
+    def _check_bottom(self, node: Node, value: int) -> None:
+        """Raise LayerError where a blob is not as a layer reads it, e.g. after one in place."""
+        name, shape = self.module.graph.values[value].name, self._shapes.values[value]
+        now = self.blobs[name].shape
+        with blame(node.place, node.who):
+            require(
+                count(now) == count(shape) or self.module.graph.data_dependent,
+                f'its bottom "{name}" is {text(now)} now, but it reads {text(shape)}; '
+                "run the layers below it first",
+            )
 
     def _arrays(self) -> Params:
         return {**self.sync(), **self.module.carried_for(self._shapes)}
@@ -263,7 +285,13 @@ class Core:
 
     def _view(self, n: int) -> LayerView:
         node = self.module.graph.nodes[n]
-        blobs = [self._param_blobs[key] for key in self._shapes.nodes[n].keys.values()]
+        blobs = [
+            owner
+            if (owner := self._param_blobs[key]).shape == blob.shape
+            # A PERMISSIVE sharer has the owner's numbers in its own shape.
+            else SharedBlob(owner, blob.shape)
+            for _, key, blob in self._shapes.nodes[n].learned
+        ]
         return LayerView(node.type, blobs, lambda: self._user(node))
 
     def _user(self, node: Node) -> Any:

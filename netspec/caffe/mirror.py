@@ -87,11 +87,16 @@ class LearnedStore:
 
     def reshape(self, shape: Shape) -> None:
         """Raise ValueError: its shape is the layer's."""
-        if shape != self.shape:
-            raise ValueError(
-                f"this is a learned blob of {text(self.shape)}, as its layer has it; it cannot be "
-                f"{text(shape)}"
-            )
+        keep_shape(self.shape, shape)
+
+
+def keep_shape(shape: Shape, wanted: Shape) -> None:
+    """Raise ValueError for another shape than a learned blob has."""
+    if wanted != shape:
+        raise ValueError(
+            f"this is a learned blob of {text(shape)}, as its layer has it; it cannot be "
+            f"{text(wanted)}"
+        )
 
 
 class Mirror:

@@ -18,7 +18,7 @@ from netspec.caffe.runtime import next_seed
 from netspec.caffe.vectors import DtypeVec, FixedVector, IntVec, StringVec
 from netspec.errors import GraphError, SourceError, blame, fail, nearest
 from netspec.formats.atomic import atomic_write
-from netspec.frontend.graph import AUTOMATIC, Node
+from netspec.frontend.graph import Node
 from netspec.frontend.net_graph import graph_of
 from netspec.frontend.phase import state_of
 from netspec.frontend.prototxt import read_net
@@ -93,10 +93,13 @@ class Net(Core):
 
     @property
     def blob_loss_weights(self) -> OrderedDict[str, float]:
-        """Blob name -> the weight that its sum has in the loss."""
+        """Blob name -> the weight that its sum has in the loss.
+
+        A written weight of a blob that is read on is not here: it moved to Caffe's split.
+        """
         graph = self.module.graph
-        weights = {graph.values[i].name: weight for i, weight in graph.losses}
-        return ByName((name, weights.get(name, 0.0)) for name in self.blobs)
+        weights = {term.value: term.weight for term in graph.loss_terms if term.is_own}
+        return ByName((name, weights.get(i, 0.0)) for name, i in graph.all_blobs.items())
 
     @property
     def layer_dict(self) -> OrderedDict[str, LayerView]:
@@ -257,11 +260,8 @@ class Net(Core):
 
     def _names(self, choose: Callable[[Node], Sequence[int]]) -> OrderedDict[str, list[str]]:
         graph = self.module.graph
-        named = (value.name for value in graph.values)
-        names = [name if name != AUTOMATIC else "" for name in named]
-        return ByLayer(
-            (node.name, [names[i] for i in choose(node) if names[i]]) for node in graph.nodes
-        )
+        names = [value.name for value in graph.values]
+        return ByLayer((node.name, [names[i] for i in choose(node)]) for node in graph.nodes)
 
     def _range(self, first: str | None, last: str | None) -> Nodes:
         """The indices of two layers, or of the outermost ones; raises UnknownName."""

@@ -32,11 +32,7 @@ def forward(
 ) -> Made:
     """Run layers on the values that they are given."""
     made = run_layers(shapes, range(nodes[0], nodes[1] + 1), params, given, key)
-    last = {
-        shapes.graph.values[i].name: i
-        for i in sorted(made.values)
-        if i not in given and shapes.graph.values[i].name != AUTOMATIC
-    }
+    last = {shapes.graph.values[i].name: i for i in sorted(made.values) if i not in given}
     return Made({name: made.value(i) for name, i in last.items()}, made.updates, made.loss())
 
 
@@ -103,10 +99,10 @@ def _objective(made: Run, seeds: Mapping[int, Array]) -> Array:
         for i, seed in seeds.items()
         if graph.force_backward or graph.values[i].producer in graph.under_loss
     ]
-    # A loss that a layer reads on has its weight besides what comes back from there.
+    # A loss that a layer reads on has its written weight besides what comes back from there.
     terms += [
         weight * jnp.sum(made.value(i))
-        for i, weight in graph.losses
+        for i, weight in graph.seeds
         if i in made.values and i not in seeds
     ]
     return sum(terms, start=jnp.zeros((), jnp.float32))

@@ -13,6 +13,7 @@ from rich.console import Console
 from netspec.caffe.net import Net, NetVec
 from netspec.caffe.runtime import is_quiet, next_seed
 from netspec.frontend.prototxt import read_solver
+from netspec.frontend.refused_gradients import check_backward
 from netspec.frontend.shapes import ParamKey
 from netspec.frontend.upgrade import upgrade_solver_type
 from netspec.proto.solver_pb2 import SolverParameter
@@ -72,7 +73,11 @@ class Solver:
         return NetVec(nets)
 
     def step(self, iterations: int) -> None:
-        """Make updates, on what ``net``'s input blobs hold if it has such."""
+        """Make updates, on what ``net``'s input blobs hold if it has such.
+
+        Raises LayerError for a net that needs a gradient which a layer does not have.
+        """
+        check_backward(self.net.module.shapes)
         for count in [1] * iterations if self._callbacks else [iterations]:
             for on_start, _ in self._callbacks:
                 on_start()

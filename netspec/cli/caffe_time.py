@@ -160,7 +160,7 @@ class Timer:
         self, values: _Values, pullbacks: dict[int, _Pullback], times: LayerTimes
     ) -> None:
         diffs: dict[int, Held] = {}
-        for i, weight in self._graph.losses:
+        for i, weight in self._graph.seeds:
             diffs[i] = jax.tree.map(partial(jnp.full_like, fill_value=weight), values[i])
         for n in reversed(pullbacks):
             tops = {

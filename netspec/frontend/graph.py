@@ -16,6 +16,7 @@ from functools import cached_property
 from netspec.errors import GraphError, Place, blame, counted, fail, nearest, require
 from netspec.frontend import ignored_fields
 from netspec.frontend.prototxt import NetText, who
+from netspec.frontend.split_weights import LossTerm, loss_terms, own_weights
 from netspec.layers import Layer, create
 from netspec.proto.layers_pb2 import TEST, LayerParameter, NetState, ParamSpec, Phase
 
@@ -40,7 +41,7 @@ class Node:
 
     bottoms, tops: indices into `Graph.values`. in_place: the slots of tops that bind the name of
     their own bottom again. place: where the layer is written. stops: per bottom, whether
-    ``propagate_down: false`` keeps gradients from it.
+    ``propagate_down: false`` keeps gradients from it, which ``force_backward`` overrides.
     """
 
     layer: Layer
@@ -90,7 +91,12 @@ class Graph:
     @cached_property
     def blobs(self) -> dict[str, int]:
         """Blob name -> its last value, in the order in which the names first appear."""
-        return {value.name: i for i, value in enumerate(self.values) if value.name != AUTOMATIC}
+        return {name: i for name, i in self.all_blobs.items() if name != AUTOMATIC}
+
+    @cached_property
+    def all_blobs(self) -> dict[str, int]:
+        """As `blobs`, and the last of the automatic tops, as pycaffe shows it."""
+        return {value.name: i for i, value in enumerate(self.values)}
 
     @cached_property
     def first_blobs(self) -> dict[str, int]:
@@ -151,13 +157,23 @@ class Graph:
 
     @cached_property
     def losses(self) -> tuple[tuple[int, float], ...]:
-        """(value, weight) for each top with a loss weight."""
-        return tuple(
-            (top, weight)
-            for node in self.nodes
-            for top, weight in zip(node.tops, node.layer.loss_weights(), strict=True)
-            if weight
-        )
+        """(value, weight) for each term of the loss that a run reports."""
+        return tuple((term.value, term.weight) for term in self.loss_terms)
+
+    @cached_property
+    def seeds(self) -> tuple[tuple[int, float], ...]:
+        """(value, weight) for each term of the loss that gradients start from."""
+        return tuple((term.value, term.weight) for term in self.loss_terms if term.has_gradient)
+
+    @cached_property
+    def loss_terms(self) -> tuple[LossTerm, ...]:
+        """The terms of the loss, in the order of the net."""
+        forced: list[list[bool]] = [[] for _ in self.values]
+        for node in self.nodes:
+            for slot, bottom in enumerate(node.bottoms):
+                forced[bottom].append(node.layer.bottom_use.is_forced(slot))
+        layers = [(node.layer, node.tops) for node in self.nodes]
+        return loss_terms(layers, forced, self.force_backward)
 
     def node(self, name: str) -> Node:
         """The layer of a name; raises GraphError with the nearest name."""
@@ -196,16 +212,9 @@ def connect(net: NetText, create: Create = create) -> Graph:
             layer.loss_weights()
             bottoms = tuple(_bottom(name, bound, net, n) for name in spec.bottom)
             tops, in_place = _bind_tops(layer, n, bound, values)
-            stops = tuple(spec.propagate_down)
-            require(
-                len(stops) in (0, len(bottoms)),
-                f"{len(stops)} propagate_down for {counted(len(bottoms), 'bottom')}; "
-                "give none, or one for each bottom",
-                GraphError,
-            )
-            stopped = tuple(not down for down in stops) or (False,) * len(bottoms)
-            nodes.append(Node(layer, bottoms, tops, in_place, stopped, place))
-    return Graph(
+            stops = _stops(layer, net.message.force_backward)
+            nodes.append(Node(layer, bottoms, tops, in_place, stops, place))
+    graph = Graph(
         name=net.message.name,
         file=net.file,
         phase=phase,
@@ -214,6 +223,50 @@ def connect(net: NetText, create: Create = create) -> Graph:
         values=tuple(values),
         shared=_share(nodes),
     )
+    _check_splits(graph)
+    return graph
+
+
+def _stops(layer: Layer, forced: bool) -> tuple[bool, ...]:
+    """Per bottom, whether ``propagate_down`` keeps gradients from it."""
+    given, bottoms = layer.spec.propagate_down, len(layer.spec.bottom)
+    require(
+        len(given) in (0, bottoms),
+        f"{len(given)} propagate_down for {counted(bottoms, 'bottom')}; "
+        "give none, or one for each bottom",
+        GraphError,
+    )
+    downs = given or (True,) * bottoms
+    forces = (forced and layer.bottom_use.is_forced(i) for i in range(bottoms))
+    return tuple(not (down or force) for down, force in zip(downs, forces, strict=True))
+
+
+def _check_splits(graph: Graph) -> None:
+    """Raise GraphError or LayerError where Caffe's automatic splits leave a net that cannot be."""
+    for n, node in enumerate(graph.nodes):
+        with blame(node.place, node.who):
+            own_weights(node.layer, [bool(graph.readers[top]) for top in node.tops])
+            for slot in node.in_place:
+                _check_in_place(graph, n, node.bottoms[slot])
+
+
+def _check_in_place(graph: Graph, n: int, bottom: int) -> None:
+    """Raise GraphError where a layer in place would overwrite what others read.
+
+    Caffe: "produced by multiple sources" in ``net.cpp``, as a split gives the bottom another name.
+    """
+    name, producer, slot = (value := graph.values[bottom]).name, value.producer, value.slot
+    others = [graph.nodes[reader] for reader in graph.readers[bottom] if reader != n]
+    written = graph.nodes[producer].layer.spec.loss_weight
+    if others:
+        why = f'which layer "{others[0].name}" reads too ({others[0].place})'
+    elif len(graph.readers[bottom]) > 1:
+        why = "which it reads more than once"
+    elif slot < len(written) and written[slot]:
+        why = f'which has a loss_weight in layer "{graph.nodes[producer].name}"'
+    else:
+        return
+    fail(f'works in place on "{name}", {why}; give the top a name of its own', GraphError)
 
 
 def _bottom(name: str, bound: Mapping[str, int], net: NetText, reader: int) -> int:
@@ -243,6 +296,10 @@ def _bind_tops(
     for slot in range(layer.num_tops):
         name = spec.top[slot] if slot < len(spec.top) else AUTOMATIC
         if name != AUTOMATIC and slot < len(spec.bottom) and name == spec.bottom[slot]:
+            require(
+                layer.traits.works_in_place,
+                "cannot work in place; give the top a name of its own",
+            )
             in_place.append(slot)
         elif name in bound:
             first = values[bound[name]]

@@ -37,6 +37,7 @@ class NodeShapes(NamedTuple, Generic[AnyShape]):
     bottoms, tops: the shapes of what it reads and makes. blobs: its learned arrays by name. keys:
     blob name -> the array behind it, another layer's if it is shared. carried: arrays that a run
     leaves for the next one, by name. wanted: per bottom, whether training needs its gradient.
+    backward: whether training runs the layer's backward pass.
     known: whether the layer could be asked; if not, blobs, keys and carried are empty. layer: what
     its arrays are kept under: its name, with a number where an earlier layer of that name learns.
     """
@@ -48,6 +49,7 @@ class NodeShapes(NamedTuple, Generic[AnyShape]):
     keys: Mapping[str, ParamKey]
     carried: Mapping[str, Shape]
     wanted: tuple[bool, ...]
+    backward: bool
     known: bool
     layer: str
 
@@ -237,7 +239,7 @@ class _Inference:
                 keys[n][name] = key
             bottoms = tuple([self._values[i] for i in node.bottoms])
             tops = tuple([self._values[i] for i in node.tops])
-            mine = self._blobs[n], keys[n], self._carried[n], wanted[n], self._known[n]
+            mine = self._blobs[n], keys[n], self._carried[n], *wanted[n], self._known[n]
             found.append(NodeShapes(node, bottoms, tops, *mine, layers[n]))
         return tuple(found)
 

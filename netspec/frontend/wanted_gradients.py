@@ -8,24 +8,38 @@ Caffe: ``Net::Init``, ``AppendBottom`` in ``net.cpp``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from netspec.frontend.graph import Graph
 
 
-def wanted_gradients(graph: Graph, learned: Sequence[int]) -> list[tuple[bool, ...]]:
-    """Per node and bottom, whether training needs the gradient.
+class Wanted(NamedTuple):
+    """What training wants of a layer.
+
+    gradients: per bottom, whether it needs that gradient. backward: whether it runs the layer's
+    backward pass, perhaps for learned arrays only.
+    """
+
+    gradients: tuple[bool, ...]
+    backward: bool
+
+
+def wanted_gradients(graph: Graph, learned: Sequence[int]) -> list[Wanted]:
+    """What training wants of each node.
 
     learned: per node, how many learned arrays it has.
     """
     runs, wanted = _asked_for(graph, learned)
     _drop_unused(graph, runs, wanted)
     if graph.force_backward:
-        return [
-            tuple(want or i not in node.layer.bottom_use.no_gradient for i, want in enumerate(mine))
+        forced = [
+            tuple(want or node.layer.bottom_use.is_forced(i) for i, want in enumerate(mine))
             for node, mine in zip(graph.nodes, wanted, strict=True)
         ]
+        return [Wanted(gradients, True) for gradients in forced]
     return [
-        tuple(mine) if run else (False,) * len(mine) for run, mine in zip(runs, wanted, strict=True)
+        Wanted(tuple(mine) if run else (False,) * len(mine), run)
+        for run, mine in zip(runs, wanted, strict=True)
     ]
 
 
@@ -43,9 +57,9 @@ def _asked_for(graph: Graph, learned: Sequence[int]) -> tuple[list[bool], list[l
 
 def _drop_unused(graph: Graph, runs: list[bool], wanted: list[list[bool]]) -> None:
     """Clear what no loss depends on, and what all readers of a node's tops keep gradients from."""
-    # Tops without a reader count as used, as do losses.
+    # Tops without a reader count as used, as do those whose loss weight a split has.
     used = {i for i, readers in enumerate(graph.readers) if not readers}
-    used |= {i for i, _ in graph.losses}
+    used |= {i for i, _ in graph.seeds}
     for n in reversed(range(len(graph.nodes))):
         node = graph.nodes[n]
         if n not in graph.under_loss or (runs[n] and not used & set(node.tops)):

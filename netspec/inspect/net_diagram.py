@@ -125,7 +125,7 @@ def short(number: int) -> str:
 
 
 def _folded(graph: Graph) -> list[tuple[int, ...]]:
-    """Each layer with the in-place layers that work on its blob, if nothing reads it in between."""
+    """Each layer with the in-place layers that work on its blob."""
     hosts: dict[int, list[int]] = {}
     host_of: dict[int, int] = {}
     for n, node in enumerate(graph.nodes):
@@ -135,9 +135,8 @@ def _folded(graph: Graph) -> list[tuple[int, ...]]:
             and node.in_place == (0,)
             and len(node.bottoms) == len(node.tops) == 1
         ):
-            value = node.bottoms[0]
-            producer = graph.values[value].producer
-            if graph.readers[value] == (n,) and len(graph.nodes[producer].tops) == 1:
+            producer = graph.values[node.bottoms[0]].producer
+            if len(graph.nodes[producer].tops) == 1:
                 host = host_of[producer]
         host_of[n] = host
         hosts.setdefault(host, []).append(n)

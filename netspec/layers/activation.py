@@ -13,7 +13,7 @@ from netspec.layers.base import Geometry, Layer
 from netspec.layers.context import Context
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.numerics import MemoryLayout, Numerics
-from netspec.layers.records import Blob, PhaseChoice, Traits
+from netspec.layers.records import Blob, BottomUse, PhaseChoice, Traits
 from netspec.layers.registry import register
 from netspec.layers.shape import Array, Shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
@@ -190,12 +190,10 @@ class TanH(Pointwise):
 
 @register()
 class AbsVal(Pointwise):
-    """|x|; the gradient at 0 is 0. Caffe: ``absval_layer.cpp``.
-
-    Differs: it may work in place.
-    """
+    """|x|; the gradient at 0 is 0. It cannot work in place. Caffe: ``absval_layer.cpp``."""
 
     formula = "y = abs(x)"
+    traits = Traits(works_in_place=False)
 
     def apply(self, ctx: Context, x: Array) -> Array:
         # JAX's own ``abs`` has gradient 1 at 0.
@@ -295,6 +293,7 @@ class Threshold(Pointwise):
     """1 above ``threshold``, 0 elsewhere; it has no gradient. Caffe: ``threshold_layer.cpp``."""
 
     formula = "y = 1 if x > threshold else 0"
+    bottom_use = BottomUse(refused=frozenset({0}), no_backward=True)
 
     def apply(self, ctx: Context, x: Array) -> Array:
         return (x > self.param.threshold).astype(x.dtype)

@@ -151,6 +151,16 @@ class Layer:
                 "give none, or one for each top",
             )
             return given
-        if not self.num_tops:
-            return ()
-        return (float(self.traits.is_loss),) + (0.0,) * (self.num_tops - 1)
+        return self.implicit_loss_weights()
+
+    def implicit_loss_weights(self) -> tuple[float, ...]:
+        """The weights of the tops where none is written; raises LayerError for a loss of two."""
+        if not self.traits.is_loss:
+            return (0.0,) * self.num_tops
+        zeros = " loss_weight: 0" * (self.num_tops - 1)
+        require(
+            self.num_tops == 1,
+            f"a loss with {counted(self.num_tops, 'top')} needs a loss_weight for each; write "
+            f"loss_weight: 1{zeros}",
+        )
+        return (1.0,)

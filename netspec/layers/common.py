@@ -72,7 +72,7 @@ class Embed(Layer):
     """
 
     formula = "y = w[x] + b"
-    bottom_use = BottomUse(no_gradient=frozenset({0}))
+    bottom_use = BottomUse.indices(0)
 
     def shape(self, bottom: Shape) -> Shape:
         require(self.param.num_output > 0, "needs num_output")

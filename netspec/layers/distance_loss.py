@@ -64,7 +64,7 @@ class ContrastiveLoss(Loss):
     """
 
     formula = "y = sum(d^2 if alike else max(margin - d, 0)^2) / 2N"
-    bottom_use = BottomUse(no_gradient=frozenset({2}))
+    bottom_use = BottomUse(no_gradient=frozenset({2}), unforced=frozenset({2}))
 
     def shape(self, a: Shape, b: Shape, alike: Shape) -> Shape:
         self.check_batch(a, b, ("features", "features"))

@@ -34,7 +34,7 @@ class InfogainLoss(Classified, Loss):
     """
 
     formula = "y = -sum H[label] . log softmax(x) / normalizer"
-    bottom_use = BottomUse(no_gradient=frozenset({1, 2}))
+    bottom_use = replace(BottomUse.indices(1, 2), unforced=frozenset({1}))
 
     def configure(self) -> None:
         """A matrix may stand in a file."""

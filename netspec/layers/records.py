@@ -42,9 +42,10 @@ class Traits:
     open. is_loss: training minimises its first top. known: False for a placeholder that has neither
     shapes nor arithmetic. on_host: it is a callback from inside the compiled program, and reports
     to `netspec.layers.host_errors`. runs_module: it imports and runs a module that its prototxt
-    names. is_plain: it depends on nothing but its message and phase, and
-    reads no file. data_dependent: a top's shape depends on values, so that a net with this layer
-    cannot be compiled. phase_choice: what its phase chooses, if it is one of these.
+    names. is_plain: it depends on nothing but its message and phase, and reads no file.
+    works_in_place: its top may overwrite its bottom. data_dependent: a top's shape depends on
+    values, so that a net with this layer cannot be compiled. phase_choice: what its phase chooses,
+    if it is one of these.
     """
 
     is_source: bool = False
@@ -55,6 +56,7 @@ class Traits:
     on_host: bool = False
     runs_module: bool = False
     is_plain: bool = True
+    works_in_place: bool = True
     data_dependent: bool = False
     phase_choice: PhaseChoice | None = None
 
@@ -63,12 +65,33 @@ class Traits:
 class BottomUse:
     """What a layer does not use of its bottoms, by their index.
 
-    shape_only: bottoms of which only the shape matters. no_gradient: bottoms that
-    ``force_backward`` does not reach, e.g. labels and indices.
+    shape_only: bottoms of which only the shape matters. no_gradient: bottoms that have no gradient,
+    e.g. labels and indices. unforced: those of them that ``force_backward`` does not reach (Caffe:
+    ``AllowForceBackward``). refused: those for which a backward pass that wants their gradient is
+    an error, as in Caffe. no_backward: any backward pass of the layer is one.
     """
 
     shape_only: frozenset[int] = frozenset()
     no_gradient: frozenset[int] = frozenset()
+    unforced: frozenset[int] = frozenset()
+    refused: frozenset[int] = frozenset()
+    no_backward: bool = False
+
+    def is_forced(self, bottom: int) -> bool:
+        """Whether ``force_backward`` asks for the gradient of a bottom."""
+        return bottom not in self.unforced
+
+    @staticmethod
+    def labels(*bottoms: int) -> BottomUse:
+        """No gradient is asked of these bottoms, e.g. labels; one that is wanted is an error."""
+        return BottomUse(
+            no_gradient=frozenset(bottoms), unforced=frozenset(bottoms), refused=frozenset(bottoms)
+        )
+
+    @staticmethod
+    def indices(*bottoms: int) -> BottomUse:
+        """As `labels`, but ``force_backward`` asks for their gradients all the same."""
+        return BottomUse(no_gradient=frozenset(bottoms), refused=frozenset(bottoms))
 
 
 @dataclass(frozen=True)

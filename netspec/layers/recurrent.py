@@ -24,7 +24,7 @@ class _Recurrent(Layer):
     (N, D) that one step passes to the next.
     """
 
-    bottom_use = BottomUse(no_gradient=frozenset({1}))
+    bottom_use = BottomUse.labels(1)
     gates = 1
     states: tuple[str, ...] = ("h",)
 
@@ -205,7 +205,7 @@ class LSTMUnit(Layer):
     """
 
     formula = "c = f c + i g, h = o tanh(c)"
-    bottom_use = BottomUse(no_gradient=frozenset({2}))
+    bottom_use = BottomUse(no_gradient=frozenset({2}), unforced=frozenset({2}))
 
     def shape(self, c: Shape, gates: Shape, cont: Shape) -> tuple[Shape, ...]:
         """The cell's shape, twice."""

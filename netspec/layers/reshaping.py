@@ -23,20 +23,10 @@ from netspec.layers.valid_region import PaddingValue, PartialShape
 class _Reshaping(Layer):
     """The base of layers that keep numbers and their order under another shape."""
 
-    def top_shape(self, bottom: Shape) -> Shape:
-        """The new shape."""
-        raise NotImplementedError
-
-    def shape(self, bottom: Shape) -> Shape:
-        """The new shape; raises LayerError in place."""
-        require(
-            not set(self.spec.top) & set(self.spec.bottom),
-            "cannot work in place; give the top a name of its own",
-        )
-        return self.top_shape(bottom)
+    traits = Traits(works_in_place=False)
 
     def apply(self, ctx: Context, x: Array) -> Array:
-        return x.reshape(self.top_shape(x.shape))
+        return x.reshape(self.shape(x.shape))
 
 
 @register(param="flatten_param")
@@ -49,7 +39,7 @@ class Flatten(_Reshaping):
 
     formula = "y = x, some axes made one"
 
-    def top_shape(self, bottom: Shape) -> Shape:
+    def shape(self, bottom: Shape) -> Shape:
         """The axes before, their product, the axes after."""
         start = canonical_axis(self.param.axis, len(bottom))
         end = canonical_axis(self.param.end_axis, len(bottom)) + 1
@@ -86,7 +76,7 @@ class Reshape(_Reshaping):
         require(end <= rank, f"num_axes {num_axes} from axis {start} on exceeds the {rank} axes")
         return start, end
 
-    def top_shape(self, bottom: Shape) -> Shape:
+    def shape(self, bottom: Shape) -> Shape:
         """The axes before, the new ones, the axes after."""
         start, end = self.span(len(bottom))
         dims = list(self.param.shape.dim)
@@ -135,6 +125,10 @@ class Slice(Layer):
 
     formula = "[y1, y2, ...] = x"
     numerics = Numerics(layout=MemoryLayout.EITHER)
+
+    def configure(self) -> None:
+        """A single top may overwrite the bottom, of several none."""
+        self.traits = Traits(works_in_place=self.num_tops == 1)
 
     def axis(self, rank: int) -> int:
         """The axis to cut."""
@@ -237,7 +231,7 @@ class Filter(Layer):
 
     def configure(self) -> None:
         """The selector has no gradient."""
-        self.bottom_use = BottomUse(no_gradient=frozenset({len(self.spec.bottom) - 1}))
+        self.bottom_use = BottomUse.indices(len(self.spec.bottom) - 1)
 
     def shape(self, *bottoms: Shape) -> tuple[Shape, ...]:
         """The bottoms', as if the selector kept all items."""
@@ -281,7 +275,7 @@ class BatchReindex(Layer):
     """
 
     formula = "y = x[indices]"
-    bottom_use = BottomUse(no_gradient=frozenset({1}))
+    bottom_use = BottomUse.indices(1)
     numerics = Numerics(layout=MemoryLayout.EITHER)
 
     def shape(self, bottom: Shape, indices: Shape) -> Shape:

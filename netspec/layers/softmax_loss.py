@@ -31,9 +31,9 @@ FLOOR = float(np.finfo(np.float32).tiny)
 class Loss(Layer):
     """A layer whose first top is a scalar that training minimises; bottom 1 holds labels."""
 
-    traits = Traits(is_loss=True)
+    traits = Traits(is_loss=True, works_in_place=False)
     numerics = Numerics(precision=Precision.FULL)
-    bottom_use = BottomUse(no_gradient=frozenset({1}))
+    bottom_use = BottomUse.labels(1)
     drawn_as = "loss"
 
     def geometry(self, rank: int) -> Geometry:
@@ -235,7 +235,8 @@ class Accuracy(Classified):
     """
 
     formula = "y = mean(label in top_k(x))"
-    bottom_use = BottomUse(no_gradient=frozenset({0, 1}))
+    traits = Traits(works_in_place=False)
+    bottom_use = BottomUse.indices(0, 1)
     drawn_as = "loss"
 
     @property

@@ -15,7 +15,7 @@ from netspec.layers.base import Geometry, Layer
 from netspec.layers.context import Context
 from netspec.layers.coord_map import CoordMap
 from netspec.layers.numerics import MemoryLayout, Numerics, Precision
-from netspec.layers.records import Blob, BottomUse
+from netspec.layers.records import Blob, BottomUse, Traits
 from netspec.layers.registry import register
 from netspec.layers.shape import (
     Array,
@@ -153,6 +153,7 @@ class Split(Elementwise):
     """The bottom, once for each top; gradients add up. Caffe: ``split_layer.cpp``."""
 
     formula = "y1 = y2 = ... = x"
+    traits = Traits(works_in_place=False)
 
     def shape(self, bottom: Shape) -> tuple[Shape, ...]:
         """The bottom's, for each top."""
@@ -278,7 +279,7 @@ class ArgMax(Layer):
 
     formula = "y = argmax(x)"
     numerics = Numerics(MemoryLayout.EITHER, Precision.FULL)
-    bottom_use = BottomUse(no_gradient=frozenset({0}))
+    bottom_use = replace(BottomUse.indices(0), no_backward=True)
 
     def configure(self) -> None:
         """Over all axes, indices count in Caffe's order."""

@@ -182,7 +182,7 @@ class Bucketed:
 
     def cut(self, name: str, array: Any) -> Any:
         """The valid region of an array that a run made for a blob."""
-        shape = self.exact[name]
+        shape = self.exact.values[self.exact.graph.all_blobs[name]]
         return array if array.shape == shape else array[tuple(slice(n) for n in shape)]
 
     @cached_property

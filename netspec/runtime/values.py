@@ -91,10 +91,17 @@ class Run:
         return {name: self.value(i) for name, i in blobs.items() if i in self.values}
 
     def loss(self) -> Array:
-        """The sum of all tops with a loss weight, each times its weight: ()."""
+        """The sum of all tops with a loss weight, each times its weight: ().
+
+        Gradients come from those terms alone that Caffe's start from.
+        """
         terms = [
-            weight * jnp.sum(self.value(i, fill=0.0))
-            for i, weight in self.shapes.graph.losses
-            if i in self.values
+            _term(term.weight * jnp.sum(self.value(term.value, fill=0.0)), term.has_gradient)
+            for term in self.shapes.graph.loss_terms
+            if term.value in self.values
         ]
         return sum(terms, start=jnp.zeros((), jnp.float32))
+
+
+def _term(term: Array, has_gradient: bool) -> Array:
+    return term if has_gradient else jax.lax.stop_gradient(term)

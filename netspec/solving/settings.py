@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from netspec.errors import SolverError, require
-from netspec.frontend.graph import Graph
 from netspec.frontend.prototxt import NetText, SolverText, read_net
-from netspec.frontend.shapes import ParamKey
+from netspec.frontend.refused_gradients import check_backward
+from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.proto.layers_pb2 import TEST, TRAIN, NetState, Phase
 from netspec.proto.solver_pb2 import SolverParameter
 
@@ -62,8 +62,12 @@ def doubts(text: SolverText) -> list[str]:
     return [f"{text.place_of(doubt)}: {doubt}" for doubt in found]
 
 
-def check_learns(graph: Graph, learned: Sequence[ParamKey]) -> None:
-    """Raise SolverError for a train net without a loss, or without learned blobs."""
+def check_learns(shapes: Shapes, learned: Sequence[ParamKey]) -> None:
+    """Raise SolverError for a train net without a loss, or without learned blobs.
+
+    And LayerError for one that needs a gradient which a layer does not have.
+    """
+    graph = shapes.graph
     require(
         graph.losses,
         f"the train net {graph.file} has no loss: no loss layer, and no loss_weight on any top",
@@ -75,6 +79,7 @@ def check_learns(graph: Graph, learned: Sequence[ParamKey]) -> None:
         "lr_mult: 0",
         SolverError,
     )
+    check_backward(shapes)
 
 
 def tests_before(solver: SolverParameter, start: int, limit: int) -> bool:

@@ -120,7 +120,7 @@ class Solver:
         writes = bool(self.param.snapshot or self.param.snapshot_after_train)
         with self.text.blamed():
             check_end(self.param, limit)
-            settings.check_learns(self.net.graph, list(self.trainer.learned_specs))
+            settings.check_learns(self.net.shapes, list(self.trainer.learned_specs))
             if writes:
                 self.store.check(self.net.shapes)
         with self.store.claimed() if writes else nullcontext():

@@ -139,7 +139,7 @@ class Program:
                 sizes=inputs.sizes,
                 policy=self._run_policy,
             )
-            blobs = self.shapes.graph.blobs
+            blobs = self.shapes.graph.all_blobs
             outputs = {name: made.value(blobs[name]) for name in self.keep}
             return made.loss(), (outputs, made.updates)
 

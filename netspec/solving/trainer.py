@@ -62,7 +62,7 @@ class Trainer:
         self.param = param
         self.buckets = buckets or SizeBuckets(net)
         self._reseed(seed)
-        self._keep = tuple(net.shapes.by_name) if keep_all else net.graph.outputs
+        self._keep = tuple(net.graph.all_blobs) if keep_all else net.graph.outputs
         self._keep_steps = keep_all or param.snapshot_diff
         self._on_gradients: Callable[[Tree], Tree] | None = None
         self.steps: Tree = {}

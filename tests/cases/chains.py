@@ -47,7 +47,8 @@ CHAINS = (
             shape { dim: 2 dim: 3 dim: 4 dim: 5 dim: 6 } shape { dim: 2 dim: 3 dim: 4 dim: 5 } } }
         layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param {
             num_output: 4 kernel_size: 2 } }
-        layer { name: "e" type: "SoftmaxWithLoss" bottom: "c" bottom: "l" top: "e" top: "p" }
+        layer { name: "e" type: "SoftmaxWithLoss" bottom: "c" bottom: "l" top: "e" top: "p"
+            loss_weight: 1 loss_weight: 0 }
         layer { name: "a" type: "Accuracy" bottom: "c" bottom: "l" top: "a" top: "k" }
         """,
         {"x": normal(2, 3, 4, 5, 6), "l": labels(2, 3, 4, 5, classes=4)},

@@ -7,7 +7,12 @@ LOSS = (
     row("SoftmaxWithLoss of rank 2", "", normal(7, 5), labels(7, classes=5)),
     row("SoftmaxWithLoss automatic top", "", normal(7, 5), labels(7, 1, classes=5), tops=0),
     row(
-        "SoftmaxWithLoss probabilities", "", normal(2, 3, 7, 5), labels(2, 7, 5, classes=3), tops=2
+        "SoftmaxWithLoss probabilities",
+        "",
+        normal(2, 3, 7, 5),
+        labels(2, 7, 5, classes=3),
+        tops=2,
+        more="loss_weight: 1 loss_weight: 0",
     ),
     row(
         "SoftmaxWithLoss two weights",
@@ -87,6 +92,7 @@ LOSS = (
         labels(2, 1, 7, 5, classes=3),
         fixed(1, 1, 3, 3),
         tops=2,
+        more="loss_weight: 1 loss_weight: 0",
     ),
     row(
         "InfogainLoss of an odd matrix",

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from netspec import caffe
 from netspec.cli import main
-from netspec.errors import NetSpecError
+from netspec.errors import LayerError, NetSpecError
+from netspec.frontend.refused_gradients import check_backward
 
 from . import face, truth
 from .trial import Skip, Trial, Wrong
@@ -175,8 +176,9 @@ def pycaffe(trial: Trial) -> None:
     params, fed, values, _ = trial.gradients(start)
     net.forward()
     for name, blob in net.blobs.items():
-        i = trial.graph.blobs[name]
+        i = trial.graph.all_blobs[name]
         compare_value(trial, f"data of {name}", i, blob.data, {**trial.fed, **values}[i])
+    has_backward(trial)
     net.backward(**seeds)
     most = greatest(*params.values(), *fed.values())
     for n, node in enumerate(trial.graph.nodes):
@@ -188,6 +190,14 @@ def pycaffe(trial: Trial) -> None:
     for name in net.inputs if trial.face.forced() else ():
         i = trial.graph.first_blobs[name]
         compare(f"diff of {name}", net.blobs[name].diff, fed[i], 1e-4, 1e-5 * most)
+
+
+def has_backward(trial: Trial) -> None:
+    """Skip where a backward pass is refused, as Caffe refuses it."""
+    try:
+        check_backward(trial.face.shapes)
+    except LayerError:
+        raise Skip("a backward pass that is refused") from None
 
 
 def reached_seeds(trial: Trial) -> tuple[dict[int, Any], dict[str, Any]]:

@@ -66,6 +66,7 @@ def checks_with(python: str) -> dict[str, checks.Check]:
     def caffe(trial: Trial) -> None:
         """Caffe's own passes give the same values and gradients."""
         trial.settled()
+        checks.has_backward(trial)
         against(trial, real)
 
     return {"caffe": caffe}

@@ -174,7 +174,7 @@ def _stopped(face: Face, n: int) -> set[int]:
 def objective(face: Face, values: Mapping[int, Array], seeds: Mapping[int, Any]) -> float:
     """The losses and the seeded outputs, summed."""
     total = 0.0
-    for i, weight in face.graph.losses:
+    for i, weight in face.graph.seeds:
         total += weight * float(values[i].sum())
     for i, seed in seeds.items():
         value = values[i]

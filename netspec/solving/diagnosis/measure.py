@@ -166,7 +166,7 @@ def _measure(figures: Figures) -> Measure:
 
 def reached(graph: Graph) -> frozenset[int]:
     """The values that the gradient of some loss reaches, as far as the graph says."""
-    found = {i for i, _ in graph.losses}
+    found = {i for i, _ in graph.seeds}
     for node in reversed(graph.nodes):
         if found & set(node.tops):
             found |= {bottom for _, bottom in open_bottoms(node)}
