@@ -143,7 +143,7 @@ class Solver:
     def _take_over(self) -> None:
         """Show what the loop's last update made."""
         self.net.refresh()
-        self.net.show(self._loop.outputs)
+        self.net.show_pass(self._loop.outputs, self._loop.trainer.last_fed)
         self.net.show_steps(self._loop.trainer.steps)
 
     def _reread_param(self) -> None:

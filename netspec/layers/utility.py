@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -60,11 +61,10 @@ class Eltwise(Elementwise):
             terms = [x if w == 1 else w * x for w, x in zip(weights, bottoms, strict=True)]
             return sum(terms[1:], terms[0])
         if self.param.operation == EltwiseParameter.PROD:
-            return (
-                math.prod(bottoms[1:], start=bottoms[0])
-                if self.param.stable_prod_grad
-                else (_product(bottoms))
-            )
+            if self.param.stable_prod_grad:
+                return math.prod(bottoms[1:], start=bottoms[0])
+            return ctx.by_top(_product(bottoms), partial(_sum_of_quotients, bottoms))
+        bottoms = tuple(ctx.kept(f"bottom{i}", x) for i, x in enumerate(bottoms))
         top = jnp.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])
         for x in bottoms[2:]:
             top = jnp.where(x > top, x, top)
@@ -98,6 +98,11 @@ def _product_backward(bottoms: tuple[Array, ...], diff: Array) -> tuple[tuple[Ar
 
 
 _product.defvjp(_product_forward, _product_backward)
+
+
+def _sum_of_quotients(bottoms: tuple[Array, ...], top: Array) -> Array:
+    """What has the gradient top / bottom by each bottom."""
+    return sum((jax.lax.stop_gradient(top / x) * x for x in bottoms), start=jnp.zeros_like(top))
 
 
 @register(param="concat_param", bottoms=(1, None))
@@ -212,7 +217,12 @@ class Softmax(Elementwise):
         return bottom
 
     def apply(self, ctx: Context, x: Array) -> Array:
-        return jax.nn.softmax(x, axis=ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim))
+        axis = ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim)
+
+        def gradient(top: Array) -> Array:
+            return top * (x - jnp.sum(top * x, axis, keepdims=True))
+
+        return ctx.by_top(jax.nn.softmax(x, axis=axis), gradient)
 
     def geometry(self, rank: int) -> Geometry:
         """A spatial axis mixes its pixels."""

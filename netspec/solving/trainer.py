@@ -199,6 +199,13 @@ class Trainer:
         """Every learned array of the net, where the host can read it."""
         return self.mesh.sharding.fetched(self.net.arrays())
 
+    @property
+    def last_fed(self) -> tuple[Mapping[str, Array], Array] | None:
+        """What the last pass was fed, and its random key, where that has the blobs' own sizes."""
+        if self._last is None or self._last.bucket.sizes is not None or self.mesh.size > 1:
+            return None
+        return self._last.bucket.feeds, self._last.key
+
     def program_bytes(self) -> int | None:
         """The bytes that the last pass takes at its peak, if there was one and XLA says."""
         if self._last is None or self.net.graph.data_dependent:
