@@ -16,7 +16,7 @@ from netspec.runtime.run import run_layers, value_gradients
 def both_ways(case: Case, inputs: Any, params: Any) -> tuple[Any, Any]:
     """(gradients by values, by learned arrays): of JAX, and of the sweep over layers."""
     shapes, graph, key = case.shapes, case.graph, jax.random.key(3)
-    nodes = [n for n, node in enumerate(graph.nodes) if not node.layer.is_source]
+    nodes = [n for n, node in enumerate(graph.nodes) if not node.layer.traits.is_source]
     made = run_layers(shapes, nodes, params, inputs, key)
     tops = [i for i in sorted(made.values) if i not in inputs]
     diffs = {
@@ -42,7 +42,13 @@ def both_ways(case: Case, inputs: Any, params: Any) -> tuple[Any, Any]:
     return (values, gradients), (found.values, found.learned)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=pytest.mark.slow if case.golden else ())
+        for case in CASES
+    ],
+)
 def test_of_what_nobody_edited_it_is_the_gradient(case: Case) -> None:
     inputs = {i: jnp.asarray(array, jnp.float32) for i, array in case.inputs.items()}
     params = {key: jnp.asarray(array) for key, array in case.params.items()}

@@ -11,16 +11,6 @@ from .face import Face
 Kind = Callable[[Face, str, str], bool]
 
 
-def _in_place_on_fed(face: Face, check: str, what: str) -> bool:
-    """pycaffe's backward computes forward anew from blobs that a layer has overwritten."""
-    fed = set(face.graph.fed)
-    return check == "pycaffe" and any(
-        face.graph.values[node.tops[slot]].name in fed
-        for node in face.graph.nodes
-        for slot in node.in_place
-    )
-
-
 def _in_place_changes_shape(face: Face, check: str, what: str) -> bool:
     """A layer in place whose top has another shape than its bottom raises what is no message."""
     shapes = face.shapes.values
@@ -56,7 +46,6 @@ def _forced_yet_stopped(face: Face, check: str, what: str) -> bool:
 
 
 KINDS: dict[str, Kind] = {
-    "in place on a fed blob": _in_place_on_fed,
     "in place with another shape": _in_place_changes_shape,
     "force_backward and propagate_down: false": _forced_yet_stopped,
     "loss read on": _loss_read_on,
