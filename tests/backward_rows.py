@@ -527,6 +527,18 @@ IN_PLACE = [
     ),
     _row("BatchNorm", "", (4, 3, 5), rule=_batch_norm),
     _row("MVN", "", IMAGE, rule=_mvn),
+    _row(
+        "LRN",
+        "lrn_param { local_size: 3 alpha: 0.5 }",
+        IMAGE,
+        rule=lambda t, n, dy: _lrn(t, Arrays(t.x, n.y, n.w), dy),
+    ),
+    _row(
+        "ReLU negative slope",
+        "relu_param { negative_slope: -2 }",
+        V,
+        rule=lambda t, n, dy: [dy * np.where(t.x[0] > 0, 1, -2)],
+    ),
     # Where Caffe would take the top for the bottom, the true gradient.
     _row("BNLL", "", V, rule=lambda t, n, dy: [dy * _sigmoid(t.x[0])]),
     _row(

@@ -96,6 +96,7 @@ def test_it_reads_what_caffe_reads(row: Row, folder: Path) -> None:
 
 @pytest.mark.parametrize("row", IN_PLACE, ids=lambda row: row.name)
 def test_it_reads_what_caffe_reads_in_place(row: Row, folder: Path) -> None:
+    """differs("in-place-bottom"): where Caffe would take the top for the bottom."""
     check(layer_net(row, ["x0"]), row, ["x0"])
 
 
@@ -167,6 +168,7 @@ def same(got: dict[str, np.ndarray], want: dict[str, np.ndarray], times: int = 1
 
 
 def test_layers_in_place_are_not_applied_twice(chain: caffe.Net) -> None:
+    """differs("overwritten-later"): Dropout overwrites what BNLL made."""
     chain.forward()
     want = chain_gradients(chain)
     for times in (1, 2):
@@ -402,3 +404,80 @@ def test_backward_after_a_step_takes_the_step_s_pass(chain: caffe.Net) -> None:
     solver.net.clear_param_diffs()
     solver.net.backward()
     same(chain_found(solver.net), want)
+
+
+def small(text: str, dims: str, phase: int = caffe.TRAIN) -> caffe.Net:
+    """A net on an input x."""
+    Path("net.prototxt").write_text(
+        'force_backward: true layer { name: "x" type: "Input" top: "x" input_param { shape { '
+        f"{dims} }} }} }} {text}"
+    )
+    return caffe.Net("net.prototxt", phase)
+
+
+@pytest.mark.differs("hinge-again")
+def test_hinge_loss_may_go_back_again(folder: Path) -> None:
+    net = small(
+        """layer { name: "t" type: "Input" top: "t" input_param { shape { dim: 1 } } }
+        layer { name: "l" type: "HingeLoss" bottom: "x" bottom: "t" top: "l" }""",
+        "dim: 1 dim: 3",
+    )
+    net.blobs["x"].data[...] = [0.5, 2, -3]
+    net.forward()
+    for _ in range(2):
+        net.backward()
+        assert net.blobs["x"].diff.tolist() == [[-1, 1, 0]]
+        net.blobs["x"].diff[...] = 7
+
+
+@pytest.mark.differs("power-at-zero")
+def test_power_at_zero(folder: Path) -> None:
+    text = 'layer { name: "p" type: "Power" bottom: "x" top: "y" power_param { power: 3 } }'
+    net = small(text, "dim: 2")
+    net.blobs["x"].data[...] = [0, 2]
+    net.forward()
+    net.backward(y=np.ones(2))
+    assert net.blobs["x"].diff.tolist() == [0, 12]
+
+
+@pytest.mark.differs("diff-of-nothing")
+def test_nothing_comes_back(folder: Path) -> None:
+    Path("net.prototxt").write_text(FORK.replace("force_backward: true", ""))
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    net.forward()
+    net.blobs["h"].diff[...] = 4
+    net.backward()
+    assert net.blobs["h"].diff.tolist() == [0, 0, 0]
+
+
+@pytest.mark.differs("diff-of-a-range")
+def test_a_range_starts_from_its_own_seeds(folder: Path) -> None:
+    Path("net.prototxt").write_text(FORK)
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    net.forward()
+    net.backward(y=np.ones(3))
+    net.backward(start="left")
+    assert net.blobs["h"].diff.tolist() == [3, 3, 3]
+    assert net.blobs["x"].diff.tolist() == [6, 6, 6]
+
+
+@pytest.mark.differs("backward-after-step")
+def test_what_was_overwritten_is_made_of_the_new_weights(folder: Path) -> None:
+    small(
+        """layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y"
+                inner_product_param { num_output: 1 bias_term: false
+                                      weight_filler { value: 0.5 } } }
+        layer { name: "b" type: "BNLL" bottom: "y" top: "y" }
+        layer { name: "l" type: "Reduction" bottom: "y" top: "l" loss_weight: 1 }""",
+        "dim: 1 dim: 1",
+    )
+    Path("solver.prototxt").write_text('net: "net.prototxt" base_lr: 1 lr_policy: "fixed"')
+    solver = caffe.get_solver("solver.prototxt")
+    solver.net.blobs["x"].data[...] = 2
+    solver.step(1)
+    before = 1 / (1 + np.exp(-1))
+    after = 1 / (1 + np.exp(-2 * (0.5 - 2 * before)))
+    np.testing.assert_allclose(solver.net.params["ip"][0].diff, 2 * before, rtol=1e-5)
+    solver.net.clear_param_diffs()
+    solver.net.backward()
+    np.testing.assert_allclose(solver.net.params["ip"][0].diff, 2 * after, rtol=1e-5)

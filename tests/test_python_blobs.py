@@ -70,6 +70,7 @@ def test_blobs_are_shared_by_name() -> None:
 
 @pytest.mark.parametrize(("rate", "counts"), [(0, [1, 2, 3]), (1, [1, 1, 1])])
 def test_what_forward_writes_is_kept_where_nothing_learns(rate: int, counts: list[int]) -> None:
+    """differs("python-writes-learned")."""
     net = load(python("Count", extra=f"param {{ lr_mult: {rate} }}"))
     assert [net(x=X, t=T)["y"].tolist() for _ in counts] == [(n * X).tolist() for n in counts]
     face = caffe.Net("net.prototxt", caffe.TEST)
