@@ -19,7 +19,7 @@ from netspec.frontend.shapes import NodeShapes, ParamKey, Shapes
 from netspec.layers.base import Array, Shape, text
 from netspec.layers.context import Context
 from netspec.layers.numerics import MemoryLayout
-from netspec.layers.residuals import Left
+from netspec.layers.residuals import Left, substitute
 from netspec.layers.valid_region import PaddingValue
 from netspec.runtime.border_reuse import Borders, ReducedLayer
 from netspec.runtime.compute_policy import PLAIN, ComputePolicy
@@ -33,7 +33,8 @@ class LayerPass:
 
     params: every learned array, shared ones once, and carried state (zeros where it is absent).
     key: for layers that draw random numbers. reduced: the layers, by number, that compute fewer
-    rows. perturbations: arrays added to the values of these indices as they are made.
+    rows. perturbations: arrays added to the values of these indices as they are made. replacements:
+    arrays that stand for the values of these indices; gradients go to what was computed there.
     """
 
     shapes: Shapes
@@ -42,6 +43,7 @@ class LayerPass:
     policy: ComputePolicy = PLAIN
     reduced: Mapping[int, ReducedLayer] = field(default_factory=dict)
     perturbations: Mapping[int, Array] = field(default_factory=dict)
+    replacements: Mapping[int, Array] = field(default_factory=dict)
 
     def run(self, made: Run, nodes: Iterable[int]) -> None:
         """Add to a run what some layers make; raises LayerError with the layer's place."""
@@ -107,7 +109,7 @@ class LayerPass:
         tops = self._cleared(made, n, ctx, tops if isinstance(tops, tuple) else (tops,))
         tops = self.policy.tops(node, held, tops)
         for i, top in zip(node.tops, tops, strict=True):
-            made.values[i] = self._perturbed(i, _hold(top, channels_last, top_borders))
+            made.values[i] = self._as_given(i, _hold(top, channels_last, top_borders))
         for name, array in ctx.updates.items():
             owner = each.keys[name]
             made.updates[owner] = array.reshape(self.shapes.params[owner].shape)
@@ -137,12 +139,15 @@ class LayerPass:
             return [not wanted for wanted in each.wanted]
         return each.node.stops
 
-    def _perturbed(self, value: int, held: Held) -> Held:
-        """A value as it was made, with its perturbation."""
-        if value not in self.perturbations:
-            return held
-        first = held.channels_first()
-        return Held(first + self.perturbations[value].astype(first.dtype))
+    def _as_given(self, value: int, held: Held) -> Held:
+        """A value as it was made, or as a replacement and a perturbation have it."""
+        if value in self.replacements:
+            computed = held.channels_first()
+            held = Held(substitute(self.replacements[value].astype(computed.dtype), computed))
+        if value in self.perturbations:
+            first = held.channels_first()
+            held = Held(first + self.perturbations[value].astype(first.dtype))
+        return held
 
     def _cleared(
         self, made: Run, n: int, ctx: Context, tops: tuple[Array, ...]

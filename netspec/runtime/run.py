@@ -88,13 +88,15 @@ def value_gradients(
     learned: Iterable[ParamKey],
     values: Iterable[int],
     key: Array | None = None,
+    replacements: Mapping[int, Array] | None = None,
 ) -> tuple[Array, Any, dict[ParamKey, Array], dict[int, Array]]:
     """Gradients of an objective by learned arrays, and by values given or made on the way.
 
     nodes, given: as `run_layers` takes them. objective: what the gradients are of. learned, values:
     what they are with respect to; each gradient has its shape. Layers on the host are asked only
-    for the gradients that Caffe would compute. Returns the objective (), what else it gave, and
-    both gradients. Raises LayerError as `run_layers` does.
+    for the gradients that Caffe would compute. replacements: arrays that stand for what the layers
+    make of these values; gradients go on to what was computed there. Returns the objective (), what
+    else it gave, and both gradients. Raises LayerError as `run_layers` does.
     """
     made = run_layers(shapes, nodes, params, given, key) if shapes.graph.data_dependent else None
     zeros = {
@@ -103,7 +105,10 @@ def value_gradients(
     }
 
     def perturbed(learned: Params, perturbations: Mapping[int, Array]) -> tuple[Array, Any]:
-        layers = LayerPass(shapes, {**params, **learned}, key, perturbations=perturbations)
+        everything, instead = {**params, **learned}, replacements or {}
+        layers = LayerPass(
+            shapes, everything, key, perturbations=perturbations, replacements=instead
+        )
         return objective(_run_perturbed(layers, nodes, given))
 
     mine = {name: params[name] for name in learned}
