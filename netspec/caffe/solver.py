@@ -143,7 +143,8 @@ class Solver:
     def _take_over(self) -> None:
         """Show what the loop's last update made."""
         self.net.refresh()
-        self.net.show_pass(self._loop.outputs, self._loop.trainer.last_fed)
+        last = self._loop.trainer.last
+        self.net.show_pass(self._loop.outputs, last.fed if last else None)
         self.net.show_steps(self._loop.trainer.steps)
 
     def _reread_param(self) -> None:
