@@ -16,11 +16,12 @@ from netspec.caffe.layer import LayerView
 from netspec.caffe.passes import Nodes
 from netspec.caffe.shared_blob import SharedBlob
 from netspec.errors import blame, require
-from netspec.frontend.graph import Node
+from netspec.frontend.graph import AUTOMATIC, Node
 from netspec.frontend.refused_gradients import check_backward
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array, count, text
 from netspec.proto.layers_pb2 import TRAIN
+from netspec.runtime.backward import Residuals
 from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net as Module
 from netspec.runtime.sizes import use_programs
@@ -44,13 +45,14 @@ class Core:
         self.module, self.feed = module, feed
         self._shapes = module.shapes
         self._key = jax.random.key(seed)
-        # What the last forward changed, as it was before: backward starts from there.
-        self._before: dict[ParamKey, Array] = {}
         self._callbacks: dict[str, list[Callback]] = {}
         if feed is not None:
             # A thread that the end of the process finds in a program would abort it.
             weakref.finalize(self, feed.close)
         graph = module.graph
+        # Per layer, what the pass left in which it ran last; and by name, the value in a blob.
+        self._residuals: list[Residuals | None] = [None] * len(graph.nodes)
+        self._bound = dict(graph.first_blobs)
         self.blobs = Blobs(
             (name, Blob(self._shapes.values[i], made=name not in graph.fed))
             for name, i in graph.all_blobs.items()
@@ -75,6 +77,7 @@ class Core:
         """
         self._shapes = self._fitting()
         use_programs(self.module.shapes, self._shapes)
+        self._residuals = [None] * len(self._residuals)
         for name, i in self.module.graph.all_blobs.items():
             self.blobs[name].reshape(*self._shapes.values[i])
 
@@ -84,6 +87,23 @@ class Core:
             self.blobs[name].hold(array)
         if self._fitting() is not self._shapes:
             self.reshape()
+
+    def show_pass(
+        self, made: Mapping[str, Array], fed: tuple[Mapping[str, Array], Array] | None
+    ) -> None:
+        """Show what a pass of the whole net made elsewhere; backward then goes on from it.
+
+        fed: what the pass was fed, and its random key, if known.
+        """
+        self.show(made)
+        graph = self.module.graph
+        self._bound.update(graph.blobs)
+        self._residuals = [None] * len(self._residuals)
+        if fed is not None:
+            values = {graph.blobs[name]: array for name, array in made.items()}
+            values |= {graph.first_blobs[name]: array for name, array in fed[0].items()}
+            left = Residuals(self._arrays(), fed[1], {**self._made_on_host(), **values})
+            self._residuals = [left] * len(self._residuals)
 
     def sync(self) -> Params:
         """Bring what was written into views of learned arrays to the module; gives the arrays."""
@@ -166,16 +186,18 @@ class Core:
             self.show({name: jnp.asarray(array) for name, array in batch.items()})
         elif self._fitting() is not self._shapes:
             self.reshape()
-        arrays = self._arrays()
-        made = runnable(graph, passes.forward)(
-            self._shapes, nodes, arrays, self._given(nodes), self._run_key
-        )
-        for name, array in made.blobs.items():
-            self.blobs[name].hold(array)
+        arrays, given, key = self._arrays(), self._given(nodes), self._run_key
+        made = runnable(graph, passes.forward)(self._shapes, nodes, arrays, given, key)
+        for i in sorted({*given, *made.values}):
+            self._bound[graph.values[i].name] = i
+        for i in set(self._bound.values()) & made.values.keys():
+            self.blobs[graph.values[i].name].hold(made.values[i])
         self.module.assign(made.updates)
-        for key in made.updates.keys() & self._param_blobs.keys():
-            self._param_blobs[key].data_mirror.refresh()
-        self._before |= {param: arrays[param] for param in made.updates}
+        for param in made.updates.keys() & self._param_blobs.keys():
+            self._param_blobs[param].data_mirror.refresh()
+        residuals = Residuals(arrays, key, {**given, **made.values})
+        for n in range(nodes[0], nodes[1] + 1):
+            self._residuals[n] = residuals
         loss: Array = made.loss
         return loss
 
@@ -190,7 +212,8 @@ class Core:
         reached: set[int] = set()
         for nodes in self._spans("backward", range(last, first - 1, -1)):
             self._call("before_backward", nodes)
-            self._backward_span(nodes, reached)
+            for part in passes.of_one_forward(nodes, self._residuals):
+                self._backward_span(part, reached)
             self._call("after_backward", nodes)
 
     def _backward_span(self, nodes: Nodes, reached: set[int]) -> None:
@@ -198,21 +221,18 @@ class Core:
         span = graph.nodes[nodes[0] : nodes[1] + 1]
         tops = {i for node in span for i in node.tops}
         bottoms = {i for node in span for i in node.bottoms}
-        given = self._given(nodes)
-        arrays = dict(self._arrays())
-        for param, array in self._before.items():
-            if array.shape == arrays[param].shape:
-                arrays[param] = array
+        arrays = self._arrays()
+        seeds = self._diffs(tops - bottoms - reached)
         diffs, gradients = runnable(graph, passes.backward)(
             self._shapes,
             nodes,
             arrays,
-            given,
-            self._edited(tops),
-            self._seeds(tops - bottoms),
-            self._run_key,
+            self._present(tops | bottoms),
+            self._left(nodes, arrays),
+            seeds,
+            self._diffs(tops & reached),
         )
-        again = {graph.values[i].name for i in bottoms & reached}
+        again = {graph.values[i].name for i in (bottoms - tops) & reached}
         for name, array in diffs.items():
             mirror = self.blobs[name].diff_mirror
             mirror.device = mirror.device + array if name in again else array
@@ -220,20 +240,46 @@ class Core:
         for key, gradient in gradients.items():
             self._param_blobs[key].add_diff(gradient)
 
-    def _seeds(self, values: set[int]) -> dict[int, Array]:
-        """The diffs from which a backward pass starts."""
+    def _diffs(self, values: set[int]) -> dict[int, Array]:
+        """The diffs that the blobs of some values hold."""
+        named = {i: self.module.graph.values[i].name for i in values}
         # Of several automatic tops the last one alone has a blob.
-        named = self.module.graph.all_blobs.items()
-        return {i: self.blobs[name].diff_mirror.device for name, i in named if i in values}
-
-    def _edited(self, values: set[int]) -> dict[int, Array]:
-        """What was written into blobs that layers had made: backward starts from that."""
-        graph = self.module.graph
+        last = self.module.graph.all_blobs.get(AUTOMATIC)
         return {
-            i: self.blobs[name].data_mirror.device
-            for name, i in graph.blobs.items()
-            if i in values and name not in graph.fed and self.blobs[name].data_mirror.edited
+            i: self.blobs[name].diff_mirror.device
+            for i, name in named.items()
+            if name != AUTOMATIC or i == last
         }
+
+    def _present(self, values: set[int]) -> dict[int, Array]:
+        """Those values that blobs hold, as they are now; others have been overwritten in place."""
+        graph = self.module.graph
+        arrays = {
+            i: self.blobs[name].data_mirror.device
+            for name, i in self._bound.items()
+            if i in values and name != AUTOMATIC
+        }
+        fixed = not graph.data_dependent
+        shapes = self._shapes.values
+        return {i: a for i, a in arrays.items() if not fixed or a.shape == shapes[i]}
+
+    def _left(self, nodes: Nodes, arrays: Params) -> Residuals:
+        """What the forward pass of some layers left; if there was none, what blobs hold."""
+        left = self._residuals[nodes[0]]
+        graph = self.module.graph
+        if left is None:
+            made = {i: self.blobs[name].data_mirror.device for name, i in graph.blobs.items()}
+            values = {**self._made_on_host(), **made, **self._given(nodes)}
+            return Residuals(arrays, self._run_key, values)
+        # A solver's step takes the memory of what it replaces.
+        gone = [key for key, array in left.params.items() if array.is_deleted()]
+        return left._replace(params={**left.params, **{key: arrays[key] for key in gone}})
+
+    def _made_on_host(self) -> dict[int, Array]:
+        """The blobs that layers on the host made: backward does not run these again."""
+        graph = self.module.graph
+        tops = [i for node in graph.on_host for i in node.tops]
+        return {i: self.blobs[graph.values[i].name].data_mirror.device for i in tops}
 
     def _given(self, nodes: Nodes) -> dict[int, Array]:
         """The values that these layers read but do not make."""

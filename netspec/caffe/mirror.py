@@ -115,7 +115,6 @@ class Mirror:
         # What the host array was last equal to, and whether it was handed out since.
         self._seen: Array | None = None
         self._handed_out = False
-        self._edited = False
 
     @property
     def shape(self) -> Shape:
@@ -158,20 +157,12 @@ class Mirror:
         # A copy: on a CPU the device would otherwise share memory that the user writes to.
         device = self._seen = jnp.array(self._memory.array, copy=True)
         self.store.put(device)
-        self._edited = True
         return device
 
     @device.setter
     def device(self, array: Array) -> None:
         self.store.put(array)
-        self._edited = False
         self.refresh()
-
-    @property
-    def edited(self) -> bool:
-        """Whether somebody has written into what a run made."""
-        _ = self.device
-        return self._edited
 
     def fill(self, values: Any) -> None:
         """Set every element; raises ValueError where these do not fit its shape."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -10,18 +10,22 @@ import jax.numpy as jnp
 from netspec.frontend.graph import AUTOMATIC, Graph
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
+from netspec.runtime.backward import Residuals, layer_gradients
 from netspec.runtime.owned import owned_jit
-from netspec.runtime.run import run_layers, value_gradients
-from netspec.runtime.values import Params, Run
+from netspec.runtime.run import run_layers
+from netspec.runtime.values import Params
 
 # The first and the last layer of a pass, by index.
 Nodes = tuple[int, int]
 
 
 class Made(NamedTuple):
-    """What a forward pass gives: blobs by name, statistics, the weighted sum of losses."""
+    """What a forward pass gives: blobs by name, what layers keep, the weighted sum of losses.
 
-    blobs: dict[str, Array]
+    values: by index, what it made and nothing overwrote, and what layers on the host made.
+    """
+
+    values: dict[int, Array]
     updates: dict[ParamKey, Array]
     loss: Array
 
@@ -31,9 +35,14 @@ def forward(
     shapes: Shapes, nodes: Nodes, params: Params, given: Mapping[int, Array], key: Array | None
 ) -> Made:
     """Run layers on the values that they are given."""
+    graph = shapes.graph
     made = run_layers(shapes, range(nodes[0], nodes[1] + 1), params, given, key)
-    last = {shapes.graph.values[i].name: i for i in sorted(made.values) if i not in given}
-    return Made({name: made.value(i) for name, i in last.items()}, made.updates, made.loss())
+    new = sorted(made.values.keys() - given.keys())
+    last = {graph.values[i].name: i for i in new}
+    # A layer on the host is not run once more by the backward pass.
+    on_host = [i for i in new if graph.nodes[graph.values[i].producer].layer.traits.on_host]
+    values = {i: made.value(i) for i in dict.fromkeys([*last.values(), *on_host])}
+    return Made(values, {**made.updates, **made.written}, made.loss())
 
 
 @owned_jit(static=2)
@@ -41,34 +50,73 @@ def backward(
     shapes: Shapes,
     nodes: Nodes,
     params: Params,
-    given: Mapping[int, Array],
-    instead: Mapping[int, Array],
+    values: Mapping[int, Array],
+    residuals: Residuals,
     seeds: Mapping[int, Array],
-    key: Array | None,
+    arrived: Mapping[int, Array],
 ) -> tuple[dict[str, Array], dict[ParamKey, Array]]:
     """Compute the diffs of every blob of some layers, by name, and of their learned arrays.
 
-    given: the values that the layers read but do not make. instead: what to take for values that
-    they do make. seeds: the diffs of those that none of them reads.
+    params, values, residuals: see `layer_gradients`. seeds: the diffs of values that none of the
+    layers reads. arrived: those that layers further up have sent back to values made here.
     """
     graph = shapes.graph
     # Layers without tops have no gradient, and what they write has been written by the forward.
     span = [n for n in range(nodes[0], nodes[1] + 1) if graph.nodes[n].tops]
-    first = _first_bindings(graph, {*given, *(top for n in span for top in graph.nodes[n].tops)})
-    _, _, gradients, diffs = value_gradients(
-        shapes,
-        span,
-        params,
-        given,
-        lambda made: (_objective(made, seeds), None),
-        _learned(shapes, span),
-        first.values(),
-        key,
-        instead,
-    )
-    # The diff of an output is what the backward started from.
-    shown = {name: seeds[i] if i in seeds else diffs[i] for name, i in first.items()}
-    return shown, gradients
+    made = [i for n in span for i in graph.nodes[n].tops]
+    start = _starting_diffs(shapes, made, seeds, arrived)
+    learned = _learned(shapes, span)
+    found = layer_gradients(shapes, span, params, values, residuals, start, learned)
+    read = {i for n in span for i in graph.nodes[n].bottoms}
+    first = _first_bindings(graph, read.union(made))
+    diffs = {**found.values, **seeds}
+    shown = {
+        name: diffs[i] if i in diffs else jnp.zeros_like(_any(i, shapes, values, residuals))
+        for name, i in first.items()
+    }
+    return shown, found.learned
+
+
+def of_one_forward(nodes: Nodes, residuals: Sequence[Residuals | None]) -> list[Nodes]:
+    """The parts of a pass whose layers ran last in one forward pass, the last layers first.
+
+    residuals: per layer, what its last forward pass left.
+    """
+    parts: list[Nodes] = []
+    for n in range(nodes[1], nodes[0] - 1, -1):
+        if parts and residuals[n] is residuals[parts[-1][0]]:
+            parts[-1] = (n, parts[-1][1])
+        else:
+            parts.append((n, n))
+    return parts
+
+
+def _any(i: int, shapes: Shapes, values: Mapping[int, Array], residuals: Residuals) -> Array:
+    """An array of a value's shape; it may depend on the data."""
+    found = values.get(i, residuals.values.get(i))
+    return jnp.zeros(shapes.values[i], jnp.float32) if found is None else found
+
+
+def _starting_diffs(
+    shapes: Shapes,
+    made: Iterable[int],
+    seeds: Mapping[int, Array],
+    arrived: Mapping[int, Array],
+) -> dict[int, Array]:
+    """The diffs from which a backward pass starts, of values that its layers make."""
+    graph = shapes.graph
+    # What no loss depends on takes part only where `force_backward` asks for it.
+    start = {
+        i: seed
+        for i, seed in seeds.items()
+        if graph.force_backward or graph.values[i].producer in graph.under_loss
+    }
+    start.update(arrived)
+    # A loss that a layer reads on has its written weight besides what comes back from there.
+    for i, weight in graph.seeds:
+        if i in made and i not in seeds:
+            start[i] = start.get(i, 0.0) + jnp.full(shapes.values[i], weight, jnp.float32)
+    return start
 
 
 def _first_bindings(graph: Graph, values: Iterable[int]) -> dict[str, int]:
@@ -88,21 +136,3 @@ def _learned(shapes: Shapes, span: Iterable[int]) -> list[ParamKey]:
     specs, forced = shapes.param_specs, shapes.graph.force_backward
     keys = dict.fromkeys(key for n in span for key in shapes.nodes[n].keys.values())
     return [key for key in keys if specs[key].lr_mult or forced]
-
-
-def _objective(made: Run, seeds: Mapping[int, Array]) -> Array:
-    """The scalar that a backward pass differentiates."""
-    graph = made.shapes.graph
-    # What no loss depends on takes part only where `force_backward` asks for it.
-    terms = [
-        jnp.vdot(seed, made.value(i))
-        for i, seed in seeds.items()
-        if graph.force_backward or graph.values[i].producer in graph.under_loss
-    ]
-    # A loss that a layer reads on has its written weight besides what comes back from there.
-    terms += [
-        weight * jnp.sum(made.value(i))
-        for i, weight in graph.seeds
-        if i in made.values and i not in seeds
-    ]
-    return sum(terms, start=jnp.zeros((), jnp.float32))

@@ -148,7 +148,8 @@ class Solver:
     def _take_over(self) -> None:
         """Show what the loop's last update made."""
         self.net.refresh()
-        self.net.show(self._loop.outputs)
+        last = self._loop.trainer.last
+        self.net.show_pass(self._loop.outputs, last.fed if last else None)
         self.net.show_steps(self._loop.trainer.steps)
 
     def _reread_param(self) -> None:

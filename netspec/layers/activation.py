@@ -17,7 +17,7 @@ from netspec.layers.records import Blob, BottomUse, PhaseChoice, Traits
 from netspec.layers.registry import register
 from netspec.layers.shape import Array, Shape, text
 from netspec.layers.valid_region import PaddingValue, PartialShape
-from netspec.proto.layers_pb2 import FillerParameter
+from netspec.proto.layers_pb2 import FillerParameter, PowerParameter
 
 
 class Elementwise(Layer):
@@ -51,7 +51,12 @@ class ReLU(Pointwise):
     def apply(self, ctx: Context, x: Array) -> Array:
         """The gradient at 0 is ``negative_slope``, and NaN passes through, as in Caffe."""
         slope = self.param.negative_slope
-        return jnp.where(x <= 0, slope * x if slope else 0.0, x)
+
+        def by(sign: Array) -> Array:
+            return jnp.where(sign <= 0, slope * x if slope else 0.0, x)
+
+        # In place the top alone is there, and has the bottom's sign.
+        return ctx.by_top(by(x), by) if self.in_place and slope >= 0 else by(x)
 
     def describe(self) -> str:
         slope = self.param.negative_slope
@@ -70,7 +75,11 @@ class Power(Pointwise):
         if p.power * p.scale == 0:
             return jnp.full_like(x, 1.0) if p.power == 0 else jnp.full_like(x, p.shift) ** p.power
         inner = x * p.scale + p.shift if p.scale != 1 or p.shift != 0 else x
-        return inner if p.power == 1 else jnp.power(inner, p.power)
+        if p.power == 1:
+            return inner
+        y = jnp.power(inner, p.power)
+        # Caffe's slope is power y / inner, which is no number at 0; it matters to edited tops only.
+        return y if p.power == 2 else ctx.by_top(y, lambda top: _power_by_top(p, inner, y, top))
 
     def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...] | None:
         """Zeros, if neither their power nor its slope is infinite."""
@@ -148,7 +157,14 @@ class ELU(Pointwise):
 
     def apply(self, ctx: Context, x: Array) -> Array:
         """The gradient at 0 is alpha, as in Caffe; the exponential of x > 0 is never taken."""
-        return jnp.where(x > 0, x, self.param.alpha * jnp.expm1(jnp.where(x > 0, 0.0, x)))
+        alpha = self.param.alpha
+
+        def gradient(top: Array) -> Array:
+            sign = top if self.in_place and alpha >= 0 else x
+            return jnp.where(sign > 0, x, (alpha + top) * x)
+
+        top = jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0.0, x)))
+        return ctx.by_top(top, gradient)
 
     def describe(self) -> str:
         return f"alpha {self.param.alpha:g}" if self.param.alpha != 1 else ""
@@ -162,7 +178,7 @@ class Sigmoid(Pointwise):
 
     def apply(self, ctx: Context, x: Array) -> Array:
         # Through tanh, as Caffe computes it.
-        return 0.5 * jnp.tanh(0.5 * x) + 0.5
+        return ctx.by_top(0.5 * jnp.tanh(0.5 * x) + 0.5, lambda top: top * (1 - top) * x)
 
 
 @register(param="swish_param")
@@ -172,7 +188,13 @@ class Swish(Pointwise):
     formula = "y = x / (1 + exp(-beta x))"
 
     def apply(self, ctx: Context, x: Array) -> Array:
-        return x * (0.5 * jnp.tanh(0.5 * self.param.beta * x) + 0.5)
+        beta = self.param.beta
+        sigmoid = ctx.kept("sigmoid", 0.5 * jnp.tanh(0.5 * beta * x) + 0.5)
+
+        def gradient(top: Array) -> Array:
+            return (beta * top + jax.lax.stop_gradient(sigmoid) * (1 - beta * top)) * x
+
+        return ctx.by_top(x * sigmoid, gradient)
 
     def describe(self) -> str:
         return f"beta {self.param.beta:g}" if self.param.beta != 1 else ""
@@ -185,7 +207,7 @@ class TanH(Pointwise):
     formula = "y = tanh(x)"
 
     def apply(self, ctx: Context, x: Array) -> Array:
-        return jnp.tanh(x)
+        return ctx.by_top(jnp.tanh(x), lambda top: (1 - top * top) * x)
 
 
 @register()
@@ -227,7 +249,8 @@ class Exp(Pointwise):
     def apply(self, ctx: Context, x: Array) -> Array:
         p = self.param
         rate = 1.0 if p.base == -1 else math.log(p.base)
-        return jnp.exp(rate * (p.shift + p.scale * x))
+        y = jnp.exp(rate * (p.shift + p.scale * x))
+        return ctx.by_top(y, lambda top: rate * p.scale * top * x)
 
     def padding_values(self, *bottoms: PartialShape) -> tuple[PaddingValue, ...]:
         """Zeros: the exponential of any other value could be infinite."""
@@ -300,6 +323,13 @@ class Threshold(Pointwise):
 
     def describe(self) -> str:
         return f"{self.param.threshold:g}"
+
+
+def _power_by_top(p: PowerParameter, inner: Array, y: Array, top: Array) -> Array:
+    """What has the gradient power top / inner where a top is no longer ``y``, inner ^ power."""
+    # What is not selected must be finite, too: its zero gradient is multiplied.
+    slope = jnp.where(top == y, 0.0, top / jnp.where(top == y, 1.0, inner))
+    return jnp.where(top == y, y, p.power * jax.lax.stop_gradient(slope) * inner)
 
 
 def _changed(param: Any, **defaults: float) -> str:

@@ -137,6 +137,11 @@ class Layer:
         return self.phase == TRAIN
 
     @property
+    def in_place(self) -> bool:
+        """Whether its first top is its first bottom."""
+        return list(self.spec.top[:1]) == list(self.spec.bottom[:1]) != []
+
+    @property
     def learns(self) -> bool:
         """Whether layers of this type may have learned arrays."""
         return type(self).blobs is not Layer.blobs

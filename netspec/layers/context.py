@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 
 from netspec.errors import LayerError
+from netspec.layers.residuals import Left, substitute
 from netspec.layers.shape import Array, Shape
 from netspec.layers.valid_region import Size, ValidRegion, places
 
@@ -25,7 +26,9 @@ class Context:
     wanted: for each bottom, whether Caffe would compute its gradient.
     valid_regions: for each bottom, which part of its array is the blob; None if all is. Empty if
     that holds for all bottoms.
-    updates, carried_on: what the layer has set with `update` and `carry`.
+    left: what the forward pass left, where only gradients are asked for.
+    updates, carried_on, written, buffers: what the layer has set with `update`, `carry`, `write`
+    and `kept`.
     """
 
     blobs: Mapping[str, Array]
@@ -35,8 +38,11 @@ class Context:
     carried: Mapping[str, Array] = field(default_factory=dict)
     wanted: tuple[bool, ...] = ()
     valid_regions: tuple[ValidRegion | None, ...] = ()
+    left: Left | None = None
     updates: dict[str, Array] = field(default_factory=dict)
     carried_on: dict[str, Array] = field(default_factory=dict)
+    written: dict[str, Array] = field(default_factory=dict)
+    buffers: dict[str, Array] = field(default_factory=dict)
 
     def key(self) -> Array:
         """This layer's random key for this run; raises LayerError if the run has none."""
@@ -51,6 +57,27 @@ class Context:
     def carry(self, name: str, value: Array) -> None:
         """Set an array of `Layer.carried` for the next run."""
         self.carried_on[name] = value
+
+    def write(self, name: str, value: Array) -> None:
+        """Say what a layer on the host wrote into a learned array."""
+        self.written[name] = value
+
+    def kept(self, name: str, array: Array) -> Array:
+        """An array that Caffe's backward takes from a buffer of the layer's last forward.
+
+        Where only gradients are asked for, its value is that of the forward pass; the gradient goes
+        to the ``array`` given.
+        """
+        self.buffers[name] = array
+        return array if self.left is None else substitute(self.left.buffers()[name], array)
+
+    def by_top(self, top: Array, gradient: Callable[[Array], Array]) -> Array:
+        """A top whose gradient Caffe's backward computes from the top as it is now.
+
+        gradient: of the top's present array, a function of the bottoms that has the same gradient;
+        its value does not matter.
+        """
+        return top if self.left is None else gradient(self.left.top(0))
 
     def axis(self, axis: int, rank: int) -> int:
         """Where Caffe's ``axis`` of a blob of ``rank`` axes lies in the arrays of this run."""

@@ -41,7 +41,7 @@ class EuclideanLoss(Loss):
 
     def apply(self, ctx: Context, a: Array, b: Array) -> Array:
         """Blobs of one size may differ in shape."""
-        difference = a.reshape(-1) - b.reshape(-1)
+        difference = ctx.kept("difference", a.reshape(-1) - b.reshape(-1))
         return jnp.vdot(difference, difference) / a.shape[0] / 2
 
     def padding_values(self, a: PartialShape, b: PartialShape) -> tuple[PaddingValue, ...] | None:
@@ -85,7 +85,7 @@ class ContrastiveLoss(Loss):
         return ()
 
     def apply(self, ctx: Context, a: Array, b: Array, alike: Array) -> Array:
-        difference = _rows(a) - _rows(b)
+        difference = ctx.kept("difference", _rows(a) - _rows(b))
         square = jnp.sum(difference * difference, axis=1)
         margin = self.param.margin
         if self.param.legacy_version:
@@ -138,7 +138,7 @@ class HingeLoss(Loss):
         """At a violation of exactly 0 the gradient is 0; a label outside the classes makes NaN."""
         rows = _rows(scores)
         truth = as_labels(labels.reshape(-1))[:, None] == jnp.arange(rows.shape[1])[None]
-        violations = 1 + jnp.where(truth, -rows, rows)
+        violations = ctx.kept("violations", 1 + jnp.where(truth, -rows, rows))
         violations = jnp.where(violations > 0, violations, 0.0)
         if self.param.norm == HingeLossParameter.L2:
             violations = violations * violations
@@ -184,6 +184,7 @@ class SigmoidCrossEntropyLoss(Loss):
 
     def apply(self, ctx: Context, scores: Array, targets: Array) -> Array:
         """In the form that does not overflow; targets have no gradient."""
+        scores = ctx.kept("scores", scores)
         x, t = scores.reshape(-1), jax.lax.stop_gradient(targets.reshape(-1))
         counts = jnp.ones(t.shape, bool)
         if self.ignore_label is not None:
@@ -193,7 +194,8 @@ class SigmoidCrossEntropyLoss(Loss):
             counts &= jnp.broadcast_to(inside, scores.shape).reshape(-1)
         total = jnp.sum(jnp.where(counts, jax.nn.softplus(x) - x * t, 0.0))
         n, *rest = ctx.size(0, scores)
-        return total / self.normalizer(n, math.prod(rest), jnp.sum(counts))
+        divisor = self.normalizer(n, math.prod(rest), jnp.sum(counts))
+        return total / ctx.kept("normalizer", divisor)
 
     def padding_values(
         self, scores: PartialShape, targets: PartialShape

@@ -66,12 +66,13 @@ class InfogainLoss(Classified, Loss):
     ) -> tuple[Array, ...]:
         """A label outside the classes makes the loss NaN."""
         outer, inner = self.positions(ctx, scores)
+        scores = ctx.kept("scores", scores)
         rows, classes = self.aligned(ctx, scores, labels)
         counts = self.counted(ctx, labels, classes, self.ignore_label)
         weights = in_caffes_order(ctx, matrix[0]) if matrix else jnp.asarray(self._matrix)
         square = jax.lax.stop_gradient(weights).reshape(rows.shape[-1], rows.shape[-1])
         picked = pick_rows(square, jnp.where(counts, classes, 0))
-        logs = jax.nn.log_softmax(rows, axis=-1)
+        logs = self.log_probabilities(ctx, rows, labels)
         logs = logs + jax.lax.stop_gradient(jnp.maximum(logs, math.log(LOG_FLOOR)) - logs)
         total = -jnp.sum(jnp.where(counts[:, None], picked * logs, 0.0))
         loss = total / self.normalizer(outer, inner, jnp.sum(counts))

@@ -52,7 +52,14 @@ class LRN(Elementwise):
         padding = [(half if n > 1 else 0,) * 2 for n in window]
         energy = lax.reduce_window(x * x, x.dtype.type(0), lax.add, window, (1,) * 4, padding)
         mean = energy / float(p.local_size ** len(axes))
-        return x * jnp.power((p.k if across else 1.0) + p.alpha * mean, -p.beta)
+        scale = ctx.kept("scale", (p.k if across else 1.0) + p.alpha * mean)
+        factor = jnp.power(scale, -p.beta)
+
+        def gradient(top: Array) -> Array:
+            slope = p.beta * top / scale
+            return x * lax.stop_gradient(factor) - lax.stop_gradient(slope) * scale
+
+        return ctx.by_top(x * factor, gradient) if across else x * factor
 
     def geometry(self, rank: int) -> Geometry:
         """Shift equivariant: zeros stand beyond the border."""
@@ -114,6 +121,7 @@ class BatchNorm(Elementwise):
 
     def apply(self, ctx: Context, x: Array) -> Array:
         """Normalise; update the statistics if they are the batch's."""
+        x = ctx.kept("bottom", x)
         channel = ctx.axis(1, x.ndim)
         shape = [x.shape[i] if i == channel else 1 for i in range(x.ndim)]
         if self.global_stats:
@@ -129,7 +137,8 @@ class BatchNorm(Elementwise):
             variance = ctx.mean(centred * centred, axes)
             size = ctx.size(0, x)
             self._keep(ctx, mean, variance, math.prod(size[i] for i in axes))
-        return centred / jnp.sqrt(variance.reshape(shape) + self.param.eps)
+        deviation = jnp.sqrt(variance.reshape(shape) + self.param.eps)
+        return centred / (ctx.kept("deviation", deviation) if self.global_stats else deviation)
 
     def _keep(self, ctx: Context, mean: Array, variance: Array, count: int | Array) -> None:
         """Add the batch's statistics to the decayed sums."""
@@ -181,7 +190,13 @@ class MVN(Elementwise):
         if not self.param.normalize_variance:
             return centred
         variance = ctx.mean(centred * centred, axes, keepdims=True)
-        return centred / _deviation(variance, self.param.eps)
+        deviation = ctx.kept("deviation", _deviation(variance, self.param.eps))
+
+        def gradient(top: Array) -> Array:
+            along = top * ctx.mean(top * x, axes, keepdims=True)
+            return (centred - along) / lax.stop_gradient(deviation)
+
+        return ctx.by_top(centred / deviation, gradient)
 
     def geometry(self, rank: int) -> Geometry:
         """Mean and deviation depend on all pixels."""

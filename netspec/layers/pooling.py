@@ -38,6 +38,8 @@ class _Pooled(Layer):
 
         level: which of the layer's poolings this is, as each draws its own random numbers.
         """
+        if method != PoolingParameter.AVE:
+            x = ctx.kept(f"bottom{level}", x)
         if method == PoolingParameter.MAX:
             top, index = windows.max_pool(x, window, out, ctx.channels_last)
             return top, jax.lax.stop_gradient(index).astype(x.dtype)
@@ -122,6 +124,8 @@ class Pooling(_Pooled):
         window = self.window(shape)
         ceil = self.param.round_mode == PoolingParameter.CEIL
         out = pooled_size(window, shape[2:], ceil)
+        if ctx.left is not None and self.num_tops == 2:
+            return _picked(bottom, ctx.left.top(1), ctx.channels_last)
         return self.pool(ctx, self.param.pool, bottom, window, out)[: self.num_tops]
 
     def padding_values(self, bottom: PartialShape) -> tuple[PaddingValue, ...] | None:
@@ -208,6 +212,14 @@ class SPP(_Pooled):
     def describe(self) -> str:
         method = SPPParameter.PoolMethod.Name(self.param.pool)
         return f"{method}, {counted(self.param.pyramid_height, 'level')}"
+
+
+def _picked(x: Array, index: Array, channels_last: bool) -> tuple[Array, Array]:
+    """The pixels of ``x`` at the places h * W + w in ``index``, and the index."""
+    n, axis = len(x), 1 if channels_last else 2
+    flat = (n, -1, x.shape[-1]) if channels_last else (n, x.shape[1], -1)
+    places = index.reshape(flat).astype(jnp.int32)
+    return jnp.take_along_axis(x.reshape(flat), places, axis).reshape(index.shape), index
 
 
 def _bins(size: Shape, level: int) -> SlidingWindow:

@@ -26,6 +26,7 @@ from netspec.layers.numerics import MemoryLayout, Numerics, Precision
 from netspec.layers.python_class import HostBlob, User
 from netspec.layers.records import Blob, Traits
 from netspec.layers.registry import register
+from netspec.layers.residuals import substitute
 from netspec.layers.shape import Array, Shape, text
 
 # JAX logs what a user's method raises; the error itself says it already.
@@ -53,7 +54,8 @@ class Python(Fed):
     ``param { lr_mult: 0 }`` is kept. Caffe: ``python_layer.hpp``.
 
     Differs: tops' shapes depend on nothing but bottoms' shapes, so that ``forward`` cannot change
-    them; what ``forward`` writes into a blob that is learned is forgotten after the run.
+    them; what ``forward`` writes into a blob that is learned is forgotten after the run, except by
+    pycaffe's ``net.forward``.
     """
 
     formula = "what a Python class reads or computes"
@@ -88,6 +90,8 @@ class Python(Fed):
 
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
         """Call ``forward``, and ``backward`` for gradients."""
+        if ctx.left is not None:
+            return self._gradients_alone(ctx, bottoms)
         shapes = self.shape(*(bottom.shape for bottom in bottoms))
         blobs = tuple(ctx.blobs.values())
         # It is called even where nothing reads its tops: it may print, or write a file.
@@ -96,8 +100,7 @@ class Python(Fed):
             partial(self._forward, shapes), (_like(shapes), _like(b.shape for b in blobs)), *given
         )
         for (name, blob), array in zip(self.blobs().items(), made[1], strict=True):
-            if not blob.learned:
-                ctx.update(name, array)
+            (ctx.write if blob.learned else ctx.update)(name, array)
         return self._with_gradient(ctx.wanted)(blobs, bottoms, *made)
 
     def describe(self) -> str:
@@ -125,6 +128,17 @@ class Python(Fed):
     def _tops(self) -> list[HostBlob]:
         """The user's tops; they keep their shape from call to call."""
         return [HostBlob() for _ in range(self.num_tops)]
+
+    def _gradients_alone(self, ctx: Context, bottoms: Sequence[Array]) -> tuple[Array, ...]:
+        """The tops as they are, whose gradient is ``backward``; ``forward`` is not called."""
+        tops = tuple(ctx.left.top(i) for i in range(self.num_tops))  # type: ignore[union-attr]
+        # What has been overwritten in place is not computed once more to be shown to nobody.
+        seen = tuple(
+            substitute(tops[i], bottom) if i < len(tops) and self._in_place(i) else bottom
+            for i, bottom in enumerate(bottoms)
+        )
+        blobs = tuple(ctx.blobs.values())
+        return self._with_gradient(ctx.wanted)(blobs, seen, tops, blobs)
 
     def _with_gradient(self, wanted: Sequence[bool]) -> Callable[..., tuple[Array, ...]]:
         """(blobs, bottoms, tops, blobs after forward) -> tops, with ``backward`` as gradient.

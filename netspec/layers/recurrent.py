@@ -14,6 +14,7 @@ from netspec.layers.base import Layer
 from netspec.layers.context import Context
 from netspec.layers.records import Blob, BottomUse
 from netspec.layers.registry import register
+from netspec.layers.residuals import substitute
 from netspec.layers.shape import Array, Shape, count, text
 
 
@@ -99,6 +100,11 @@ class _Recurrent(Layer):
             return tuple(jax.lax.stop_gradient(state[0]) for state in given)
         return tuple(ctx.carried[name] for name in self.states)
 
+    def seen(self, ctx: Context, cont: Array, *names: str) -> tuple[Array, ...]:
+        """``cont``, and what the steps of the forward pass kept, (T, N, ...), if it is over."""
+        kept = [ctx.left.buffers()[name] for name in names] if ctx.left is not None else []
+        return jax.lax.stop_gradient(cont), *kept
+
     def tops_of(self, ctx: Context, top: Array, last: tuple[Array, ...]) -> tuple[Array, ...]:
         """The layer's tops, from the results of the scan; last states are tops too, or carried."""
         if self.exposed():
@@ -142,15 +148,17 @@ class LSTM(_Recurrent):
         hidden = ctx.blobs["W_hc"]
 
         def step(
-            states: tuple[Array, ...], seen: tuple[Array, Array]
-        ) -> tuple[tuple[Array, ...], Array]:
-            (h, c), (entered, continues) = states, seen
+            states: tuple[Array, ...], seen: tuple[Array, ...]
+        ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+            (h, c), (entered, continues, *forward) = states, seen
             gates = entered + _product(_per_unit(continues, h) * h, hidden)
-            c, h = _unit(c, gates, continues)
-            return (h, c), h
+            gates = substitute(forward[0], gates) if forward else gates
+            c, h = _unit(c, gates, continues, *forward[1:])
+            return (h, c), (h, gates, c)
 
-        seen = self.inputs(ctx, "c", x, more), jax.lax.stop_gradient(cont)
-        last, top = jax.lax.scan(step, self.first(ctx, more), seen)
+        seen = self.inputs(ctx, "c", x, more), *self.seen(ctx, cont, "gates", "c")
+        last, (top, gates, cells) = jax.lax.scan(step, self.first(ctx, more), seen)
+        ctx.buffers.update(gates=gates, c=cells)
         return self.tops_of(ctx, top, last)
 
 
@@ -183,17 +191,20 @@ class RNN(_Recurrent):
         hidden = ctx.blobs["W_hh"]
 
         def step(
-            states: tuple[Array, ...], seen: tuple[Array, Array]
-        ) -> tuple[tuple[Array, ...], Array]:
-            (h,), (entered, continues) = states, seen
-            h = jnp.tanh(entered + _product(_per_unit(continues, h) * h, hidden))
-            return (h,), h
+            states: tuple[Array, ...], seen: tuple[Array, ...]
+        ) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
+            (h,), (entered, continues, *forward) = states, seen
+            sums = entered + _product(_per_unit(continues, h) * h, hidden)
+            sums = substitute(forward[0], sums) if forward else sums
+            h = jnp.tanh(sums)
+            return (h,), (h, sums)
 
-        seen = self.inputs(ctx, "h", x, more), jax.lax.stop_gradient(cont)
-        last, states = jax.lax.scan(step, self.first(ctx, more), seen)
+        seen = self.inputs(ctx, "h", x, more), *self.seen(ctx, cont, "sums")
+        last, (states, sums) = jax.lax.scan(step, self.first(ctx, more), seen)
+        ctx.buffers["sums"] = sums
         top = _product(states, ctx.blobs["W_ho"])
-        top = jnp.tanh(top + jnp.broadcast_to(ctx.blobs["b_o"], top.shape))
-        return self.tops_of(ctx, top, last)
+        top = ctx.kept("outputs", top + jnp.broadcast_to(ctx.blobs["b_o"], top.shape))
+        return self.tops_of(ctx, jnp.tanh(top), last)
 
 
 @register(bottoms=3, tops=2)
@@ -216,7 +227,9 @@ class LSTMUnit(Layer):
         return c, c
 
     def apply(self, ctx: Context, c: Array, gates: Array, cont: Array) -> tuple[Array, ...]:
-        return _unit(c, gates, jax.lax.stop_gradient(cont))
+        # Backward reads the next cell where Caffe put it: in the top.
+        shown = None if ctx.left is None else ctx.left.top(0)
+        return _unit(c, gates, jax.lax.stop_gradient(cont), shown)
 
 
 def _product(rows: Array, weight: Array) -> Array:
@@ -229,10 +242,14 @@ def _per_unit(cont: Array, like: Array) -> Array:
     return jnp.broadcast_to(cont[..., None], like.shape)
 
 
-def _unit(c: Array, gates: Array, cont: Array) -> tuple[Array, Array]:
-    """The next cell and hidden state; the cell starts from 0 where ``cont`` is 0, even from NaN."""
+def _unit(c: Array, gates: Array, cont: Array, shown: Array | None = None) -> tuple[Array, Array]:
+    """The next cell and hidden state; the cell starts from 0 where ``cont`` is 0, even from NaN.
+
+    shown: what stands for the next cell, whose gradient it has.
+    """
     *sigmoids, g = jnp.split(gates, 4, axis=-1)
     i, f, o = map(jax.nn.sigmoid, sigmoids)
     continues = _per_unit(cont, f)
     c = jnp.where(continues == 0, 0, continues * f) * c + i * jnp.tanh(g)
+    c = c if shown is None else substitute(shown, c)
     return c, o * jnp.tanh(c)

@@ -254,7 +254,7 @@ class Filter(Layer):
 
     def apply(self, ctx: Context, *bottoms: Array) -> tuple[Array, ...]:
         *data, selector = bottoms
-        values = jax.lax.stop_gradient(selector)
+        values = ctx.kept("selector", jax.lax.stop_gradient(selector))
         if isinstance(values, jax.core.Tracer):
             fail("its output's size depends on data: run the net outside jax.jit")
         kept = np.flatnonzero(np.asarray(values))

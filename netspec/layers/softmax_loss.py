@@ -158,6 +158,13 @@ class Classified(Layer):
         """The first top depends on all positions."""
         return Geometry(sees_all=True)
 
+    def log_probabilities(self, ctx: Context, rows: Array, labels: Array) -> Array:
+        """Of rows as `aligned` has them; a second top shares memory with what is kept of them."""
+        if ctx.left is None or self.num_tops == 1:
+            return jax.nn.log_softmax(rows, axis=-1)
+        probabilities, _ = self.aligned(ctx, ctx.left.top(1), labels)
+        return rows - jnp.sum(probabilities * rows, axis=-1, keepdims=True)
+
     def positions(self, ctx: Context, scores: Array) -> tuple[int | Array, int | Array]:
         """(outer, inner) as `split` has them, of the valid region of scores."""
         size = ctx.size(0, scores)
@@ -203,8 +210,9 @@ class SoftmaxWithLoss(Classified, Loss):
     def apply(self, ctx: Context, scores: Array, labels: Array) -> tuple[Array, ...]:
         """A label outside the classes, which the host refuses to feed, makes the loss NaN."""
         outer, inner = self.positions(ctx, scores)
+        scores = ctx.kept("scores", scores)
         rows, classes = self.aligned(ctx, scores, labels)
-        logs = jax.nn.log_softmax(rows, axis=-1)
+        logs = self.log_probabilities(ctx, rows, labels)
         counts = self.counted(ctx, labels, classes, self.ignore_label)
         losses = -pick(logs, jnp.where(counts, classes, 0))
         # The floor changes only the value: Caffe's gradient stays prob - 1 there.

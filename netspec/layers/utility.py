@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from netspec.layers.coord_map import CoordMap
 from netspec.layers.numerics import MemoryLayout, Numerics, Precision
 from netspec.layers.records import Blob, BottomUse, Traits
 from netspec.layers.registry import register
+from netspec.layers.residuals import substitute
 from netspec.layers.shape import (
     Array,
     Shape,
@@ -60,11 +62,12 @@ class Eltwise(Elementwise):
             terms = [x if w == 1 else w * x for w, x in zip(weights, bottoms, strict=True)]
             return sum(terms[1:], terms[0])
         if self.param.operation == EltwiseParameter.PROD:
-            return (
-                math.prod(bottoms[1:], start=bottoms[0])
-                if self.param.stable_prod_grad
-                else (_product(bottoms))
-            )
+            product = math.prod(bottoms[1:], start=bottoms[0])
+            if self.param.stable_prod_grad:
+                return product
+            gradient = partial(_sum_of_quotients, bottoms)
+            return substitute(product, ctx.by_top(gradient(product), gradient))
+        bottoms = tuple(ctx.kept(f"bottom{i}", x) for i, x in enumerate(bottoms))
         top = jnp.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])
         for x in bottoms[2:]:
             top = jnp.where(x > top, x, top)
@@ -82,22 +85,9 @@ class Eltwise(Elementwise):
         return f"{name} {weights}".strip()
 
 
-@jax.custom_vjp
-def _product(bottoms: tuple[Array, ...]) -> Array:
-    """A product with the gradient top / bottom, as ``stable_prod_grad: false`` asks."""
-    return math.prod(bottoms[1:], start=bottoms[0])
-
-
-def _product_forward(bottoms: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-    return _product(bottoms), bottoms
-
-
-def _product_backward(bottoms: tuple[Array, ...], diff: Array) -> tuple[tuple[Array, ...]]:
-    top = math.prod(bottoms[1:], start=bottoms[0])
-    return (tuple(top / x * diff for x in bottoms),)
-
-
-_product.defvjp(_product_forward, _product_backward)
+def _sum_of_quotients(bottoms: tuple[Array, ...], top: Array) -> Array:
+    """What has the gradient top / bottom by each bottom, as ``stable_prod_grad: false`` asks."""
+    return sum((lax.stop_gradient(top / x) * x for x in bottoms), start=jnp.zeros_like(top))
 
 
 @register(param="concat_param", bottoms=(1, None))
@@ -213,7 +203,12 @@ class Softmax(Elementwise):
         return bottom
 
     def apply(self, ctx: Context, x: Array) -> Array:
-        return jax.nn.softmax(x, axis=ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim))
+        axis = ctx.axis(canonical_axis(self.param.axis, x.ndim), x.ndim)
+
+        def gradient(top: Array) -> Array:
+            return top * (x - jnp.sum(top * x, axis, keepdims=True))
+
+        return ctx.by_top(jax.nn.softmax(x, axis=axis), gradient)
 
     def geometry(self, rank: int) -> Geometry:
         """A spatial axis mixes its pixels."""

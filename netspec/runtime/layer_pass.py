@@ -19,6 +19,7 @@ from netspec.frontend.shapes import NodeShapes, ParamKey, Shapes
 from netspec.layers.base import Array, Shape, text
 from netspec.layers.context import Context
 from netspec.layers.numerics import MemoryLayout
+from netspec.layers.residuals import Left, substitute
 from netspec.layers.valid_region import PaddingValue
 from netspec.runtime.border_reuse import Borders, ReducedLayer
 from netspec.runtime.compute_policy import PLAIN, ComputePolicy
@@ -47,7 +48,7 @@ class LayerPass:
     def run(self, made: Run, nodes: Iterable[int]) -> None:
         """Add to a run what some layers make; raises LayerError with the layer's place."""
         for n in self._computing(nodes):
-            self._node(made, n)
+            self.run_node(made, n)
 
     def run_segment(self, made: Run, nodes: Sequence[int]) -> None:
         """As `run`; no residuals are kept of what is within: gradients compute it once more."""
@@ -84,14 +85,23 @@ class LayerPass:
         summed = value in (i for i, _ in graph.losses)
         return summed or not readers or any(n not in nodes for n in readers)
 
-    def _node(self, made: Run, n: int) -> None:
+    def run_node(
+        self, made: Run, n: int, channels_last: bool | None = None, left: Left | None = None
+    ) -> Context:
+        """As `run` for one layer; returns what it was asked with, and has set there.
+
+        channels_last: the layout to compute in, where it is not the bottoms'. left: what its
+        forward pass left, where only its gradients are asked for.
+        """
         each, node = self.shapes.nodes[n], self.shapes.graph.nodes[n]
         reduced = self.reduced.get(n)
         layer, bottom_borders, top_borders = reduced or ReducedLayer(node.layer, (), ())
         bottoms = [made.values[i].with_borders(bottom_borders) for i in node.bottoms]
         with blame(node.place, node.who):
-            ctx = self._context(made, n, computes_channels_last(node, bottoms))
-            held = _arrays(bottoms, self._stops(each), ctx.channels_last)
+            if channels_last is None:
+                channels_last = computes_channels_last(node, bottoms)
+            ctx = self._context(made, n, channels_last, left)
+            held = _arrays(bottoms, self._stops(each, left), channels_last)
             if self.shapes.graph.data_dependent:
                 _check_true_shapes(each, [ctx.shape(array) for array in held])
             arrays = made.valid_regions.surrounded(n, ctx, held) if made.valid_regions else held
@@ -99,14 +109,16 @@ class LayerPass:
         tops = self._cleared(made, n, ctx, tops if isinstance(tops, tuple) else (tops,))
         tops = self.policy.tops(node, held, tops)
         for i, top in zip(node.tops, tops, strict=True):
-            made.values[i] = self._as_given(i, _hold(top, ctx.channels_last, top_borders))
+            made.values[i] = self._as_given(i, _hold(top, channels_last, top_borders))
         for name, array in ctx.updates.items():
             owner = each.keys[name]
             made.updates[owner] = array.reshape(self.shapes.params[owner].shape)
         for name, array in ctx.carried_on.items():
             made.updates[ParamKey(each.layer, name)] = jax.lax.stop_gradient(array)
+        made.written.update((each.keys[name], array) for name, array in ctx.written.items())
+        return ctx
 
-    def _context(self, made: Run, n: int, channels_last: bool) -> Context:
+    def _context(self, made: Run, n: int, channels_last: bool, left: Left | None) -> Context:
         each = self.shapes.nodes[n]
         return Context(
             # Of layers that share a statistic the later ones see what the earlier made of it.
@@ -117,12 +129,13 @@ class LayerPass:
             carried=_carried(each, self.params),
             wanted=each.wanted,
             valid_regions=made.valid_regions.of(each.node.bottoms) if made.valid_regions else (),
+            left=left,
         )
 
-    def _stops(self, each: NodeShapes[Shape]) -> Sequence[bool]:
+    def _stops(self, each: NodeShapes[Shape], left: Left | None) -> Sequence[bool]:
         """Per bottom, whether no gradient goes to it."""
         # Users' own layers are asked only for those gradients that Caffe would compute.
-        if self.perturbations and each.node.layer.traits.on_host:
+        if (self.perturbations or left) and each.node.layer.traits.on_host:
             return [not wanted for wanted in each.wanted]
         return each.node.stops
 
@@ -130,8 +143,7 @@ class LayerPass:
         """A value as it was made, or as a replacement and a perturbation have it."""
         if value in self.replacements:
             computed = held.channels_first()
-            passing = computed - jax.lax.stop_gradient(computed)
-            held = Held(self.replacements[value].astype(computed.dtype) + passing)
+            held = Held(substitute(self.replacements[value].astype(computed.dtype), computed))
         if value in self.perturbations:
             first = held.channels_first()
             held = Held(first + self.perturbations[value].astype(first.dtype))

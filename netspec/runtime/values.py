@@ -70,13 +70,15 @@ class Run:
     """What a run has made so far, and what it was given.
 
     values: arrays by the graph's value index. updates: new statistics and carried state, by key.
-    valid_regions: how much of each array is the blob; None where all of it is.
+    valid_regions: how much of each array is the blob; None where all of it is. written: learned
+    arrays as layers on the host left them, by key.
     """
 
     shapes: Shapes
     valid_regions: ValidRegions | None = None
     values: dict[int, Held] = field(default_factory=dict)
     updates: dict[ParamKey, Array] = field(default_factory=dict)
+    written: dict[ParamKey, Array] = field(default_factory=dict)
 
     def value(self, index: int, fill: float | None = None) -> Array:
         """A value in Caffe's layout, with ``fill``, if given, where its array is larger."""

@@ -58,6 +58,11 @@ class Batch:
         return PassInputs(self.bucket.feeds, self.key, self.bucket.sizes)
 
     @property
+    def fed(self) -> tuple[Mapping[str, Array], Array] | None:
+        """The arrays fed and the random key, where no array is larger than its blob."""
+        return None if self.bucket.sizes is not None else (self.bucket.feeds, self.key)
+
+    @property
     def alone(self) -> Batch:
         """The same batch for a program of its own size, without padding."""
         return replace(self, bucket=self.bucket.unpadded)

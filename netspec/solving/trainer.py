@@ -71,7 +71,7 @@ class Trainer:
         self.state = self.transformation.init({**self.learned(), **self._decayed()})
         self.recover()
         self._programs: dict[tuple[Any, ...], Program] = {}
-        self._last: Batch | None = None
+        self.last: Batch | None = None
 
     def resume(self, seed: int, home: Given, carried: Mapping[str, Mapping[str, Any]]) -> None:
         """Go on as a run of this seed; raises WeightsError.
@@ -139,7 +139,7 @@ class Trainer:
         self._settle()
         learner = Learner(self.learned(), self.state)
         passes = self.mesh.sharding.stacked(batches)
-        self._last = passes[-1]
+        self.last = passes[-1]
         if len(passes) == 1 and self._on_gradients is None:
             result, learner = self._whole(passes[0], learner)
         else:
@@ -201,9 +201,9 @@ class Trainer:
 
     def program_bytes(self) -> int | None:
         """The bytes that the last pass takes at its peak, if there was one and XLA says."""
-        if self._last is None or self.net.graph.data_dependent:
+        if self.last is None or self.net.graph.data_dependent:
             return None
-        batch, learner = self._last, Learner(self.learned(), self.state)
+        batch, learner = self.last, Learner(self.learned(), self.state)
         program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
         # What is compiled already is not compiled again.
         if self.param.iter_size > self.mesh.size:

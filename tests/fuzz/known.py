@@ -10,20 +10,7 @@ from .face import Face
 
 Kind = Callable[[Face, str, str], bool]
 
-
-def _in_place_on_fed(face: Face, check: str, what: str) -> bool:
-    """pycaffe's backward computes forward anew from blobs that a layer has overwritten."""
-    fed = set(face.graph.fed)
-    return check == "pycaffe" and any(
-        face.graph.values[node.tops[slot]].name in fed
-        for node in face.graph.nodes
-        for slot in node.in_place
-    )
-
-
-KINDS: dict[str, Kind] = {
-    "in place on a fed blob": _in_place_on_fed,
-}
+KINDS: dict[str, Kind] = {}
 
 
 def kind(draft: Draft, face: Face, check: str, what: str) -> str | None:
