@@ -350,16 +350,6 @@ def test_mistakes(text: str, message: str) -> None:
     assert place.startswith('net.prototxt:2: layer "')
 
 
-def test_two_layers_of_one_name_that_learn() -> None:
-    two = "\n".join(
-        f'layer {{ name: "a" type: "Convolution" bottom: "x" top: "{top}" {CONV} }}' for top in "yz"
-    )
-    assert failure(two) == (
-        'net.prototxt:3: layer "a" (Convolution): a layer named "a" learns blobs already; weights '
-        "are kept by layer name"
-    )
-
-
 def test_layers_of_one_name_may_be_one_phase_each() -> None:
     dropout = 'name: "a" type: "Dropout" bottom: "x"'
     two = "\n".join(

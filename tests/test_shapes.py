@@ -138,8 +138,15 @@ def filter_inside_jit() -> None:
     jax.jit(lambda k: sift.apply(Context({}), jnp.zeros((2, 3)), k))(jnp.ones(2))
 
 
+def pick_of_none() -> None:
+    create(LayerParameter(type="BatchReindex", bottom=["x", "i"], top=["y"]), TEST).shape(
+        (0, 3), (2,)
+    )
+
+
 # What no net can lead to.
 DIRECT: dict[Callable[[], None], tuple[type[NetSpecError], str]] = {
+    pick_of_none: (LayerError, "0x3 has no items to pick"),
     apply_a_source: (LayerError, "is fed from outside"),
     open_no_data: (LayerError, "the shapes of its tops are known only once its data is open"),
     filter_inside_jit: (

@@ -97,10 +97,10 @@ class Core:
         """
         self.show(made)
         graph = self.module.graph
-        self._bound.update(graph.blobs)
+        self._bound.update(graph.all_blobs)
         self._residuals = [None] * len(self._residuals)
         if fed is not None:
-            values = {graph.blobs[name]: array for name, array in made.items()}
+            values = {graph.all_blobs[name]: array for name, array in made.items()}
             values |= {graph.first_blobs[name]: array for name, array in fed[0].items()}
             left = Residuals(self._arrays(), fed[1], {**self._made_on_host(), **values})
             self._residuals = [left] * len(self._residuals)
@@ -233,8 +233,10 @@ class Core:
             self._diffs(tops & reached),
         )
         again = {graph.values[i].name for i in (bottoms - tops) & reached}
-        for name, array in diffs.items():
+        for name, diff in diffs.items():
             mirror = self.blobs[name].diff_mirror
+            # A layer in place may have given its blob another shape of as many numbers.
+            array = diff.reshape(mirror.shape) if diff.size == count(mirror.shape) else diff
             mirror.device = mirror.device + array if name in again else array
         reached |= bottoms
         for key, gradient in gradients.items():

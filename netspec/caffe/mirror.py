@@ -155,7 +155,7 @@ class Mirror:
         if self._made and not _differ(self._memory.array, np.asarray(device)):
             return device
         # A copy: on a CPU the device would otherwise share memory that the user writes to.
-        device = self._seen = jnp.array(self._memory.array, copy=True)
+        device = self._seen = jnp.asarray(self._memory.array.copy())
         self.store.put(device)
         return device
 
@@ -166,7 +166,7 @@ class Mirror:
 
     def fill(self, values: Any) -> None:
         """Set every element; raises ValueError where these do not fit its shape."""
-        self.device = jnp.array(np.broadcast_to(np.asarray(values, np.float32), self.shape))
+        self.device = jnp.asarray(np.array(np.broadcast_to(values, self.shape), np.float32))
 
     def refresh(self) -> None:
         """Show the array of now to those who hold the host array."""
