@@ -25,7 +25,7 @@ from netspec.runtime.backward import Residuals
 from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net as Module
 from netspec.runtime.sizes import use_programs
-from netspec.runtime.values import Params
+from netspec.runtime.values import Params, on_device
 from netspec.solving.weight_sharing import shared_arrays
 from netspec.sources.feed import Feed
 
@@ -183,7 +183,7 @@ class Core:
         graph = self.module.graph
         if self.feed is not None and nodes[0] == 0:
             batch = self.feed.next(self._shapes)
-            self.show({name: jnp.asarray(array) for name, array in batch.items()})
+            self.show({name: on_device(array) for name, array in batch.items()})
         elif self._fitting() is not self._shapes:
             self.reshape()
         arrays, given, key = self._arrays(), self._given(nodes), self._run_key

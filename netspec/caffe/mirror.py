@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import jax.numpy as jnp
 import numpy as np
 
 from netspec.caffe.host_memory import HostMemory
 from netspec.layers.base import Array, Shape, count, text
+from netspec.runtime.values import on_device
 
 
 class DeviceStore(Protocol):
@@ -55,10 +55,9 @@ class OwnStore:
         if self._make is not None:
             self._array, self._make = self._make(), None
         elif self._array is None:
-            # NumPy's: JAX would compile a program for each shape.
-            self._array = jnp.asarray(np.zeros(self.shape, np.float32))
+            self._array = on_device(np.zeros(self.shape, np.float32))
         elif self._array.shape != self.shape:
-            self._array = jnp.asarray(_refitted(np.asarray(self._array), self.shape))
+            self._array = on_device(_refitted(np.asarray(self._array), self.shape))
         return self._array
 
     def put(self, array: Array) -> None:
@@ -154,8 +153,7 @@ class Mirror:
         self._handed_out = False
         if self._made and not _differ(self._memory.array, np.asarray(device)):
             return device
-        # A copy: on a CPU the device would otherwise share memory that the user writes to.
-        device = self._seen = jnp.asarray(self._memory.array.copy())
+        device = self._seen = on_device(self._memory.array)
         self.store.put(device)
         return device
 
@@ -166,7 +164,7 @@ class Mirror:
 
     def fill(self, values: Any) -> None:
         """Set every element; raises ValueError where these do not fit its shape."""
-        self.device = jnp.asarray(np.array(np.broadcast_to(values, self.shape), np.float32))
+        self.device = on_device(np.broadcast_to(values, self.shape))
 
     def refresh(self) -> None:
         """Show the array of now to those who hold the host array."""

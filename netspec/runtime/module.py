@@ -31,7 +31,7 @@ from netspec.runtime.phase_switch import switched
 from netspec.runtime.remat import FLOAT_BYTES
 from netspec.runtime.run import run
 from netspec.runtime.sizes import use_programs
-from netspec.runtime.values import Params
+from netspec.runtime.values import Params, on_device
 
 # (what earlier runs came to, blob by name) -> what this run makes of both.
 Fold = Callable[[Any, Callable[[str], Array]], Any]
@@ -187,7 +187,7 @@ class Net(nnx.Module):
         """
         for name in wanted:
             self.graph.blob(name)
-        feeds = {name: jnp.asarray(array, jnp.float32) for name, array in inputs.items()}
+        feeds = {name: on_device(array) for name, array in inputs.items()}
         self._check_names(feeds)
         shapes = self.shapes_for({name: array.shape for name, array in feeds.items()})
         return self.fold_bucketed(Bucketed(feeds, shapes, shapes), wanted, fold, carry)
@@ -208,7 +208,7 @@ class Net(nnx.Module):
         key = self.rngs() if self.rngs is not None and not self.deterministic else None
         forward = runnable(self.graph, _forward)
         arrays = {**self.arrays(), **self.carried_for(shapes)}
-        feeds = {name: jnp.asarray(array, jnp.float32) for name, array in batch.feeds.items()}
+        feeds = {name: on_device(array) for name, array in batch.feeds.items()}
         blobs, carry, updates = forward(
             shapes, wanted, self.policy, fold, arrays, feeds, key, batch.sizes, carry
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import Array
@@ -16,6 +18,17 @@ from netspec.runtime.masked_shapes import ValidRegions
 
 # Learned arrays, statistics and carried state by key.
 Params = Mapping[ParamKey, Array]
+
+
+def on_device(array: Any) -> Array:
+    """An array, or a number, as a float32 array that programs take; a host array is copied.
+
+    NumPy copies it, as `jnp.asarray` compiles a program for each shape, and without a copy the
+    device might share memory that the caller writes to.
+    """
+    if isinstance(array, np.ndarray):
+        return jax.device_put(np.array(array, np.float32))
+    return jnp.asarray(array, jnp.float32)
 
 
 @jax.tree_util.register_dataclass
