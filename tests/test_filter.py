@@ -15,7 +15,6 @@ X = np.array([[1, -2], [3, 4], [5, -6], [7, 8], [-9, 0]], np.float32)
 Y = np.arange(5, dtype=np.float32)
 KEEP = np.array([0, 1, 0, -0.5, 1], np.float32)
 NET = """
-force_backward: true
 layer { name: "in" type: "Input" top: "x" top: "y" top: "keep"
   input_param { shape { dim: 5 dim: 2 } shape { dim: 5 } shape { dim: 5 dim: 1 } } }
 layer { name: "ip" type: "InnerProduct" bottom: "x" top: "h"
@@ -82,7 +81,8 @@ def test_a_net_that_filters_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     np.testing.assert_allclose(trained.params["ip"][0].data, want, rtol=1e-6)
 
 
-def test_a_selector_may_be_learned(tmp_path: Path) -> None:
+def test_a_selector_has_no_gradient(tmp_path: Path) -> None:
+    """Below it something learns: Caffe ends there, too."""
     path = tmp_path / "net.prototxt"
     path.write_text("""
         layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 3 dim: 1 } } }
@@ -93,9 +93,9 @@ def test_a_selector_may_be_learned(tmp_path: Path) -> None:
     net = caffe.Net(str(path), caffe.TRAIN)
     net.blobs["x"].data[...] = [[0], [2], [3]]
     net.forward()
-    net.backward()
     assert net.blobs["y"].data.tolist() == [[2], [3]]
-    assert net.params["s"][0].diff.tolist() == [0]
+    with pytest.raises(LayerError, match='no gradient goes to its bottom "s"'):
+        net.backward()
 
 
 def test_inside_jit_it_says_so(path: Path) -> None:

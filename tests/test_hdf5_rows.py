@@ -228,11 +228,11 @@ def test_mutants_give_one_line(one: Path) -> None:
         capture_output=True,
         text=True,
         env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > MUTANTS // 2
 
 
 if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
     print(_read_mutants())

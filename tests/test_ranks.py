@@ -157,13 +157,14 @@ def test_volumes_made_of_images_have_no_place_on_them(tmp_path: Path) -> None:
 
 
 def upsampled(shape: Shape, axis: int = 1, pad: int = 10) -> NetSpec:
-    """A net that pads widely, halves, doubles again and is cut to its input."""
+    """A net that pads widely, halves, looks around, doubles again and is cut to its input."""
     where: dict[str, Any] = {"axis": axis, "num_output": 1}
     n = NetSpec()
     n.data = L.Input(shape={"dim": list(shape)})
     n.conv = L.Convolution(n.data, kernel_size=3, pad=pad, **where)
     n.half = L.Convolution(n.conv, kernel_size=2, stride=2, **where)
-    n.up = L.Deconvolution(n.half, kernel_size=4, stride=2, **where)
+    n.around = L.Convolution(n.half, kernel_size=3, **where)
+    n.up = L.Deconvolution(n.around, kernel_size=4, stride=2, **where)
     n.score = crop(n.up, n.data)
     return n
 
@@ -189,12 +190,12 @@ def test_the_least_pad_is_that_of_two_axes(
     tmp_path: Path, shape: Shape, axis: int, axes: int
 ) -> None:
     n = upsampled(shape, axis)
-    assert list(n.score.fn.spec.crop_param.offset) == [10]
+    assert list(n.score.fn.spec.crop_param.offset) == [8]
     assert n.score.fn.spec.crop_param.axis == axis + 1
-    assert alignment(looked_at(n, tmp_path)) == Alignment(("conv",), 2, 1, 2, axes)
+    assert alignment(looked_at(n, tmp_path)) == Alignment(("conv",), 4, 3, 2, axes)
     text = command(tmp_path, str(n.to_proto()), "rf")
     least = "x".join("2" * axes)
-    assert text.endswith(f"every input size: 2\nwith sizes from {least} on: 1\n")
+    assert text.endswith(f"every input size: 4\nwith sizes from {least} on: 3\n")
 
 
 @pytest.mark.parametrize(("shape", "axis", "axes"), IMAGES)
@@ -203,13 +204,13 @@ def test_pads_below_the_least_fail(tmp_path: Path, shape: Shape, axis: int, axes
     for size in (1, 2, 3):
         sized = shape[: axis + 1] + (size,) * (len(shape) - axis - 1)
         works = []
-        for pad in range(4):
+        for pad in range(6):
             try:
                 looked_at(upsampled(sized, axis, pad), tmp_path)
             except RuntimeError:
                 continue
             works.append(pad)
-        assert works == ([2, 3] if size == 1 else [1, 2, 3])
+        assert works == ([4, 5] if size == 1 else [3, 4, 5])
 
 
 def test_without_a_batch_axis_pads_are_not_sought(tmp_path: Path) -> None:
@@ -241,9 +242,9 @@ def test_pycaffes_axis_is_that_of_channels(kernel: Any) -> None:
 
 def test_graphs_without_shapes_are_asked_with_a_rank(tmp_path: Path) -> None:
     graph = looked_at(upsampled((1, 3, 2, 20, 20), 2), tmp_path).graph
-    one, ten = (Fraction(1),) * 2, (Fraction(-10),) * 2
-    assert placement(graph, "up", "data", rank=3) == Placement(one, ten, 3)
-    assert crop_offset(graph, "up", "data", rank=3) == (10, 10)
+    one, eight = (Fraction(1),) * 2, (Fraction(-8),) * 2
+    assert placement(graph, "up", "data", rank=3) == Placement(one, eight, 3)
+    assert crop_offset(graph, "up", "data", rank=3) == (8, 8)
     field = receptive_field(graph, "up", rank=3)
-    assert field == ReceptiveField(one, (6, 6), ten)
+    assert field == ReceptiveField(one, (10, 10), eight)
     assert seen(graph, "conv", (1, 10, 12)) == (Span(0, 2), Span(2, 4))

@@ -3,7 +3,7 @@
 A fully convolutional net pads its first layer so widely that upsampled scores cover the image; a
 Crop removes the rest. With another pad each Crop begins elsewhere, where the coordinate walk puts
 it. A pad aligns a size if every Crop then begins on a whole pixel inside its bottom, ends
-inside, and no window is larger than what it slides over.
+inside, and every layer has a window.
 
 Finitely many sizes decide. If an image grows by the period, a common multiple of all
 strides, every blob grows by as much over its own stride, and what Crops leave at the border stays
