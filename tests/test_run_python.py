@@ -69,7 +69,10 @@ def test_looking_runs_nothing(text: str, module: str) -> None:
     line = text.splitlines().index(next(x for x in text.splitlines() if "Python" in x)) + 1
     said = f'net.prototxt:{line}: layer "p" (Python): {WHY}\n'.replace("spy_layers", module)
     assert output("draw", net, "-o", "net.svg") == f"{said}net.svg\n"
-    assert output("summary", net).startswith(said)
+    assert f"Python {module}.Spy<" in Path("net.svg").read_text()
+    table = output("summary", net)
+    assert table.startswith(said)
+    assert re.search(rf"^p +Python .*  {re.escape(module)}\.Spy$", table, re.M), table
     assert run("rf", net).exit_code == 0
     output("caffe", "draw_net", net, "drawn.svg")
     output("upgrade", net, "new.prototxt")
@@ -104,7 +107,7 @@ def test_given_shapes_stand_in_for_data_that_is_not_read() -> None:
 @pytest.mark.parametrize("text", [MIDDLE, DATA], ids=["middle", "data"])
 def test_the_flag_runs_it(text: str) -> None:
     table = output("summary", "--run-python", written(text))
-    assert re.search(r"^p +Python +1x2", table, re.M), table
+    assert re.search(r"^p +Python +1x2 .*  spy_layers\.Spy$", table, re.M), table
     assert "asked for" not in table
     assert ran()
     assert netspec.load("net.prototxt", run_python=True).shapes["r"] == (1, 2)
