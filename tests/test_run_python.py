@@ -73,11 +73,21 @@ def test_looking_runs_nothing(text: str, module: str) -> None:
     table = output("summary", net)
     assert table.startswith(said)
     assert re.search(rf"^p +Python .*  {re.escape(module)}\.Spy$", table, re.M), table
-    assert run("rf", net).exit_code == 0
-    output("caffe", "draw_net", net, "drawn.svg")
+    assert output("rf", net).startswith(said)
+    assert output("caffe", "draw_net", net, "drawn.svg") == f"Drawing net to drawn.svg\n{said}"
     output("upgrade", net, "new.prototxt")
     look_at(net, "train")
     assert not ran()
+
+
+def test_receptive_fields_end_at_what_is_not_run() -> None:
+    note, *lines = output("rf", written(MIDDLE)).splitlines()
+    assert note.endswith(WHY)
+    keeps_none = 'has no coordinates on "x": layer "p" (Python) keeps none'
+    assert lines[-4:-1] == [f"p {keeps_none}", f"r {keeps_none}", ""]
+    # The reason why a blob has no field comes after the note.
+    assert run("rf", "net.prototxt", "r").output.startswith(f"{note}\nnetspec: ")
+    assert "asked for" not in output("rf", "--run-python", "net.prototxt")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +120,9 @@ def test_the_flag_runs_it(text: str) -> None:
     assert re.search(r"^p +Python +1x2 .*  spy_layers\.Spy$", table, re.M), table
     assert "asked for" not in table
     assert ran()
+    drawn = output("caffe", "draw_net", "--run-python", "net.prototxt", "drawn.dot")
+    assert drawn == "Drawing net to drawn.dot\n"
+    assert '"p 1x2"' in Path("drawn.dot").read_text()
     assert netspec.load("net.prototxt", run_python=True).shapes["r"] == (1, 2)
 
 
