@@ -58,6 +58,17 @@ def test_commands_exist() -> None:
         assert result.exit_code == 0, verb
 
 
+def test_commands_that_may_run_python_say_so() -> None:
+    """The list has --run-python for those that take it, and for no others."""
+    listed = next(code for _, code in BLOCKS if code.startswith("netspec solve"))
+    commands = re.findall(r"^netspec ((?:data )?\w+)(.*)$", listed.replace("\\\n", ""), re.M)
+    assert {verb for verb, options in commands if "--run-python" in options} == {
+        verb
+        for verb, _ in commands
+        if "--run-python" in CliRunner().invoke(main, [*verb.split(), "--help"]).output
+    }
+
+
 def test_ci_runs_the_test_command() -> None:
     (command,) = re.findall(r"^python3 -m venv .*pytest.*$", README, re.M)
     steps = [step.strip() for step in command.split("&&")]
