@@ -32,9 +32,9 @@ def load(
 ) -> Net:
     """A net from its prototxt, with weights if a .caffemodel (or .h5) is named.
 
-    phase: "train" or "test". shapes: blob name -> (N, C, H, W) of inputs, where the prototxt does
-    not state them or states others; a data layer without one is opened to see. seed: for the
-    fillers. dtype: "f32", "tf32" or "bf16", what it computes in (see `ComputePolicy`).
+    phase: "train", or "test", the default. shapes: blob name -> (N, C, H, W) of inputs, where the
+    prototxt does not state them or states others; a data layer without one is opened to see. seed:
+    for the fillers. dtype: "f32", "tf32" or "bf16", what it computes in (see `ComputePolicy`).
     run_python: whether Python layers' modules, which the prototxt names, are imported and run;
     without it a net that needs one raises LayerError or SourceError. Raises a NetSpecError that
     says where and what.

@@ -141,6 +141,12 @@ def follow(
             rest = rest[match.end() :]
 
 
+def missing_modules(text: str) -> list[str]:
+    """The modules that a text names, ``netspec/errors.py``, and that do not exist."""
+    named = sorted(set(re.findall(r"\bnetspec/[\w/]+\.py\b", text)))
+    return [name for name in named if not (ROOT / name).is_file()]
+
+
 def anchors(text: str) -> set[str]:
     """The links to a text's own chapters."""
     headings = re.findall(r"^## (.*)$", text, re.MULTILINE)

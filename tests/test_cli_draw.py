@@ -75,7 +75,7 @@ def test_look_at_a_net_whose_python_is_elsewhere(here: Path) -> None:
     assert output("draw", *run, "-o", "own.svg") == f"{said}own.svg\n"
     table = output("summary", *run)
     assert table.startswith(said)
-    assert re.search(r"^own +Python( +\?){4}$", table, re.M)
+    assert re.search(r"^own +Python( +\?){4}  elsewhere\.Own$", table, re.M)
 
 
 def test_draw_a_net_with_an_unknown_field(here: Path) -> None:

@@ -73,7 +73,9 @@ def test_summary_without_the_data(here: Path) -> None:
         "without the shapes that hang on data, as the data is not here; "
         "give --shape data=1,3,500,500"
     )
-    assert lines[2].split() == ["data", "Python", "?", "1x1x71x53", "0.0+"]
+    assert lines[2].split() == [
+        "data", "Python", "?", "1x1x71x53", "0.0+", "voc_layers.VOCSegDataLayer",
+    ]  # fmt: skip
 
 
 SUMMARIES = [

@@ -44,9 +44,10 @@ def test_no_word_has_two_meanings() -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_modules_exist(part: str) -> None:
-    missing = [row["module"] for row in PARTS[part] if not (ROOT / row["module"]).is_file()]
-    assert missing == []
+def test_each_word_has_a_module(part: str) -> None:
+    """That it exists is checked for all pages, in tests/test_readme.py."""
+    modules = [row["module"] for row in PARTS[part]]
+    assert [name for name in modules if not re.fullmatch(r"netspec/[\w/]+\.py", name)] == []
 
 
 def test_meanings_are_one_plain_phrase() -> None:

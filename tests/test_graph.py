@@ -312,11 +312,14 @@ MISTAKES = [
     ('layer { name: "a" type: "ReLU" bottom: "x" top: "b" bottom: "b" }', "has 2 bottoms but needs "
      "exactly 1"),
     ('layer { name: "a" type: "Power" bottom: "x" top: "y" } layer { name: "b" type: "Power" '
-     'bottom: "x" top: "y" }', 'top "y" is made by an earlier layer already'),
+     'bottom: "x" top: "y" }', 'top "y" is made by layer "a" already (net.prototxt:2); give the '
+     'top a name of its own, or take "y" as a bottom to work in place'),
+    ('layer { name: "a" type: "Input" top: "x" }', 'top "x" is made by layer "in" already '
+     "(net.prototxt:1); give the top a name of its own"),
     ('layer { name: "a" type: "Split" bottom: "x" top: "y" top: "y" }', 'top "y" is named twice'),
     ('layer { name: "a" type: "Eltwise" bottom: "x" bottom: "x" top: "l" } layer { name: "b" '
-     'type: "Crop" bottom: "x" bottom: "l" top: "l" }', 'top "l" is made by an earlier layer '
-     "already"),
+     'type: "Crop" bottom: "x" bottom: "l" top: "l" }', 'top "l" is made by layer "a" already '
+     "(net.prototxt:2); give the top a name of its own"),
     ('layer { name: "a" }', "has no type"),
     ('layer { name: "a" type: "Relu" bottom: "x" top: "y" }', 'unknown layer type "Relu"; did you '
      'mean "ReLU"?'),

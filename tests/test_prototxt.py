@@ -212,8 +212,9 @@ MISTAKES = [
     ('layer { name: "a }\n}', "1: string missing ending quote: '\"a }'"),
     ('layer {\n name "a"\n}', '2: expected ":"'),
     ('name: "a"\nname: "b"', '2: "name" is given twice in NetParameter'),
-    ("layer { type: ReLU }", '1: a string is needed; write it in quotes: "ReLU"'),
-    ("layer { name: }", "1: a string is needed, not }"),
+    ("layer { type: ReLU }", '1: a string is needed for type in layer; write it in quotes: '
+     '"ReLU"'),
+    ("layer { name: }", "1: a string is needed for name in layer, not }"),
     ("layer { pooling_param {\n pool: MEDIAN } }", '2: unknown PoolingParameter.PoolMethod '
      '"MEDIAN" (MAX, AVE, STOCHASTIC)'),
     ("layer { pooling_param { pool: max } }", '1: unknown PoolingParameter.PoolMethod "max"; did '
@@ -222,11 +223,19 @@ MISTAKES = [
     ("layers { type: CONVOLUTON }", '1: unknown V1LayerParameter.LayerType "CONVOLUTON"; did you '
      'mean "CONVOLUTION"?'),
     ('layers { type: "RELU" }', "1: V1LayerParameter.LayerType RELU is written without quotes"),
-    ("layer { convolution_param { num_output: 1.5 } }", "1: an integer is needed, not 1.5"),
-    ("layer { convolution_param { num_output: -1 } }", "1: value out of range: -1"),
-    ("layer { convolution_param { num_output: 4294967296 } }", "1: value out of range: 4294967296"),
-    ("layer { relu_param { negative_slope: little } }", "1: a number is needed, not little"),
-    ("force_backward: yes", '1: expected "true" or "false"'),
+    ("layer { convolution_param { num_output: 1.5 } }", "1: an integer is needed for "
+     "num_output in convolution_param, not 1.5"),
+    ('layer {\n include { phase: TRAIN }\n convolution_param { pad: [1, # "one"\n "two"] } }', '4: '
+     'an integer is needed for pad in convolution_param, not "two"'),
+    ("layer { param { lr_mult: 1 } loss_weight: x }", "1: a number is needed for loss_weight in "
+     "layer, not x"),
+    ("layer { convolution_param { num_output: -1 } }", "1: value out of range for "
+     "num_output in convolution_param: -1"),
+    ("layer { convolution_param { num_output: 4294967296 } }", "1: value out of range for "
+     "num_output in convolution_param: 4294967296"),
+    ("layer { relu_param { negative_slope: little } }", "1: a number is needed for "
+     "negative_slope in relu_param, not little"),
+    ("force_backward: yes", '1: "true" or "false" is needed for force_backward'),
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from pages import missing_modules
 
 from netspec.cli import main
 from netspec.segmentation.shapes_set import write_dataset
@@ -57,6 +58,17 @@ def test_commands_exist() -> None:
         assert result.exit_code == 0, verb
 
 
+def test_commands_that_may_run_python_say_so() -> None:
+    """The list has --run-python for those that take it, and for no others."""
+    listed = next(code for _, code in BLOCKS if code.startswith("netspec solve"))
+    commands = re.findall(r"^netspec ((?:data )?\w+)(.*)$", listed.replace("\\\n", ""), re.M)
+    assert {verb for verb, options in commands if "--run-python" in options} == {
+        verb
+        for verb, _ in commands
+        if "--run-python" in CliRunner().invoke(main, [*verb.split(), "--help"]).output
+    }
+
+
 def test_ci_runs_the_test_command() -> None:
     (command,) = re.findall(r"^python3 -m venv .*pytest.*$", README, re.M)
     steps = [step.strip() for step in command.split("&&")]
@@ -69,6 +81,19 @@ def test_tools_the_readme_names_exist() -> None:
     assert named >= {"tools/demo", "tools/check"}
     for name in sorted(named):
         assert (ROOT / name).exists(), name
+
+
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_modules_that_the_pages_name_exist(page: Path) -> None:
+    assert missing_modules(page.read_text(encoding="utf-8")) == []
+
+
+def test_a_module_that_does_not_exist_is_found() -> None:
+    text = "`netspec/errors.py`, `netspec/layers/precision.py`, netspec/a/b_c.py."
+    assert missing_modules(text) == ["netspec/a/b_c.py", "netspec/layers/precision.py"]
 
 
 def test_demo_uses_what_the_solver_writes() -> None:

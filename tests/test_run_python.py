@@ -69,12 +69,25 @@ def test_looking_runs_nothing(text: str, module: str) -> None:
     line = text.splitlines().index(next(x for x in text.splitlines() if "Python" in x)) + 1
     said = f'net.prototxt:{line}: layer "p" (Python): {WHY}\n'.replace("spy_layers", module)
     assert output("draw", net, "-o", "net.svg") == f"{said}net.svg\n"
-    assert output("summary", net).startswith(said)
-    assert run("rf", net).exit_code == 0
-    output("caffe", "draw_net", net, "drawn.svg")
+    assert f"Python {module}.Spy<" in Path("net.svg").read_text()
+    table = output("summary", net)
+    assert table.startswith(said)
+    assert re.search(rf"^p +Python .*  {re.escape(module)}\.Spy$", table, re.M), table
+    assert output("rf", net).startswith(said)
+    assert output("caffe", "draw_net", net, "drawn.svg") == f"Drawing net to drawn.svg\n{said}"
     output("upgrade", net, "new.prototxt")
     look_at(net, "train")
     assert not ran()
+
+
+def test_receptive_fields_end_at_what_is_not_run() -> None:
+    note, *lines = output("rf", written(MIDDLE)).splitlines()
+    assert note.endswith(WHY)
+    keeps_none = 'has no coordinates on "x": layer "p" (Python) keeps none'
+    assert lines[-4:-1] == [f"p {keeps_none}", f"r {keeps_none}", ""]
+    # The reason why a blob has no field comes after the note.
+    assert run("rf", "net.prototxt", "r").output.startswith(f"{note}\nnetspec: ")
+    assert "asked for" not in output("rf", "--run-python", "net.prototxt")
 
 
 @pytest.mark.parametrize(
@@ -104,9 +117,12 @@ def test_given_shapes_stand_in_for_data_that_is_not_read() -> None:
 @pytest.mark.parametrize("text", [MIDDLE, DATA], ids=["middle", "data"])
 def test_the_flag_runs_it(text: str) -> None:
     table = output("summary", "--run-python", written(text))
-    assert re.search(r"^p +Python +1x2", table, re.M), table
+    assert re.search(r"^p +Python +1x2 .*  spy_layers\.Spy$", table, re.M), table
     assert "asked for" not in table
     assert ran()
+    drawn = output("caffe", "draw_net", "--run-python", "net.prototxt", "drawn.dot")
+    assert drawn == "Drawing net to drawn.dot\n"
+    assert '"p 1x2"' in Path("drawn.dot").read_text()
     assert netspec.load("net.prototxt", run_python=True).shapes["r"] == (1, 2)
 
 

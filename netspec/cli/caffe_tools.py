@@ -13,6 +13,8 @@ import click
 
 from netspec.cli.caffe_features import extract
 from netspec.cli.caffe_flags import Flagged
+from netspec.cli.options import run_python_option
+from netspec.cli.unknown_layers import say_unknown_layers
 from netspec.errors import NetSpecError, SourceError, require
 from netspec.frontend.net_graph import read_graph
 from netspec.inspect.draw import draw
@@ -163,10 +165,15 @@ def extract_features(
     help="ALL draws TRAIN, and names the layers that only TEST has.",
 )
 @click.option("--display_lrm", is_flag=True, help="Changes nothing: frozen layers are marked.")
-def draw_net(net: str, out: str, rankdir: str | None, phase: str, display_lrm: bool) -> None:
+@run_python_option
+def draw_net(
+    net: str, out: str, rankdir: str | None, phase: str, display_lrm: bool, run_python: bool
+) -> None:
     """Draw NET to OUT: net.svg, net.png or net.dot."""
     click.echo(f"Drawing net to {out}")
-    draw(look_at(net, "test" if phase == "TEST" else "train"), out)
+    known = look_at(net, "test" if phase == "TEST" else "train", run_python=run_python)
+    draw(known, out)
+    say_unknown_layers(known, run_python)
     if rankdir:
         click.echo(f"--rankdir {rankdir}: a drawing is laid out as it fits best")
     if display_lrm:

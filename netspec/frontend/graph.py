@@ -9,16 +9,17 @@ Caffe: ``Net::Init``, ``AppendBottom``, ``AppendTop``, ``AppendParam`` in ``net.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from netspec.errors import GraphError, Place, blame, counted, fail, nearest, require
 from netspec.frontend import ignored_fields
+from netspec.frontend.phase import state_text
 from netspec.frontend.prototxt import NetText, who
 from netspec.frontend.split_weights import LossTerm, loss_terms, own_weights
 from netspec.layers import Layer, create
-from netspec.proto.layers_pb2 import TEST, LayerParameter, NetState, ParamSpec, Phase
+from netspec.proto.layers_pb2 import TEST, LayerParameter, ParamSpec
 
 AUTOMATIC = "(automatic)"
 
@@ -211,7 +212,7 @@ def connect(net: NetText, create: Create = create) -> Graph:
             layer = create(spec, phase)
             layer.loss_weights()
             bottoms = tuple(_bottom(name, bound, net, n) for name in spec.bottom)
-            tops, in_place = _bind_tops(layer, n, bound, values)
+            tops, in_place = _bind_tops(layer, nodes, bound, values)
             stops = _stops(layer, net.message.force_backward)
             nodes.append(Node(layer, bottoms, tops, in_place, stops, place))
     graph = Graph(
@@ -274,23 +275,17 @@ def _bottom(name: str, bound: Mapping[str, int], net: NetText, reader: int) -> i
         if any(name in layer.top for layer in net.message.layer[reader + 1 :]):
             hint = "; a layer further down makes it: layers run in the order of the file"
         elif name in net.left_out:
-            hint = f"; the layer that makes it is left out in {_text(net.message.state)}"
+            hint = f"; the layer that makes it is left out in {state_text(net.message.state)}"
         else:
             hint = nearest(name, bound)
         fail(f'unknown bottom "{name}"{hint}', GraphError)
     return bound[name]
 
 
-def _text(state: NetState) -> str:
-    """A state as messages name it: ``phase TRAIN, level 2, stages a, b``."""
-    level = f", level {state.level}" if state.level else ""
-    stages = f", stages {', '.join(state.stage)}" if state.stage else ""
-    return f"phase {Phase.Name(state.phase)}{level}{stages}"
-
-
 def _bind_tops(
-    layer: Layer, producer: int, bound: dict[str, int], values: list[Value]
+    layer: Layer, nodes: Sequence[Node], bound: dict[str, int], values: list[Value]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The values of the next node's tops, and the slots of those in place."""
     spec = layer.spec
     tops, in_place = [], []
     for slot in range(layer.num_tops):
@@ -302,18 +297,25 @@ def _bind_tops(
             )
             in_place.append(slot)
         elif name in bound:
-            first = values[bound[name]]
-            fail(
-                f'top "{name}" is made by an earlier layer already'
-                if first.producer != producer
-                else f'top "{name}" is named twice',
-                GraphError,
-            )
+            first = next(value.producer for value in values if value.name == name)
+            maker = nodes[first] if first < len(nodes) else None
+            fail(f'top "{name}" is {_taken(name, layer, maker)}', GraphError)
         tops.append(len(values))
-        values.append(Value(name, producer, slot))
+        values.append(Value(name, len(nodes), slot))
         if name != AUTOMATIC:
             bound[name] = tops[-1]
     return tuple(tops), tuple(in_place)
+
+
+def _taken(name: str, layer: Layer, maker: Node | None) -> str:
+    """Why a top cannot have a name, and what to do; maker: the earlier layer whose top has it."""
+    if maker is None:
+        return "named twice"
+    bottoms = layer.spec.bottom
+    may = layer.traits.works_in_place and bottoms and name not in bottoms
+    hint = f', or take "{name}" as a bottom to work in place' if may else ""
+    made = f'made by layer "{maker.name}" already ({maker.place})'
+    return f"{made}; give the top a name of its own{hint}"
 
 
 def _share(nodes: list[Node]) -> dict[tuple[int, int], tuple[int, int]]:

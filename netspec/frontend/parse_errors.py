@@ -11,14 +11,20 @@ from netspec.proto.solver_pb2 import SolverParameter
 
 _NO_FIELD = re.compile(r'Message type "netspec\.(\w+)" has no field named "(.+?)"')
 _NO_VALUE = re.compile(r'Enum type "([\w.]+)" has no value (?:named|with number) "?(.+?)"?\.?$')
+# {for} is where the field is named, if it is known.
 _REWORDED = (
     (r'Expected "([}>])"', r'a "\1" is missing before the end of the file'),
     (r"Expected identifier or number, got ([}>])", r'a "\1" too many'),
     (r"Expected identifier or number, got (.*)", r"the name of a field is needed, not \1"),
-    (r"Expected string but found: '([\w.-]+)'", r'a string is needed; write it in quotes: "\1"'),
-    (r"Expected string but found: '(.*)'", r"a string is needed, not \1"),
-    (r"Couldn't parse integer: (.*)", r"an integer is needed, not \1"),
-    (r"Couldn't parse float: (.*)", r"a number is needed, not \1"),
+    (
+        r"Expected string but found: '([\w.-]+)'",
+        r'a string is needed{for}; write it in quotes: "\1"',
+    ),
+    (r"Expected string but found: '(.*)'", r"a string is needed{for}, not \1"),
+    (r"Couldn't parse integer: (.*)", r"an integer is needed{for}, not \1"),
+    (r"Couldn't parse float: (.*)", r"a number is needed{for}, not \1"),
+    (r"Value out of range: (.*)", r"value out of range{for}: \1"),
+    (r'Expected "true" or "false"', r'"true" or "false" is needed{for}'),
     (
         r'Message type "netspec\.(\w+)" should not have multiple "(\w+)" fields',
         r'"\2" is given twice in \1',
@@ -26,10 +32,11 @@ _REWORDED = (
 )
 
 
-def explain(what: str, line: str = "") -> str:
+def explain(what: str, line: str = "", field: str = "") -> str:
     """Protobuf's complaint in our users' words, with the nearest name that exists.
 
-    line: the line of the prototxt that it complains of.
+    line: the line of the prototxt that it complains of. field: the field that is being set there,
+    ``num_output in convolution_param``.
     """
     if found := _NO_FIELD.search(what):
         # Imported here, and below: the layers load JAX.
@@ -57,7 +64,7 @@ def explain(what: str, line: str = "") -> str:
     what = what.rstrip(".")
     for pattern, ours in _REWORDED:
         if found := re.fullmatch(pattern, what):
-            return found.expand(ours)
+            return found.expand(ours.replace("{for}", f" for {field}" if field else ""))
     return what[:1].lower() + what[1:]
 
 

@@ -67,3 +67,10 @@ def meets(state: NetState, rule: NetStateRule) -> bool:
         and all(stage in state.stage for stage in rule.stage)
         and not any(stage in state.stage for stage in rule.not_stage)
     )
+
+
+def state_text(state: NetState) -> str:
+    """A state as messages name it: ``phase TRAIN, level 2, stages a, b``."""
+    level = f", level {state.level}" if state.level else ""
+    stages = f", stages {', '.join(state.stage)}" if state.stage else ""
+    return f"phase {Phase.Name(state.phase)}{level}{stages}"

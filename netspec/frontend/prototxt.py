@@ -20,7 +20,14 @@ from netspec.errors import NetSpecError, ParseError, Place, blame, require, unre
 from netspec.formats.regular import read_bytes
 from netspec.formats.text import decoded, encoding_of
 from netspec.frontend.parse_errors import explain
-from netspec.frontend.text_scan import TOKEN, field_lines, join_signs, layer_lines, with_values
+from netspec.frontend.text_scan import (
+    TOKEN,
+    field_at,
+    field_lines,
+    join_signs,
+    layer_lines,
+    with_values,
+)
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.proto.net_pb2 import NetParameter
 from netspec.proto.solver_pb2 import SolverParameter
@@ -266,10 +273,11 @@ def _parse(text: str, message: AnyMessage, file: str) -> AnyMessage:
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
-        line = error.GetLine() or 0
+        line, column = error.GetLine() or 0, error.GetColumn() or 0
         what, quoted = re.sub(r"^\d+:\d+ : ", "", str(error)), ""
         if line:
             quoted = text.split("\n")[line - 1]
             what = what.removeprefix(f"'{quoted}': ")
-        raise ParseError(explain(what, quoted), Place(file, line)) from None
+        found = field_at(text, line, column) if line else ""
+        raise ParseError(explain(what, quoted, found), Place(file, line)) from None
     return message

@@ -38,6 +38,24 @@ def field_lines(text: str) -> dict[str, int]:
     return lines
 
 
+def field_at(text: str, line: int, column: int) -> str:
+    """The field that is set where a value stands: ``num_output in convolution_param``.
+
+    line, column: of the value, from 1 on. Empty where no field is set before it.
+    """
+    end = sum(len(above) + 1 for above in text.split("\n")[: line - 1]) + column - 1
+    name, path = "", []
+    for token in TOKEN.finditer(text, 0, end):
+        kind = token.lastgroup
+        if kind == "name" and _SETS.match(text, token.end()):
+            name = token.group()
+        elif kind == "open":
+            path.append(name)
+        elif kind == "close" and path:
+            name = path.pop()
+    return f"{name} in {path[-1]}" if path else name
+
+
 # The blocks that a block lies in: name, how many-th.
 Nesting = tuple[tuple[str, int], ...]
 

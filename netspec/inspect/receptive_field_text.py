@@ -18,27 +18,26 @@ HEADER = ("blob", "stride", "field", "offset")
 def table(shapes: KnownShapes, blob: str | None = None) -> str:
     """A table for each fed blob that others see, of one blob or of all; then the least pads.
 
-    stride, field and offset are in pixels of the fed blob. Raises GraphError if the net has no
-    such blob, or if it sees no fed one.
+    stride, field and offset are in pixels of the fed blob. Where no blob has a field, the tables
+    give the reasons. Raises GraphError if the net has no such blob, or if it sees no fed one.
     """
     graph = shapes.graph
     each = ranks(shapes)
     if blob is not None:
         # Says why, if there is nothing to say.
         receptive_field(graph, blob, rank=each)
-    tables = []
+    tables, reasons = [], []
     for name in graph.fed:
         found = receptive_fields(graph, name, each)
         if blob is not None:
             found = {other: field for other, field in found.items() if other == blob}
         # That a fed blob sees itself is worth no table, unless it is asked for.
-        if any(
-            isinstance(field, ReceptiveField)
-            for other, field in found.items()
-            if blob is not None or other != name
-        ):
+        others = [field for other, field in found.items() if blob is not None or other != name]
+        if any(isinstance(field, ReceptiveField) for field in others):
             tables.append(f"in pixels of {name}\n\n{_table(found)}")
-    return "\n\n".join([*tables, pads(alignment(shapes))])
+        elif others:
+            reasons.append(f"in pixels of {name}\n\n{_table(found)}")
+    return "\n\n".join([*(tables or reasons), pads(alignment(shapes))])
 
 
 def pads(found: Alignment | str) -> str:

@@ -24,7 +24,7 @@ class Row:
     ``lr_mult: 0`` keeps all arrays that it could learn, its own or another's, as they are. known:
     whether its arrays are known, and so counted. multiply_adds: of one run.
     activation_bytes: what its tops take, less those that lie in their bottom's place. sized:
-    whether these are all known.
+    whether these are all known. runs_class: the user's class that it runs, ``module.Class``.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Row:
     multiply_adds: int = 0
     activation_bytes: int = 0
     sized: bool = True
+    runs_class: str = ""
 
 
 class Total(NamedTuple):
@@ -159,6 +160,7 @@ def _row(shapes: KnownShapes, n: int) -> Row:
         multiply_adds=multiply_adds(each.blobs),
         activation_bytes=FLOAT_BYTES * sum(count(shape) for shape in own_tops if shape is not None),
         sized=None not in own_tops,
+        runs_class=node.layer.runs_class(),
     )
 
 

@@ -91,6 +91,11 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _note(row: Row) -> str:
+    """The class that a Python layer runs, and what is learned of the layer's arrays."""
+    return ", ".join(filter(None, [row.runs_class, _learning(row)]))
+
+
+def _learning(row: Row) -> str:
     if row.frozen:
         return "frozen"
     if row.shares:

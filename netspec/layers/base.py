@@ -125,6 +125,10 @@ class Layer:
         """`describe`, where it is known on which bottoms the layer works."""
         return self.describe()
 
+    def runs_class(self) -> str:
+        """The user's class that the layer runs, ``module.Class``; or nothing."""
+        return ""
+
     def missing(self) -> str:
         """What this machine lacks to run the layer, so that it can only be drawn; or nothing."""
         return ""

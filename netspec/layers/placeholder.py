@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netspec.errors import fail
 from netspec.layers.base import Layer
-from netspec.layers.python_class import not_imported
+from netspec.layers.python_class import class_name, not_imported
 from netspec.layers.records import Traits
 from netspec.layers.registry import REGISTRY, create, unknown_type
 from netspec.layers.shape import Shape
@@ -25,6 +25,13 @@ class Unknown(Layer):
 
     def missing(self) -> str:
         return self.why
+
+    def describe(self) -> str:
+        """The class that a Python layer would run, as its name is what people judge."""
+        return self.runs_class()
+
+    def runs_class(self) -> str:
+        return class_name(self.spec.python_param) if self.spec.HasField("python_param") else ""
 
     @property
     def learns(self) -> bool:

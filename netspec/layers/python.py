@@ -23,7 +23,7 @@ from netspec.layers.context import Context
 from netspec.layers.data import Fed
 from netspec.layers.host_errors import report
 from netspec.layers.numerics import MemoryLayout, Numerics, Precision
-from netspec.layers.python_class import HostBlob, User
+from netspec.layers.python_class import HostBlob, User, class_name
 from netspec.layers.records import Blob, Traits
 from netspec.layers.registry import register
 from netspec.layers.residuals import substitute
@@ -104,7 +104,10 @@ class Python(Fed):
         return self._with_gradient(ctx.wanted)(blobs, bottoms, *made)
 
     def describe(self) -> str:
-        return f"{self.param.module}.{self.param.layer}"
+        return self.runs_class()
+
+    def runs_class(self) -> str:
+        return class_name(self.param)
 
     def missing(self) -> str:
         """That its module is not on this machine."""

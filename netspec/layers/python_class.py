@@ -24,10 +24,15 @@ from netspec.layers.shape import Shape
 from netspec.proto.layers_pb2 import PythonParameter
 
 
+def class_name(param: PythonParameter) -> str:
+    """The class that a prototxt names: ``module.Class``."""
+    return f"{param.module}.{param.layer}"
+
+
 def not_imported(param: PythonParameter) -> str:
     """The message for a module that a prototxt names where nobody asked to run it."""
     return (
-        f"runs {param.module}.{param.layer}, and a module that a prototxt names is not imported "
+        f"runs {class_name(param)}, and a module that a prototxt names is not imported "
         "unless asked for; if you trust it, give --run-python, or run_python=True in Python"
     )
 
@@ -123,7 +128,7 @@ class User:
         self._param, self._phase, self._error = param, phase, error
         named = "" if folder in (None, Path()) else str(folder)
         self._path = list(dict.fromkeys(["", named]))
-        self.name = f"{param.module}.{param.layer}"
+        self.name = class_name(param)
 
     @cached_property
     def kind(self) -> Callable[[], Any]:

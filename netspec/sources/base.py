@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from netspec.errors import DamagedDataError, Place, SourceError, blame, fail, require
 from netspec.frontend.prototxt import who
 from netspec.layers.base import Shape
-from netspec.layers.python_class import not_imported
+from netspec.layers.python_class import class_name, not_imported
 from netspec.proto.layers_pb2 import LayerParameter
 
 Batch = dict[str, NDArray[np.float32]]
@@ -192,8 +192,8 @@ def unimported(spec: LayerParameter) -> str:
 
 
 def python_name(spec: LayerParameter) -> str:
-    """``module.layer`` of a Python layer."""
-    return f"{spec.python_param.module}.{spec.python_param.layer}"
+    """``module.Class`` of a Python layer."""
+    return class_name(spec.python_param)
 
 
 def open_source(
