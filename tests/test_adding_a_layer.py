@@ -54,6 +54,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_page_adds_a_layer(copy: Path) -> None:
     pytest.importorskip("grpc_tools.protoc", reason="needs grpcio-tools")
     script, shown = follow(copy)
