@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 import netspec
+from netspec import caffe
 from netspec.frontend.prototxt import read_solver
 
 
@@ -72,6 +73,44 @@ def test_a_convolution_without_spatial_axes_is_described(tmp_path: Path) -> None
     assert [node.layer.describe() for node in net.graph.nodes[1:]] == [""] * 2
     assert [node.layer.coords(2) for node in net.graph.nodes[1:]] == [None, None]
     assert net.params["c"]["weight"].shape == (2, 3)
+
+
+def test_a_convolution_without_spatial_axes_is_an_inner_product(tmp_path: Path) -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 4 } } }
+    layer { name: "c" type: "Convolution" bottom: "x" top: "y" convolution_param {
+      num_output: 2 group: 2 weight_filler { type: "xavier" } bias_filler { value: 3 } } }
+    layer { name: "e" type: "Deconvolution" bottom: "x" top: "z" convolution_param {
+      num_output: 3 weight_filler { type: "xavier" } } }
+    """
+    net = loaded(tmp_path, text)
+    x = np.arange(8, dtype=np.float32).reshape(2, 4) ** 2
+    made = net(x=x)
+    weight = np.asarray(net.params["c"]["weight"][...])
+    expected = np.stack([x[:, :2] @ weight[0], x[:, 2:] @ weight[1]], 1) + 3
+    np.testing.assert_allclose(made["y"], expected, rtol=1e-5)
+    weight = np.asarray(net.params["e"]["weight"][...])
+    np.testing.assert_allclose(made["z"], x @ weight, rtol=1e-5)
+
+
+def test_debug_info_of_a_net_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = """debug_info: true
+    layer { name: "d" type: "DummyData" top: "x" top: "t" dummy_data_param {
+      shape { dim: 4 dim: 3 } shape { dim: 4 }
+      data_filler { value: 0.5 } data_filler { value: 1 } } }
+    layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param {
+      num_output: 2 weight_filler { value: 0.2 } } }
+    layer { name: "l" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" top: "l" }
+    """
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    assert caffe.Net(str(path), caffe.TEST).forward()["l"] == pytest.approx(np.log(2))
+    assert caplog.messages == [
+        f"{path}: debug_info: prints nothing here; debug_info in the solver prints the "
+        "statistics of blobs, and results are the same without"
+    ]
 
 
 POWER = 'layer { name: "p" type: "Power" bottom: "x" top: "y" power_param { scale: %s } }'

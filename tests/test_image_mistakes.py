@@ -40,7 +40,6 @@ SETTINGS = {
 }
 
 
-@pytest.mark.differs("moved-settings")
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_data_settings_that_cannot_work(settings: str) -> None:
     fails(f'layer "d" (Data): {SETTINGS[settings]}', lambda: data(settings))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import netspec
 from netspec import caffe
 from netspec.errors import LayerError
 
@@ -120,6 +121,10 @@ def test_what_lies_overwritten_is_made_anew_before_it_is_read_again() -> None:
         'type: "InnerProduct" bottom: "d" top: "d" inner_product_param { num_output: 4 }',
         'type: "Tile" bottom: "d" top: "d" tile_param { tiles: 2 }',
         'type: "Concat" bottom: "d" bottom: "e" top: "d"',
+        # A second pass would have the shape of the first one's end, but fewer numbers go in.
+        'type: "Pooling" bottom: "d" top: "d" pooling_param { global_pooling: true }',
+        'type: "SPP" bottom: "d" top: "d" spp_param { pyramid_height: 1 }',
+        'type: "ArgMax" bottom: "d" top: "d"',
     ],
 )
 def test_what_is_fed_keeps_its_shape(layer: str, before: str) -> None:
@@ -128,6 +133,18 @@ def test_what_is_fed_keeps_its_shape(layer: str, before: str) -> None:
     )
     with pytest.raises(LayerError, match=r'works in place and makes "d", which is fed as 2x3x2x2'):
         caffe.Net("net.prototxt", caffe.TRAIN)
+
+
+def test_what_is_fed_may_have_the_axis_already_that_a_layer_in_place_adds() -> None:
+    Path("net.prototxt").write_text(
+        'input: "d" input_shape { dim: 2 dim: 3 dim: 4 }\n'
+        'layer { name: "a" type: "MVN" bottom: "d" top: "d" }'
+    )
+    x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    net = netspec.load("net.prototxt")
+    whole = net(d=x)["d"]
+    assert whole.shape == (2, 3, 4, 1)
+    np.testing.assert_array_equal(net(d=x[..., None])["d"], whole)
 
 
 @pytest.mark.differs("in-place-after")

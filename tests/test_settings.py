@@ -9,7 +9,7 @@ import pytest
 from solver_nets import BASE, ROWS, WEIGHT, Log, net, solver, weight_of, weights_file
 from solver_nets import folder as folder
 
-from netspec.errors import NetSpecError, SolverError, WeightsError
+from netspec.errors import NetSpecError, ParseError, SolverError, WeightsError
 from netspec.frontend.prototxt import read_solver
 from netspec.frontend.upgrade import upgrade_solver
 from netspec.proto.layers_pb2 import TEST, TRAIN
@@ -177,6 +177,15 @@ def test_messages(settings: str, message: str) -> None:
     with pytest.raises(SolverError) as raised:
         solver(settings, base='base_lr: 1 lr_policy: "fixed"\n')
     assert str(raised.value) == f"solver.prototxt{message}"
+
+
+def test_a_list_of_devices_is_told() -> None:
+    with pytest.raises(ParseError) as raised:
+        solver("device_id: 0,1", base='base_lr: 1 lr_policy: "fixed"\n')
+    assert str(raised.value) == (
+        "solver.prototxt:2: device_id: 0,1 is a list, but device_id takes one value; "
+        "netspec solve --devices trains on several"
+    )
 
 
 @pytest.mark.parametrize(

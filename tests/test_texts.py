@@ -135,6 +135,30 @@ def test_several_labels_a_line_are_named(
     )
 
 
+def test_several_labels_are_named_where_absent_data_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(noise(4, 4)).save("a.png")
+    Path("net.prototxt").write_text(
+        'layer { name: "d" type: "ImageData" top: "x" top: "y" '
+        'image_data_param { source: "list.txt" batch_size: 1 } }'
+    )
+    Path("list.txt").write_text("a.png 1 2\n")
+    for verb in (
+        "summary net.prototxt",
+        "data lmdb list.txt db",
+        "caffe convert_imageset ./ list.txt db",
+    ):
+        result = CliRunner().invoke(main, verb.split())
+        assert result.exit_code == 1
+        assert 'list.txt: "a.png 1 2" holds 2 labels, but' in result.output
+    monkeypatch.setenv("NETSPEC_MAX_MEGAPIXELS", "many")
+    Path("list.txt").write_text("a.png 1\n")
+    result = CliRunner().invoke(main, ["summary", "net.prototxt"])
+    assert "NETSPEC_MAX_MEGAPIXELS=many: a number of millions" in result.output
+
+
 def test_a_name_that_ends_in_a_number_is_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,6 +182,7 @@ def _check_reshaped_inputs(shapes: Shapes, given: Mapping[str, Shape]) -> None:
         try:
             again = _infer_all(graph, {**given, name: last})
             fits = again[name] == last and again.params == shapes.params
+            fits &= count(first) == count(last)
         except LayerError:
             fits = False
         node = graph.nodes[graph.values[graph.blobs[name]].producer]

@@ -28,7 +28,12 @@ from netspec.sources.images.batches import LabelledImage
 from netspec.sources.images.databases import BACKENDS, KeyValue, open_database, write_database
 from netspec.sources.images.datum import read_datum, write_datum, write_encoded
 from netspec.sources.progress import Watch, unwatched
-from netspec.sources.readers.image_list import find_listed, read_list, read_listed
+from netspec.sources.readers.image_list import (
+    find_listed,
+    read_list,
+    read_listed,
+    refuse_missing_labelled,
+)
 from netspec.sources.sampling import Passes
 
 # What OpenCV writes where nothing else is said.
@@ -72,13 +77,15 @@ class Listed:
             (paths[i], find_listed(self.folder, paths[i], find), labels[i])
             for i in map(order.index, range(len(paths)))
         ]
-        missing = [path for _, path, _ in found if not os.path.isfile(path)]
-        require(
-            not missing,
-            f"{self.path}: lacks {len(missing)} of its {counted(len(found), 'image')}, the first "
-            f"is {missing[0] if missing else None}; is the root folder right?",
-            SourceError,
-        )
+        missing = [line for line in found if not os.path.isfile(line[1])]
+        if missing:
+            listed, path, label = missing[0]
+            refuse_missing_labelled(self.path, listed, label, self.folder, find)
+            fail(
+                f"{self.path}: lacks {len(missing)} of its {counted(len(found), 'image')}, "
+                f"the first is {path}; is the root folder right?",
+                SourceError,
+            )
         return found
 
     def read(self, path: Path) -> NDArray[np.uint8]:

@@ -177,7 +177,9 @@ def _most_pixels() -> float:
         most = float(given) * 1e6
     except ValueError:
         most = math.nan
-    require(most > 0, f"{LIMIT}={given}: a number of millions of pixels expected", SourceError)
+    wanted = f"{LIMIT}={given}: a number of millions of pixels expected"
+    # Data that is there is not to be read: said, too, where absent data would be passed over.
+    require(most > 0, wanted, DamagedDataError)
     # Pillow's own limit is for those who set none.
     if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netspec.errors import Place, SourceError, counted, fail, require, unreadable
+from netspec.errors import DamagedDataError, Place, SourceError, counted, fail, require, unreadable
 from netspec.formats.text import read_text
 from netspec.proto.layers_pb2 import LayerParameter
 from netspec.sources.base import register
@@ -120,9 +120,7 @@ class ImageListReader(ImageSource):
         path = find_listed(folder, listed, self.locate)
         if os.path.exists(path):
             return None
-        found = _LABELLED.fullmatch(f"{listed} {self._labels[index]}")
-        if found and os.path.exists(find_listed(folder, found[1], self.locate)):
-            _refuse_labels(self._list, found[0], found[2])
+        refuse_missing_labelled(self._list, listed, self._labels[index], folder, self.locate)
         return path
 
     def _take(self, position: int) -> LazyImage:
@@ -177,17 +175,26 @@ def read_list(path: Path) -> tuple[list[str], list[int]]:
             len(part) == 2 and _INTEGER.fullmatch(part[1]),
             f'{path}:{i}: "{line}" does not end in a label; '
             "a line is a path, a space, and an integer",
-            SourceError,
+            DamagedDataError,
         )
     return [path for _, (path, _) in parts], [int(label) for _, (_, label) in parts]
 
 
+def refuse_missing_labelled(
+    where: object, listed: str, label: int, folder: str, locate: Callable[[str], Path]
+) -> None:
+    """Raise DamagedDataError where a missing file is one whose line has several labels."""
+    found = _LABELLED.fullmatch(f"{listed} {label}")
+    if found and os.path.exists(find_listed(folder, found[1], locate)):
+        _refuse_labels(where, found[0], found[2])
+
+
 def _refuse_labels(where: object, line: str, labels: str) -> None:
-    """Raise SourceError for a line with several labels."""
+    """Raise DamagedDataError for a line with several labels."""
     count = len(re.split(r"[\s,;]+", labels.strip(" ,;")))
     require(
         count == 1,
         f'{where}: "{line}" holds {count} labels, but an image list has one a line, an integer; '
         "HDF5Data or a Python layer reads several labels, and fractions",
-        SourceError,
+        DamagedDataError,
     )
