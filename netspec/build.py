@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from netspec.frontend.graph import connect
-from netspec.frontend.net_graph import current
-from netspec.frontend.phase import phase_of, state_of
+from netspec.frontend.phase import phase_of, select, state_of
 from netspec.frontend.prototxt import read_net
 from netspec.frontend.shape_cache import shared_shapes
+from netspec.frontend.unshaped_inputs import feed_unshaped_inputs
+from netspec.frontend.upgrade import upgrade
 from netspec.layers import create
 from netspec.layers.base import Shape
 from netspec.layers.placeholder import create_unimported
@@ -41,8 +42,10 @@ def load(
     """
     number = phase_of(phase)
     text = read_net(prototxt)
-    selected = current(text, state_of(text, number, level, stages))
-    graph = connect(selected, create if run_python else create_unimported)
+    current = upgrade(text)
+    selected = select(current, state_of(text, number, level, stages))
+    fed = feed_unshaped_inputs(selected, text.message.input)
+    graph = connect(fed, create if run_python else create_unimported)
     given = shapes_of_sources(graph, shapes or {}, run_python=run_python)
     net = Net(shared_shapes(graph, given), seed, ComputePolicy(dtype))
     if caffemodel is not None:
