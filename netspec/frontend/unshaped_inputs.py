@@ -1,4 +1,4 @@
-"""Inputs that a net names by ``input:`` alone: old deploy prototxts leave their shape to a script."""
+"""Inputs that a net names by ``input:`` alone: old deploy prototxts state no shape for them."""
 
 from __future__ import annotations
 
