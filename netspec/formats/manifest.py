@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ _FORMAT = 3
 # The formats that can be read: that of older versions too.
 _READABLE = (2, 3)
 SUFFIX = ".resume.json"
+# What comes of values that no netspec wrote, where they are used.
+_NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _TYPES = {
     "iteration": int,
     "seed": int,
@@ -98,7 +101,7 @@ def read(path: Path) -> Manifest:
         try:
             return _parsed(json.loads(content))
         # Whatever a file with a right checksum may hold that no netspec wrote.
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except _NONSENSE:
             raise WeightsError("is damaged: it is no manifest") from None
 
 
@@ -119,7 +122,24 @@ def _parsed(values: dict[str, Any]) -> Manifest:
     for name, kind in _TYPES.items():
         if not isinstance(getattr(found, name), kind):
             raise TypeError(name)
-    return found
+    if not 0 <= found.seed < 1 << 63 or not all(isinstance(name, str) for name in found.seen):
+        raise ValueError("seed")
+    for home in (found.home, *(test.get("home", {}) for test in found.tests)):
+        if not all(type(n) is int and 0 <= n < 1 << 31 for shape in home.values() for n in shape):
+            raise ValueError("home")
+    return replace(found, losses=tuple(map(float, found.losses)))
+
+
+@contextmanager
+def applied() -> Iterator[None]:
+    """Raise WeightsError where a manifest's values are of no use to the run that takes them."""
+    try:
+        yield
+    # Values of the right type that no netspec wrote.
+    except _NONSENSE:
+        raise WeightsError(
+            "is damaged: its values fit no run. Delete it to go on as from Caffe's files"
+        ) from None
 
 
 def verify(path: Path) -> None:

@@ -74,8 +74,9 @@ class SizeBuckets:
         return f"{programs} compiled for images of {counted(len(self.sizes), 'size')}"
 
     def _is_unpadded(self, given: Given) -> bool:
+        # What is unpadded may be as a manifest has it, and lack a blob.
         return all(
-            len(shape) == len(self.unpadded[name])
+            len(shape) == len(self.unpadded.get(name, ()))
             and all(shape[axis] == self.unpadded[name][axis] for axis in spatial(shape))
             for name, shape in given.items()
         )

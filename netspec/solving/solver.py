@@ -271,7 +271,7 @@ class Solver:
         self.tests.forget_tests()
         self.tests.share()
         if found.manifest is not None:
-            with blame(Place(str(manifest.path_beside(found.path)))):
+            with blame(Place(str(manifest.path_beside(found.path)))), manifest.applied():
                 self._go_on(found.manifest)
         if dtype is not None:
             self.net.policy = replace(self.net.policy, dtype=dtype)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -238,11 +238,31 @@ def locate(path: str, named_in: str) -> Path:
     return beside if os.path.exists(beside) and not os.path.exists(path) else Path(path)
 
 
-def require_keys(state: Mapping[str, Any], keys: Collection[str]) -> None:
-    """Raise SourceError unless a restored state has exactly these keys."""
+def require_keys(state: Any, like: Mapping[str, Any]) -> None:
+    """Raise SourceError unless a restored state has the keys of ``like``, and values of its kinds.
+
+    A state comes from a file that anyone may have written.
+    """
+    require(isinstance(state, Mapping), "the state is none of a source's", SourceError)
     require(
-        state.keys() == set(keys),
+        state.keys() == set(like),
         f"the state is another source's: it has {', '.join(sorted(state)) or 'nothing'}; "
-        f"needed are {', '.join(sorted(keys))}",
+        f"needed are {', '.join(sorted(like))}",
         SourceError,
     )
+    for name, value in state.items():
+        if name == "seed":
+            fits = value is None or _fits(value, 0)
+        else:
+            fits = _fits(value, like[name]) and not (isinstance(value, int) and value < 0)
+        require(fits, f'the state\'s "{name}" is no such value', SourceError)
+
+
+def _fits(value: Any, like: Any) -> bool:
+    """Whether a value of a state is of the kind of another one."""
+    if isinstance(like, list):
+        return isinstance(value, list) and all(_fits(each, like[0]) for each in value if like)
+    if isinstance(like, int):
+        # No count is more than a file can hold.
+        return type(value) is int and abs(value) < 1 << 63
+    return isinstance(value, type(like)) if isinstance(like, str | float) else True
