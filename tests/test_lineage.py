@@ -162,3 +162,18 @@ def test_keep_leaves_the_final_weights_after_the_clock_was_set_back() -> None:
     second.close()
     assert order() == [5, 4]
     assert Path(f"{PREFIX}_iter_5.caffemodel").exists()
+
+
+def test_keep_removes_no_file_of_the_other_format() -> None:
+    """It may be one that Caffe wrote: the manifest beside is of ours alone."""
+    Path("solver.prototxt").write_text(SOLVER + "snapshot_format: HDF5")
+    solver = Solver.from_file("solver.prototxt", SolverOptions(keep=1))
+    solver.step(1)
+    caffes = [Path(f"{PREFIX}_iter_1.{end}") for end in ("caffemodel", "solverstate")]
+    for path in caffes:
+        path.write_bytes(b"Caffe's")
+    solver.step(1)
+    solver.close()
+    assert [path.read_bytes() for path in caffes] == [b"Caffe's"] * 2
+    assert not Path(f"{PREFIX}_iter_1.solverstate.h5").exists()
+    assert Path(f"{PREFIX}_iter_2.solverstate.h5").exists()

@@ -231,6 +231,8 @@ class Net(Core):
 
     def copy_from(self, weights: str) -> None:
         """Set learned arrays from a .caffemodel or .h5, by layer name; raises WeightsError."""
+        # What was written into layers that the file does not hold must not be lost.
+        self.sync()
         copy_into(self.module, read_weights(weights))
         self.refresh()
 

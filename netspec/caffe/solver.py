@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -81,17 +81,13 @@ class Solver:
         for count in [1] * iterations if self._callbacks else [iterations]:
             for on_start, _ in self._callbacks:
                 on_start()
-            self._hand_over()
-            self._loop.step(count)
-            self._take_over()
+            self._train(partial(self._loop.step, count))
 
     def solve(self, resume_file: str | None = None) -> None:
         """Train to the end, from a .solverstate if one is named."""
         if resume_file is not None:
             self.restore(resume_file)
-        self._hand_over()
-        self._loop.solve()
-        self._take_over()
+        self._train(self._loop.solve)
 
     def apply_update(self) -> None:
         """Update ``net``'s learned blobs by their diffs; `iter` stays.
@@ -101,12 +97,15 @@ class Solver:
         self._hand_over()
         diffs = self.net.param_diffs()
         trainer = self._loop.trainer
-        trainer.apply({key: diffs[key] for key in trainer.updated_specs}, self.iter)
-        self.net.refresh()
+        try:
+            trainer.apply({key: diffs[key] for key in trainer.updated_specs}, self.iter)
+        finally:
+            self.net.refresh()
         self.net.show_steps(trainer.steps)
 
     def restore(self, state_file: str) -> None:
         """Go on from a .solverstate; raises WeightsError."""
+        self.net.sync()
         self._loop.restore(state_file)
         self.net.refresh()
 
@@ -144,6 +143,19 @@ class Solver:
         self._loop.set_inputs(
             {name: self.net.blobs[name].data_mirror.device for name in self.net.inputs}
         )
+
+    def _train(self, train: Callable[[], None]) -> None:
+        """Make updates on what the net's blobs hold, and show what they made, if any."""
+        self._hand_over()
+        before = self.iter
+        try:
+            train()
+        finally:
+            # An error on the way leaves the views of learned blobs what they are.
+            if self.iter > before:
+                self._take_over()
+            else:
+                self.net.refresh()
 
     def _take_over(self) -> None:
         """Show what the loop's last update made."""

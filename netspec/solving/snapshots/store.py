@@ -33,9 +33,6 @@ from netspec.solving.snapshots.solverstate import (
 from netspec.weights.caffemodel import Weights, put_weights, read_weights
 from netspec.weights.weights_hdf5 import require_hdf5_names
 
-# The files of a snapshot, in the order in which they go.
-_ENDS = (".solverstate", ".solverstate.h5", ".caffemodel", ".caffemodel.h5", manifest.SUFFIX)
-
 ArrayLike = np.ndarray | jax.Array
 # Of a snapshot: weights, then state.
 Paths = tuple[Path, Path]
@@ -233,14 +230,17 @@ class Store:
         if self.keep is None:
             return
         mine = [
-            each.iteration
+            each
             for each in newest_first(self.prefix)
             if each.iteration in self._mine and each.is_ours and each.iteration != written
         ]
-        for iteration in mine[max(self.keep - 1, 0) :]:
-            for end in _ENDS:
+        for each in mine[max(self.keep - 1, 0) :]:
+            # Its own three files alone: of the other format there may be one that Caffe wrote.
+            end = ".h5" if each.state.suffix == ".h5" else ""
+            weights = Path(f"{self.prefix}_iter_{each.iteration}.caffemodel{end}")
+            for path in (each.state, weights, manifest.path_beside(weights)):
                 with suppress(OSError):
-                    Path(f"{self.prefix}_iter_{iteration}{end}").unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
 
 
 class _Writing:

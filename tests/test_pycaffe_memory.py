@@ -1,0 +1,51 @@
+"""What was written into a net's arrays stays, whatever is read or run afterwards."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from netspec import caffe
+
+TWO = """
+layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 2 } } }
+layer { name: "a" type: "InnerProduct" bottom: "d" top: "a" inner_product_param { num_output: 2 } }
+"""
+LAST = """
+layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 2 } }
+"""
+ALONE = 'layer { name: "i" type: "Input" top: "a" input_param { shape { dim: 1 dim: 2 } } }'
+SOLVER = 'net: "net.prototxt" base_lr: 0 lr_policy: "fixed" max_iter: 9 snapshot_prefix: "run"'
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_weights_that_a_file_does_not_hold_stay_as_written(held: bool) -> None:
+    Path("net.prototxt").write_text(TWO + LAST)
+    Path("alone.prototxt").write_text(ALONE + LAST)
+    caffe.Net("alone.prototxt", caffe.TEST).save("b.caffemodel")
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    view = net.params["a"][0].data
+    view[...] = 7
+    if not held:
+        del view
+    net.copy_from("b.caffemodel")
+    net.blobs["d"].data[...] = 1
+    net.forward()
+    assert net.blobs["a"].data.tolist() == [[14, 14]]
+
+
+def test_no_step_leaves_what_was_fed() -> None:
+    loss = 'layer { name: "l" type: "Reduction" bottom: "a" top: "l" loss_weight: 1 }'
+    Path("net.prototxt").write_text(TWO + loss)
+    Path("solver.prototxt").write_text(SOLVER)
+    solver = caffe.SGDSolver("solver.prototxt")
+    solver.net.blobs["d"].data[...] = 1
+    solver.step(1)
+    solver.net.blobs["d"].data[...] = 5
+    solver.step(0)
+    np.testing.assert_array_equal(solver.net.blobs["d"].data, [[5, 5]])
