@@ -55,4 +55,14 @@ def counted_from_one(
     labels: NDArray[np.int64], path: Path, voids: Collection[int] = (0,)
 ) -> NDArray[np.uint8]:
     """Labels of classes that are counted from 1 as class indices from 0; ``voids`` become 255."""
-    return as_indices(np.where(np.isin(labels, list(voids)), VOID, labels - 1), path)
+    void = np.isin(labels, list(voids))
+    wrong = ~void & ((labels < 1) | (labels > VOID))
+    if wrong.any():
+        y, x = np.argwhere(wrong)[0]
+        kept = ", ".join(map(str, sorted(voids)))
+        fail(
+            f"{path}: label {labels[y, x]} at (x {x}, y {y}); classes are 1..{VOID}, and {kept} "
+            "is none",
+            SourceError,
+        )
+    return as_indices(np.where(void, VOID, labels - 1), path)
