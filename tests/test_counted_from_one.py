@@ -22,5 +22,5 @@ def test_other_numbers_are_told_as_the_file_has_them(label: int) -> None:
     with pytest.raises(SourceError) as raised:
         counted_from_one(np.array([[1, 1], [label, 1]]), PATH)
     assert str(raised.value) == (
-        f"labels.mat: label {label} at (x 0, y 1); classes are 1..255, and 0 is none"
+        f"labels.mat: label {label} at (x 0, y 1); classes are 1..255, 0 none"
     )

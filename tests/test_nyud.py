@@ -117,7 +117,7 @@ NYUD_DAMAGE = {
     "depth in color": "data/depth/img_5003.png: RGB image; one number a pixel expected (a grey",
     "depth of another size": "data/depth/img_5003.png: 5x2, but its color is 5x3",
     "label out of range": (
-        "segmentation/img_5003.mat: label 299 at (x 1, y 0); class indices are 0..255"
+        "segmentation/img_5003.mat: label 300 at (x 1, y 0); classes are 1..255, 0 none"
     ),
     "label of no class": (
         "segmentation/img_5003.mat: segmentation is float64 with 2 axes; integers with 2 expected"

@@ -31,7 +31,7 @@ def test_siftflow_refusals(siftflow: Path) -> None:
     )
     path = siftflow / "GeoLabels" / SCENES / "street_b2.mat"
     write_mat(path, "S", grid(-2))
-    message = f"{path}: label -3 at (x 0, y 0); class indices are 0..255"
+    message = f"{path}: label -2 at (x 0, y 0); classes are 1..255, -1 and 0 none"
     assert refused(SIFTFLOW, settings, 3) == message
     path.write_bytes(b"nothing at all")
     assert refused(SIFTFLOW, settings, 3).startswith(f"{path}: no S can be read from it (")

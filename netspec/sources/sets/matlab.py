@@ -59,10 +59,9 @@ def counted_from_one(
     wrong = ~void & ((labels < 1) | (labels > VOID))
     if wrong.any():
         y, x = np.argwhere(wrong)[0]
-        kept = ", ".join(map(str, sorted(voids)))
+        none = " and ".join(map(str, sorted(voids)))
         fail(
-            f"{path}: label {labels[y, x]} at (x {x}, y {y}); classes are 1..{VOID}, and {kept} "
-            "is none",
+            f"{path}: label {labels[y, x]} at (x {x}, y {y}); classes are 1..{VOID}, {none} none",
             SourceError,
         )
     return as_indices(np.where(void, VOID, labels - 1), path)
