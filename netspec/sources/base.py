@@ -253,6 +253,9 @@ def require_keys(state: Any, like: Mapping[str, Any]) -> None:
     for name, value in state.items():
         if name == "seed":
             fits = value is None or _fits(value, 0)
+        elif name == "own":
+            # What a user's object has said of itself.
+            fits = True
         else:
             fits = _fits(value, like[name]) and not (isinstance(value, int) and value < 0)
         require(fits, f'the state\'s "{name}" is no such value', SourceError)
@@ -261,7 +264,8 @@ def require_keys(state: Any, like: Mapping[str, Any]) -> None:
 def _fits(value: Any, like: Any) -> bool:
     """Whether a value of a state is of the kind of another one."""
     if isinstance(like, list):
-        return isinstance(value, list) and all(_fits(each, like[0]) for each in value if like)
+        counts = all(isinstance(each, int) for each in like)
+        return isinstance(value, list) and (not counts or all(_fits(each, 0) for each in value))
     if isinstance(like, int):
         # No count is more than a file can hold.
         return type(value) is int and abs(value) < 1 << 63
