@@ -7,7 +7,7 @@ Python, and `netspec.caffe` stands in for pycaffe. Importing it imports no JAX.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from netspec.version import __version__ as __version__
+from netspec.reporting.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from netspec.build import load as load

@@ -28,7 +28,6 @@ MODULES = modules(PACKAGE)
 ALLOWED = {
     "proto": "",
     "errors": "",
-    "version": "",
     "formats": "errors proto",
     "layers": "errors formats proto",
     "frontend": "errors formats layers proto",
@@ -41,14 +40,14 @@ ALLOWED = {
     "build": "errors frontend layers proto runtime sources weights",
     "segmentation": "errors formats frontend geometry layers proto runtime sources",
     "solving": "errors formats frontend layers proto runtime segmentation sources weights",
-    "reporting": "errors formats inspect layers proto runtime segmentation solving version weights",
+    "reporting": "errors formats inspect layers proto runtime segmentation solving weights",
     "caffe": (
         "errors formats frontend geometry inspect layers proto reporting runtime "
-        "solving sources spec version weights"
+        "solving sources spec weights"
     ),
     "cli": (
         "build caffe errors formats frontend inspect layers proto reporting runtime "
-        "segmentation solving sources spec version weights"
+        "segmentation solving sources spec weights"
     ),
     "__main__": "cli",
     # Within a package: which of its sister packages an inner one may import.

@@ -54,6 +54,9 @@ def test_of_what_nobody_edited_it_is_the_gradient(case: Case) -> None:
     params = {key: jnp.asarray(array) for key, array in case.params.items()}
     way = partial(both_ways, case)
     wants, gots = (way if case.graph.data_dependent else compiled(way))(inputs, params)
+    assert sum(map(len, wants)) > 0
+    # What comes back to is what has a gradient: nothing else, and nothing less.
     for want, got in zip(wants, gots, strict=True):
+        assert got.keys() <= want.keys()
         for which, array in want.items():
             close(got.get(which, jnp.zeros_like(array)), array)

@@ -92,7 +92,7 @@ def test_help_of_a_group_imports_no_verb(arguments: list[str]) -> None:
     loaded = set(done.stdout.splitlines()[-1].split())
     ours = {name for name in loaded if name.split(".")[0] == "netspec"}
     assert ours <= {
-        "netspec", "netspec.version", "netspec.errors", "netspec.reporting",
+        "netspec", "netspec.reporting.version", "netspec.errors", "netspec.reporting",
         "netspec.reporting.glog", "netspec.cli",
         *(f"netspec.cli.{part}" for part in ("verbs", "lazy", "data", "caffe", "caffe_flags")),
     }  # fmt: skip

@@ -46,7 +46,7 @@ from netspec.layers.import_hook import uninstall as uninstall
 from netspec.layers.python_class import UserLayer
 from netspec.proto.layers_pb2 import TEST as TEST
 from netspec.proto.layers_pb2 import TRAIN as TRAIN
-from netspec.version import __version__ as __version__
+from netspec.reporting.version import __version__ as __version__
 
 # What users call it.
 Layer = UserLayer

@@ -36,7 +36,7 @@ from netspec.caffe.vectors import StringVec as StringVec
 from netspec.layers.python_class import UserLayer
 from netspec.proto.layers_pb2 import LayerParameter as LayerParameter
 from netspec.proto.solver_pb2 import SolverParameter as SolverParameter
-from netspec.version import __version__ as __version__
+from netspec.reporting.version import __version__ as __version__
 
 # What users call it.
 Layer = UserLayer

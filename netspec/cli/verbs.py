@@ -16,7 +16,7 @@ from netspec.cli.caffe import caffe
 from netspec.cli.data import data
 from netspec.cli.lazy import add_lazily
 from netspec.errors import NetSpecError, unreadable
-from netspec.version import __version__
+from netspec.reporting.version import __version__
 
 _VERBS = {
     "train": {"solve": "Train the net of SOLVER, a solver prototxt."},

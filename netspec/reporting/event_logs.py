@@ -31,10 +31,10 @@ from numpy.typing import ArrayLike
 
 from netspec.errors import SolverError, unreadable
 from netspec.formats.atomic import open_no_link
+from netspec.reporting.version import __version__
 from netspec.segmentation.score import Metrics
 from netspec.solving.callback import Callback, TrainingRun, TrainingStep
 from netspec.solving.evaluation import Evaluation
-from netspec.version import __version__
 
 # Of an output with more numbers than this only the first are told: it is no figure.
 FIGURES = 8
