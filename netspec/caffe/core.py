@@ -88,21 +88,20 @@ class Core:
         if self._fitting() is not self._shapes:
             self.reshape()
 
-    def show_pass(
-        self, made: Mapping[str, Array], fed: tuple[Mapping[str, Array], Array] | None
-    ) -> None:
+    def show_pass(self, made: Mapping[str, Array], began: Residuals | None) -> None:
         """Show what a pass of the whole net made elsewhere; backward then goes on from it.
 
-        fed: what the pass was fed, and its random key, if known.
+        began: what the pass began with, if known: the state that layers carry, its random key, and
+        the arrays that it was fed.
         """
         self.show(made)
         graph = self.module.graph
         self._bound.update(graph.all_blobs)
         self._residuals = [None] * len(self._residuals)
-        if fed is not None:
+        if began is not None:
             values = {graph.all_blobs[name]: array for name, array in made.items()}
-            values |= {graph.first_blobs[name]: array for name, array in fed[0].items()}
-            left = Residuals(self._arrays(), fed[1], {**self._made_on_host(), **values})
+            values = {**self._made_on_host(), **values, **began.values}
+            left = Residuals({**self._arrays(), **began.params}, began.key, values)
             self._residuals = [left] * len(self._residuals)
 
     def sync(self) -> Params:

@@ -18,6 +18,7 @@ from netspec.frontend.shapes import ParamKey
 from netspec.frontend.upgrade import upgrade_solver_type
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.reporting.console import ConsoleReport
+from netspec.runtime.backward import Residuals
 from netspec.solving.callback import Callback
 from netspec.solving.options import SolverOptions
 from netspec.solving.solver import Solver as Loop
@@ -160,9 +161,14 @@ class Solver:
     def _take_over(self) -> None:
         """Show what the loop's last update made."""
         self.net.refresh()
-        last = self._loop.trainer.last
-        self.net.show_pass(self._loop.outputs, last.fed if last else None)
-        self.net.show_steps(self._loop.trainer.steps)
+        trainer = self._loop.trainer
+        began = None
+        if trainer.last and (fed := trainer.last.fed):
+            first = self.net.module.graph.first_blobs
+            values = {first[name]: array for name, array in fed[0].items()}
+            began = Residuals(trainer.carried_before, fed[1], values)
+        self.net.show_pass(self._loop.outputs, began)
+        self.net.show_steps(trainer.steps)
 
     def _reread_param(self) -> None:
         settings = self.param.SerializeToString()

@@ -12,8 +12,8 @@ from netspec.frontend.graph import Graph
 from netspec.frontend.net_graph import read_graph
 from netspec.runtime.module import Net
 from netspec.runtime.size_buckets import Given, SizeBuckets, as_shapes
+from netspec.solving.carried_state import carried_lists, set_carried
 from netspec.solving.evaluation import Evaluation, evaluate
-from netspec.solving.trainer import carried_lists, set_carried
 from netspec.solving.updates import Tree
 from netspec.solving.weight_sharing import shared_arrays
 from netspec.sources.fed_net import compile_net, with_data

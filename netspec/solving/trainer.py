@@ -19,6 +19,7 @@ from netspec.runtime.memory import of_program
 from netspec.runtime.module import Net
 from netspec.runtime.size_buckets import Given, SizeBuckets
 from netspec.solving import updates
+from netspec.solving.carried_state import set_carried
 from netspec.solving.distributed.mesh import Mesh
 from netspec.solving.step import (
     Batch,
@@ -71,7 +72,9 @@ class Trainer:
         self.state = self.transformation.init({**self.learned(), **self._decayed()})
         self.recover()
         self._programs: dict[tuple[Any, ...], Program] = {}
+        # The last pass, and the carried state that it began with.
         self.last: Batch | None = None
+        self.carried_before: Tree = {}
 
     def resume(self, seed: int, home: Given, carried: Mapping[str, Mapping[str, Any]]) -> None:
         """Go on as a run of this seed; raises WeightsError.
@@ -273,7 +276,7 @@ class Trainer:
 
     def _whole(self, batch: Batch, learner: Learner) -> tuple[StepResult, Learner]:
         step = runnable(self.net.graph, whole_step)
-        program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
+        program, fixed = self._prepared(batch)
         result, learner = step(program, fixed, learner, self.healthy, batch.inputs)
         return _cut(result, batch), learner
 
@@ -284,7 +287,7 @@ class Trainer:
         total: Tree = {}
         losses = []
         for batch in batches:
-            program, fixed = self._program(batch.shapes), self.fixed(batch.shapes)
+            program, fixed = self._prepared(batch)
             result: StepResult = passes(program, fixed, learner, total, batch.inputs)
             total = result.gradients
             self.net.assign(result.statistics)
@@ -297,6 +300,12 @@ class Trainer:
         )
         result = _cut(result, batch)
         return result._replace(loss=loss, gradients=steps, healthy=healthy), learner
+
+    def _prepared(self, batch: Batch) -> tuple[Program, Tree]:
+        """The program of a pass, and all that it takes besides the batch and what it learns."""
+        fixed = self.fixed(batch.shapes)
+        self.carried_before = {key: fixed[key] for key in batch.shapes.carried}
+        return self._program(batch.shapes), fixed
 
     def _program(self, shapes: Shapes) -> Program:
         which = (shapes, self.net.policy)
@@ -327,24 +336,3 @@ def _cut(result: StepResult, batch: Batch) -> StepResult:
     bucket = replace(batch.bucket, exact=batch.shown)
     outputs = {name: bucket.cut(name, array) for name, array in result.outputs.items()}
     return result._replace(outputs=outputs)
-
-
-def carried_lists(net: Net) -> dict[str, dict[str, Any]]:
-    """The carried state of a net, for a manifest: layer -> name -> nested lists."""
-    return {
-        layer: {name: np.asarray(held[...]).tolist() for name, held in arrays.items()}
-        for layer, arrays in net.carried.items()
-    }
-
-
-def set_carried(net: Net, lists: Mapping[str, Mapping[str, Any]]) -> None:
-    """Set what `carried_lists` gave; raises WeightsError where the net carries no such state."""
-    for layer, arrays in lists.items():
-        for name, values in arrays.items():
-            key = ParamKey(layer, name)
-            require(
-                key in net.shapes.carried,
-                f"remembers {key}, which the net does not have",
-                WeightsError,
-            )
-            net.assign({key: jnp.asarray(values, jnp.float32)})

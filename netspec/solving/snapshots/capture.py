@@ -9,11 +9,12 @@ from netspec.formats.manifest import Manifest
 from netspec.layers.base import Array
 from netspec.proto.solver_pb2 import SolverParameter
 from netspec.runtime.module import Net
+from netspec.solving.carried_state import carried_lists
 from netspec.solving.schedules import steps_taken
 from netspec.solving.snapshots.solverstate import State
 from netspec.solving.snapshots.store import Snapshot
 from netspec.solving.testing import TestNets
-from netspec.solving.trainer import Trainer, carried_lists
+from netspec.solving.trainer import Trainer
 
 
 class CapturedRun(Protocol):
