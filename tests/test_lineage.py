@@ -5,11 +5,14 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from netspec.errors import WeightsError
 from netspec.formats import manifest
 from netspec.formats.manifest import Manifest
+from netspec.solving.callback import Callback
+from netspec.solving.evaluation import Evaluation
 from netspec.solving.options import SolverOptions
 from netspec.solving.snapshots.lineage import states, successor
 from netspec.solving.snapshots.store import latest
@@ -177,3 +180,27 @@ def test_keep_removes_no_file_of_the_other_format() -> None:
     assert [path.read_bytes() for path in caffes] == [b"Caffe's"] * 2
     assert not Path(f"{PREFIX}_iter_1.solverstate.h5").exists()
     assert Path(f"{PREFIX}_iter_2.solverstate.h5").exists()
+
+
+def test_a_running_solver_that_goes_back_makes_the_same_tests() -> None:
+    """Also where the snapshot is from before its first test: their data starts anew."""
+    tested = "test_iter: 1 test_interval: 2 test_initialization: false test_net_param { "
+    data = SOLVER[SOLVER.index("  layer") : SOLVER.index('  layer { name: "ip"')]
+    net = f'{data} layer {{ name: "m" type: "Reduction" bottom: "data" top: "m" }} }}'
+    Path("solver.prototxt").write_text(f"{SOLVER} {tested} {net}")
+    seen: list[float] = []
+
+    class Seen(Callback):
+        def test(self, solver: Solver, index: int, result: Evaluation) -> None:
+            seen.append(float(np.asarray(result.outputs["m"]).sum()))
+
+    solver = Solver.from_file("solver.prototxt", SolverOptions(callback=Seen()))
+    solver.step(1)
+    solver.step(4)
+    whole = seen[:]
+    seen.clear()
+    solver.restore(f"{PREFIX}_iter_1.solverstate")
+    solver.step(4)
+    solver.close()
+    assert len(set(whole)) == len(whole) == 2
+    assert seen == whole

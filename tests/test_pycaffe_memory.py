@@ -49,3 +49,25 @@ def test_no_step_leaves_what_was_fed() -> None:
     solver.net.blobs["d"].data[...] = 5
     solver.step(0)
     np.testing.assert_array_equal(solver.net.blobs["d"].data, [[5, 5]])
+
+
+def test_a_shared_array_is_one_though_its_owner_has_no_part_in_the_other_net() -> None:
+    """Layer a owns what b learns; the other net has b alone."""
+    tied = 'param { name: "w" } param { name: "c" }'
+    Path("net.prototxt").write_text(
+        TWO.replace("num_output: 2 } }", f"num_output: 2 }} {tied} }}")
+        + LAST.replace("num_output: 2 } }", f"num_output: 2 }} {tied} }}")
+    )
+    Path("alone.prototxt").write_text(ALONE + LAST)
+    net, other, third = (
+        caffe.Net(f"{name}.prototxt", caffe.TEST) for name in ("net", "alone", "alone")
+    )
+    net.share_with(other)
+    third.params["b"][0].data[...] = 5
+    third.save("five.caffemodel")
+    net.copy_from("five.caffemodel")
+    for shown in (net.params["a"], net.params["b"], other.params["b"]):
+        np.testing.assert_array_equal(shown[0].data, np.full((2, 2), 5))
+    net.blobs["d"].data[...] = 1
+    net.forward()
+    assert net.blobs["a"].data.tolist() == [[10, 10]]

@@ -26,7 +26,7 @@ from netspec.runtime.host_calls import runnable
 from netspec.runtime.module import Net as Module
 from netspec.runtime.sizes import use_programs
 from netspec.runtime.values import Params, on_device
-from netspec.solving.weight_sharing import shared_arrays
+from netspec.solving.weight_sharing import share_variable, shared_arrays
 from netspec.sources.feed import Feed
 
 # What is called with a layer's index, beside its pass.
@@ -144,7 +144,7 @@ class Core:
             theirs = shared.theirs
             self._param_blobs[shared.mine].data_mirror = other._param_blobs[theirs].data_mirror
             variable = other.module.params[theirs.layer][theirs.blob]
-            self.module.params[shared.layer].share(shared.blob, variable)
+            share_variable(self.module, shared.mine, variable)
 
     def before_forward(self, run: Callback) -> None:
         """Call ``run`` with each layer's index before its forward; layers then run one by one."""

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from netspec.errors import SolverError
 from netspec.frontend.graph import Graph
 from netspec.frontend.net_graph import read_graph
@@ -63,6 +65,7 @@ class TestNets:
         self._weights: list[Weights] = []
         self._homes: dict[int, Given] = {}
         self._feeds: list[Feed] | None = None
+        self._starts: list[Mapping[str, Any]] = []
         self._nets: list[Net] | None = None
         self._buckets: list[SizeBuckets] | None = None
         # The iteration last tested at, and the positions of the test nets before that.
@@ -73,6 +76,7 @@ class TestNets:
         """The data of the test nets; each goes on where its last test ended, as Caffe's does."""
         if self._feeds is None:
             self._feeds = [Feed(graph, self._seed) for graph in self.graphs]
+            self._starts = [feed.state() for feed in self._feeds]
         return self._feeds
 
     @property
@@ -160,6 +164,12 @@ class TestNets:
                 set_carried(self.nets[i], state["memory"])
             if "home" in state:
                 self._homes[i] = as_shapes(state["home"])
+        for i in range(len(states), len(self._starts)):
+            self.feeds[i].restore(self._starts[i])
+            self._homes.pop(i, None)
+        for net in (self._nets or ())[len(states) :]:
+            carried = net.shapes.carried.items()
+            net.assign({key: jnp.zeros(shape, jnp.float32) for key, shape in carried})
         self._buckets = None
 
     def close(self) -> None:

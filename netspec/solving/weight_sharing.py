@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from netspec.errors import LayerError, NetSpecError, blame, require
 from netspec.frontend.shapes import ParamKey, Shapes
 from netspec.layers.base import text
+from netspec.runtime.module import Net
 
 
 class SharedArray(NamedTuple):
@@ -45,3 +46,11 @@ def shared_arrays(
                     error,
                 )
             yield SharedArray(each.layer, blob, key, found)
+
+
+def share_variable(net: Net, key: ParamKey, variable: Any) -> None:
+    """Have a variable, perhaps another net's, for an array in all layers that it belongs to."""
+    for each in net.shapes.nodes:
+        for blob, found in each.keys.items():
+            if found == key:
+                net.params[each.layer].share(blob, variable)
