@@ -88,7 +88,10 @@ def test_numbers_in_other_files_are_not_read(one: Path) -> None:
 def test_more_rows_than_the_file_holds(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with h5py.File("x.h5", "w") as file:
         file.create_dataset("x", (10**12,), np.float64)
-    refused('"x" states 8,000,000,000,000 bytes, but the file holds 0 of them: it is damaged')
+    refused(
+        '"x" states 8,000,000,000,000 bytes, but the file holds 0 of them: it is damaged, '
+        "or leaves rows unwritten, which are not read"
+    )
     with h5py.File("x.h5", "w") as file:
         # A set that nobody wrote to is zeros, if it is small.
         file.create_dataset("x", (100, 2), np.float64)

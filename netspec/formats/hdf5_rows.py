@@ -188,6 +188,7 @@ def _require_held(stored: h5py.Dataset, name: str) -> None:
         size = math.prod(shape) * stored.dtype.itemsize
         require(
             size <= max(_SMALL, most * held),
-            f'"{name}" {what} {size:,} bytes, but the file holds {held:,} of them: it is damaged',
+            f'"{name}" {what} {size:,} bytes, but the file holds {held:,} of them: it is damaged, '
+            "or leaves rows unwritten, which are not read",
             DamagedDataError,
         )
