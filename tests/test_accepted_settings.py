@@ -235,3 +235,15 @@ def test_some_window_must_fit(tmp_path: Path, layer: str, settings: str) -> None
     """
     with pytest.raises(netspec.NetSpecError, match=r"prototxt:3: .*spatial axis 0: kernel .* > "):
         loaded(tmp_path, text)
+
+
+@pytest.mark.parametrize("side", ["kernel_h", "kernel_w"])
+def test_one_side_of_a_kernel_is_nothing_beside_kernel_size(side: str, tmp_path: Path) -> None:
+    """Caffe asks whether both are there, and takes kernel_size."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 1 dim: 7 '
+        'dim: 7 } } } layer { name: "p" type: "Pooling" bottom: "d" top: "p" '
+        f"pooling_param {{ kernel_size: 3 {side}: 5 }} }}"
+    )
+    assert netspec.load(path).shapes["p"] == (1, 1, 5, 5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from netspec.caffe import passes
 from netspec.caffe.blob import Blob, Blobs
 from netspec.caffe.layer import LayerView
+from netspec.caffe.layer_callbacks import LayerCallbacks
 from netspec.caffe.passes import Nodes
 from netspec.caffe.shared_blob import SharedBlob
 from netspec.errors import blame, require
@@ -29,11 +30,8 @@ from netspec.runtime.values import Params, on_device
 from netspec.solving.weight_sharing import share_variable, shared_arrays
 from netspec.sources.feed import Feed
 
-# What is called with a layer's index, beside its pass.
-Callback = Callable[[int], Any]
 
-
-class Core:
+class Core(LayerCallbacks):
     """The blobs and passes of pycaffe's Net, without its names and conveniences.
 
     module: the compiled net, whose variables hold the learned arrays. feed: its data layers.
@@ -42,10 +40,10 @@ class Core:
 
     def __init__(self, module: Module, feed: Feed | None, seed: int) -> None:
         """seed: what random layers draw from."""
+        super().__init__()
         self.module, self.feed = module, feed
         self._shapes = module.shapes
         self._key = jax.random.key(seed)
-        self._callbacks: dict[str, list[Callback]] = {}
         if feed is not None:
             # A thread that the end of the process finds in a program would abort it.
             weakref.finalize(self, feed.close)
@@ -146,22 +144,6 @@ class Core:
             variable = other.module.params[theirs.layer][theirs.blob]
             share_variable(self.module, shared.mine, variable)
 
-    def before_forward(self, run: Callback) -> None:
-        """Call ``run`` with each layer's index before its forward; layers then run one by one."""
-        self._callbacks.setdefault("before_forward", []).append(run)
-
-    def after_forward(self, run: Callback) -> None:
-        """Call ``run`` with each layer's index after its forward."""
-        self._callbacks.setdefault("after_forward", []).append(run)
-
-    def before_backward(self, run: Callback) -> None:
-        """Call ``run`` with each layer's index before its backward."""
-        self._callbacks.setdefault("before_backward", []).append(run)
-
-    def after_backward(self, run: Callback) -> None:
-        """Call ``run`` with each layer's index after its backward."""
-        self._callbacks.setdefault("after_backward", []).append(run)
-
     def _forward(self, first: int, last: int) -> float:
         """Run layers by index; returns the loss."""
         return float(sum(self._run(first, last)))
@@ -243,14 +225,21 @@ class Core:
 
     def _diffs(self, values: set[int]) -> dict[int, Array]:
         """The diffs that the blobs of some values hold."""
-        named = {i: self.module.graph.values[i].name for i in values}
+        graph = self.module.graph
+        named = {i: graph.values[i].name for i in values}
         # Of several automatic tops the last one alone has a blob.
-        last = self.module.graph.all_blobs.get(AUTOMATIC)
-        return {
+        last = graph.all_blobs.get(AUTOMATIC)
+        held = {
             i: self.blobs[name].diff_mirror.device
             for i, name in named.items()
             if name != AUTOMATIC or i == last
         }
+        return {i: self._as_value(i, diff) for i, diff in held.items()}
+
+    def _as_value(self, i: int, array: Array) -> Array:
+        """An array of a blob in the shape of one of its values; layers in place may differ."""
+        shape = self._shapes.values[i]
+        return array.reshape(shape) if array.size == count(shape) else array
 
     def _present(self, values: set[int]) -> dict[int, Array]:
         """Those values that blobs hold, as they are now; others have been overwritten in place."""
@@ -316,19 +305,9 @@ class Core:
     def _run_key(self) -> Array | None:
         return self._key if self.module.graph.phase == TRAIN else None
 
-    def _spans(self, way: str, nodes: range) -> list[Nodes]:
-        """The parts in which a pass runs: one, or one a layer where there are callbacks."""
-        if any(name.endswith(way) for name in self._callbacks):
-            return [(n, n) for n in nodes]
-        return [(min(nodes), max(nodes))] if nodes else []
-
     def _fitting(self) -> Shapes:
         """The shapes that follow from those of the fed blobs."""
         return self.module.shapes_for({n: self.blobs[n].shape for n in self.module.graph.fed})
-
-    def _call(self, when: str, nodes: Nodes) -> None:
-        for run in self._callbacks.get(when, ()):
-            run(nodes[0])
 
     def _view(self, n: int) -> LayerView:
         node = self.module.graph.nodes[n]

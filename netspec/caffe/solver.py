@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -47,6 +47,8 @@ class Solver:
         self._settings = self.param.SerializeToString()
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
         self.net = Net.of(self._loop.net, self._loop.feed, self._loop.seed)
+        # Made when they are asked for.
+        self._test_nets: NetVec | None = None
 
     @property
     def iter(self) -> int:
@@ -64,14 +66,15 @@ class Solver:
         self._reread_param()
         return float(self._loop.rate(jnp.asarray(self.iter)))
 
-    @cached_property
+    @property
     def test_nets(self) -> NetVec:
         """The nets that are tested, with data of their own, on the arrays of `net`."""
-        pairs = zip(self._loop.tests.nets, self._loop.tests.feeds, strict=True)
-        nets = [Net.of(net, feed, self._loop.seed) for net, feed in pairs]
-        for net in nets:
-            net.share_with(self.net)
-        return NetVec(nets)
+        if self._test_nets is None:
+            pairs = zip(self._loop.tests.nets, self._loop.tests.feeds, strict=True)
+            self._test_nets = NetVec(Net.of(net, feed, self._loop.seed) for net, feed in pairs)
+            for net in self._test_nets:
+                net.share_with(self.net)
+        return self._test_nets
 
     def step(self, iterations: int) -> None:
         """Make updates, on what ``net``'s input blobs hold if it has such.
@@ -138,9 +141,10 @@ class Solver:
         return {key: found[key] for key in gradients}
 
     def _hand_over(self) -> None:
-        """Give the loop what was written into the net's blobs."""
+        """Give the loop what was written into the nets' blobs."""
         self._reread_param()
-        self.net.sync()
+        for net in (self.net, *(self._test_nets or ())):
+            net.sync()
         self._loop.set_inputs(
             {name: self.net.blobs[name].data_mirror.device for name in self.net.inputs}
         )

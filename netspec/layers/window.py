@@ -136,7 +136,10 @@ def pooling_window(param: Any, size: Shape) -> SlidingWindow:
             or (param.HasField("kernel_h") and param.HasField("kernel_w")),
             "needs kernel_size, or kernel_h and kernel_w",
         )
-        kernel = _pair(param, "kernel", "kernel_size")
+        both = param.HasField("kernel_h") and param.HasField("kernel_w")
+        # As in Caffe, one of them alone is nothing beside kernel_size.
+        alone = param.HasField("kernel_size") and not both
+        kernel = (param.kernel_size,) * 2 if alone else _pair(param, "kernel", "kernel_size")
     _positive(kernel=kernel, stride=stride)
     for i, (p, k) in enumerate(zip(pad, kernel, strict=True)):
         require(p < k, f"spatial axis {i}: pad {p} must be less than kernel {k}")
